@@ -1,0 +1,1 @@
+# The only list of commands. `make` alone builds the static binary.

@@ -1,0 +1,1 @@
+//! Controllers: who hands out tasks and takes results.

@@ -1,0 +1,1 @@
+//! JSON, as far as QMP and our own reports need it.

@@ -1,0 +1,1 @@
+//! The manifest format and the manifests of the build bot.

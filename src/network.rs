@@ -1,0 +1,1 @@
+//! Tap and redirect: how a guest reaches our TFTP server.

@@ -1,0 +1,1 @@
+//! A snapshot of a machine, owned by a guard.

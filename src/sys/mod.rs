@@ -1,0 +1,16 @@
+//! System calls behind safe functions: the only unsafe code of the program.
+//!
+//! Functions take `BorrowedFd` and return `io::Result` with the bare `errno`;
+//! the caller knows the noun and adds it. Nothing here prints, allocates
+//! without need, or reads a clock.
+
+#![allow(unsafe_code)]
+
+pub mod btrfs;
+pub mod file;
+pub mod net;
+pub mod poll;
+pub mod process;
+pub mod signal;
+pub mod tap;
+pub mod udp;

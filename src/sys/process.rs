@@ -1,0 +1,1 @@
+//! Processes: pidfd, parent-death signal, descriptors handed to a child.

@@ -1,0 +1,1 @@
+//! Tap devices and bridge ports by ioctl.
