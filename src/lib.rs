@@ -24,6 +24,7 @@ pub mod cli;
 pub mod controller;
 pub mod json;
 pub mod machine;
+pub mod machines;
 pub mod manifest;
 pub mod network;
 pub mod snapshot;
