@@ -2,10 +2,12 @@
 
 #![allow(
     missing_docs,
+    unreachable_pub,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::print_stderr
 )]
 
+mod controller;
 mod support;
 mod tidy;

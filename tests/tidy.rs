@@ -31,7 +31,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 
 /// Files that may read a clock or sleep; all others take time as an argument.
-const CLOCK: &[&str] = &["sys/poll.rs", "watch.rs"];
+const CLOCK: &[&str] = &[
+    "controller/http.rs",
+    "controller/transport.rs",
+    "sys/poll.rs",
+    "watch.rs",
+];
 
 fn sources() -> Vec<PathBuf> {
     fn collect(dir: &Path, found: &mut Vec<PathBuf>) {

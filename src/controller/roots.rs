@@ -1,0 +1,109 @@
+//! The certificates that are trusted: `--ca-file`, or the host's own.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use ureq::tls::{PemItem, parse_pem};
+
+use super::failure::{Failure, FailureClass};
+use super::http::Certificates;
+use crate::error::{Class, Context as _, Error, Result};
+
+/// Where distributions keep their bundle: Debian, Fedora, openSUSE, Alpine and
+/// the Build OS, in the order of curl.
+const BUNDLES: &[&str] = &[
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+];
+
+/// Bundles have a few hundred kB.
+const MOST: u64 = 16 << 20;
+
+/// The trusted certificates, or why there are none. Only a host that talks to
+/// an `https:` controller needs any, so that is not an error by itself.
+#[derive(Debug)]
+pub(super) struct Roots(Result<Certificates, Failure>);
+
+impl Roots {
+    /// # Errors
+    ///
+    /// If `ca_file` is given and cannot be used. The host's bundle is only
+    /// complained about when it is needed.
+    pub(super) fn load(ca_file: Option<&Path>) -> Result<Roots> {
+        if let Some(path) = ca_file {
+            return read(path).map(|list| Roots(Ok(list))).map_err(|error| {
+                error
+                    .with_class(Class::Config)
+                    .hint("--ca-file expects certificates in PEM form")
+            });
+        }
+        Ok(Roots(bundled(BUNDLES)))
+    }
+
+    pub(super) fn certificates(&self) -> &[ureq::tls::Certificate<'static>] {
+        self.0.as_deref().unwrap_or_default()
+    }
+
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        self.0.as_ref().map(|_| ()).map_err(Clone::clone)
+    }
+}
+
+fn bundled(bundles: &[&str]) -> Result<Certificates, Failure> {
+    let Some(path) = bundles.iter().map(PathBuf::from).find(|path| path.exists()) else {
+        return Err(Failure::new(
+            FailureClass::Setup,
+            "no certificates to trust: neither --ca-file nor a bundle of the host",
+        )
+        .hint(format!("looked for {}", bundles.join(", ")))
+        .hint("install the host's bundle (Debian: ca-certificates), or use --ca-file <file>"));
+    };
+    read(&path).map_err(|error| {
+        Failure::new(FailureClass::Setup, error.to_string()).hint("or use --ca-file <file>")
+    })
+}
+
+fn read(path: &Path) -> Result<Certificates> {
+    let what = || format!("unable to read certificates {}", path.display());
+    let mut text = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MOST).read_to_end(&mut text))
+        .context(what)?;
+    let mut list = Certificates::new();
+    for item in parse_pem(&text) {
+        if let PemItem::Certificate(certificate) = item.context(what)? {
+            list.push(certificate);
+        }
+    }
+    if list.is_empty() {
+        return Err(Error::new(format!("{}: no certificate in it", what())));
+    }
+    Ok(list)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_any_bundle_both_ways_out_are_named() {
+        let failure = bundled(&["/nonexistent/a"]).unwrap_err();
+        assert!(failure.to_string().contains("--ca-file"), "{failure}");
+        assert_eq!(failure.class(), FailureClass::Setup);
+        assert!(failure.hints()[0].contains("/nonexistent/a"));
+    }
+
+    #[test]
+    fn a_ca_file_without_certificates_is_an_error() {
+        let error = Roots::load(Some(Path::new("/dev/null"))).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "unable to read certificates /dev/null: no certificate in it"
+        );
+        assert_eq!(error.class(), Class::Config);
+    }
+}

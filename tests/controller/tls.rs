@@ -1,0 +1,153 @@
+//! HTTPS with a private certificate authority, made by the openssl program.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bbot_agent::controller::failure::FailureClass;
+use bbot_agent::controller::http::Settings;
+
+use super::{Scratch, patient, post, post_with};
+use crate::support::http::{Connection, Identity, Server};
+
+const LEAF: &str = "basicConstraints=CA:FALSE\nsubjectAltName=DNS:localhost,IP:127.0.0.1\n";
+
+fn trusting(certificate: &Path) -> Settings {
+    Settings {
+        ca_file: Some(certificate.to_owned()),
+        ..patient()
+    }
+}
+
+fn answering(mut connection: Connection) {
+    // A client that does not trust us goes away in the middle.
+    if connection.request().is_ok() {
+        connection.answer("200 OK", "secure");
+    }
+}
+
+#[test]
+fn a_leaf_of_a_private_authority_is_trusted_with_ca_file() {
+    let scratch = Scratch::new();
+    let authority = Identity::authority(scratch.path(), "ca");
+    let leaf = authority.sign(scratch.path(), "leaf", Some(LEAF));
+    let server = Server::start_tls(&leaf, answering);
+    let settings = trusting(&authority.certificate);
+    for host in ["127.0.0.1", "localhost"] {
+        let url = server.url("/?build-task").replace("127.0.0.1", host);
+        let answer = post_with(&settings, &url, 100).unwrap();
+        assert_eq!(answer.body, b"secure");
+    }
+    assert_eq!(server.requests().len(), 2);
+}
+
+#[test]
+fn without_ca_file_a_private_authority_is_not_trusted() {
+    let scratch = Scratch::new();
+    let authority = Identity::authority(scratch.path(), "ca");
+    let leaf = authority.sign(scratch.path(), "leaf", Some(LEAF));
+    let server = Server::start_tls(&leaf, answering);
+    let failure = post(&server.url("/")).unwrap_err();
+    // A host without a bundle says so instead.
+    assert!(
+        matches!(failure.class(), FailureClass::Tls | FailureClass::Setup),
+        "{failure}"
+    );
+    assert!(
+        failure
+            .hints()
+            .iter()
+            .any(|hint| hint.contains("--ca-file")),
+        "{:?}",
+        failure.hints()
+    );
+    assert_eq!(server.requests().len(), 0);
+}
+
+#[test]
+fn another_host_name_is_not_accepted() {
+    let scratch = Scratch::new();
+    let authority = Identity::authority(scratch.path(), "ca");
+    let other = "basicConstraints=CA:FALSE\nsubjectAltName=DNS:other.example\n";
+    let leaf = authority.sign(scratch.path(), "leaf", Some(other));
+    let server = Server::start_tls(&leaf, answering);
+    let failure = post_with(&trusting(&authority.certificate), &server.url("/"), 100).unwrap_err();
+    assert_eq!(failure.class(), FailureClass::Tls);
+    assert!(
+        failure.hints()[0].contains("subjectAltName"),
+        "{:?}",
+        failure.hints()
+    );
+}
+
+#[test]
+fn an_authority_as_the_server_itself_gets_advice() {
+    let scratch = Scratch::new();
+    // What `openssl req -x509` makes: CA:TRUE.
+    let authority = Identity::authority(scratch.path(), "localhost");
+    let server = Server::start_tls(&authority, answering);
+    let url = server.url("/").replace("127.0.0.1", "localhost");
+    let failure = post_with(&trusting(&authority.certificate), &url, 100).unwrap_err();
+    assert_eq!(failure.class(), FailureClass::Tls);
+    assert!(
+        failure.hints()[0].contains("CA:TRUE"),
+        "{failure}: {:?}",
+        failure.hints()
+    );
+}
+
+#[test]
+fn a_leaf_of_x509_version_1_gets_advice() {
+    let scratch = Scratch::new();
+    let authority = Identity::authority(scratch.path(), "ca");
+    let leaf = authority.sign(scratch.path(), "localhost", None);
+    let server = Server::start_tls(&leaf, answering);
+    let url = server.url("/").replace("127.0.0.1", "localhost");
+    let failure = post_with(&trusting(&authority.certificate), &url, 100).unwrap_err();
+    assert_eq!(failure.class(), FailureClass::Tls);
+    assert!(
+        failure.hints()[0].contains("-extfile"),
+        "{failure}: {:?}",
+        failure.hints()
+    );
+}
+
+#[test]
+fn an_answer_without_length_must_end_with_close_notify() {
+    let scratch = Scratch::new();
+    let authority = Identity::authority(scratch.path(), "ca");
+    let leaf = authority.sign(scratch.path(), "leaf", Some(LEAF));
+    let server = Server::start_tls(&leaf, |mut connection| {
+        if connection.request().is_ok() {
+            connection.send("HTTP/1.1 200 OK\r\n\r\n: 1\nsession: abc");
+        }
+    });
+    let failure = post_with(&trusting(&authority.certificate), &server.url("/"), 100).unwrap_err();
+    assert_eq!(failure.class(), FailureClass::Cut, "{failure}");
+}
+
+#[test]
+fn a_server_that_speaks_no_tls_is_a_clear_failure() {
+    let server = Server::start(|mut connection| {
+        connection.take(1);
+        connection.send("HTTP/1.1 400 Bad Request\r\n\r\n");
+    });
+    let scratch = Scratch::new();
+    let authority = Identity::authority(scratch.path(), "ca");
+    let url = server.url("/").replace("http:", "https:");
+    let failure = post_with(&trusting(&authority.certificate), &url, 100).unwrap_err();
+    assert_eq!(failure.class(), FailureClass::Tls, "{failure}");
+}
+
+#[test]
+fn a_hanging_handshake_is_a_connect_timeout() {
+    let server = Server::start(|mut connection| connection.hang());
+    let scratch = Scratch::new();
+    let authority = Identity::authority(scratch.path(), "ca");
+    let settings = Settings {
+        connect_timeout: Duration::from_millis(300),
+        ..trusting(&authority.certificate)
+    };
+    let url = server.url("/").replace("http:", "https:");
+    let failure = post_with(&settings, &url, 100).unwrap_err();
+    assert_eq!(failure.to_string(), "timed out connecting");
+}
