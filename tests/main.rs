@@ -9,5 +9,6 @@
 )]
 
 mod controller;
+mod manifest;
 mod support;
 mod tidy;

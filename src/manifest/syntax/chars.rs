@@ -1,0 +1,285 @@
+//! Which characters a manifest may hold, and how to skip those that need no
+//! attention quickly.
+
+use std::fmt;
+
+/// Why a code point may not stand in a manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// C0, DEL and C1, line feed, carriage return and tab included.
+    Control,
+    /// Invisible formatting: soft hyphen, zero-width and bidirectional
+    /// characters, the byte order mark.
+    Format,
+    /// The private-use areas.
+    PrivateUse,
+    /// Code points that are guaranteed never to be characters.
+    Noncharacter,
+    /// Planes and blocks without any assignment.
+    Reserved,
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Class::Control => "control",
+            Class::Format => "format",
+            Class::PrivateUse => "private-use",
+            Class::Noncharacter => "noncharacter",
+            Class::Reserved => "reserved",
+        })
+    }
+}
+
+/// The class of a character that is not graphic, `None` if it is.
+///
+/// The tables are those of Unicode 12, as in libbutl. Unassigned code points
+/// outside of the reserved ranges count as graphic.
+#[must_use]
+pub fn class(c: char) -> Option<Class> {
+    let code = u32::from(c);
+    // What real text consists of, so that the tables are seldom asked.
+    if matches!(code, 0x20..=0x7E | 0xA0..=0xAC | 0xAE..=0x05FF | 0x2070..=0xD7FF) {
+        return None;
+    }
+    if code & 0xFFFF >= 0xFFFE {
+        return Some(Class::Noncharacter);
+    }
+    Some(match code {
+        0x0000..=0x001F | 0x007F..=0x009F => Class::Control,
+        0x00AD
+        | 0x0600..=0x0605
+        | 0x061C
+        | 0x06DD
+        | 0x070F
+        | 0x08E2
+        | 0x180E
+        | 0x200B..=0x200F
+        | 0x202A..=0x202E
+        | 0x2060..=0x2064
+        | 0x2066..=0x206F
+        | 0xFEFF
+        | 0xFFF9..=0xFFFB
+        | 0x1_10BD
+        | 0x1_10CD
+        | 0x1_3430..=0x1_3438
+        | 0x1_BCA0..=0x1_BCA3
+        | 0x1_D173..=0x1_D17A
+        | 0xE_0001
+        | 0xE_0020..=0xE_007F => Class::Format,
+        0xE000..=0xF8FF | 0xF_0000..=0x10_FFFF => Class::PrivateUse,
+        0xFDD0..=0xFDEF => Class::Noncharacter,
+        0x3_0000..=0xE_0000 | 0xE_0002..=0xE_001F | 0xE_0080..=0xE_00FF | 0xE_01F0..=0xE_FFFF => {
+            Class::Reserved
+        }
+        _ => return None,
+    })
+}
+
+/// Whether `c` may stand in a value: graphic, line feed, carriage return, tab.
+#[must_use]
+pub fn is_allowed(c: char) -> bool {
+    matches!(c, '\n' | '\r' | '\t') || class(c).is_none()
+}
+
+/// Checks that `text` could be a value: the offset in bytes and the class of the
+/// first character that may not stand in a manifest.
+///
+/// # Errors
+///
+/// If there is such a character.
+pub fn validate(text: &str) -> Result<(), (usize, Class)> {
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    loop {
+        at = find(bytes, at, |b| is_bad_ascii(b) | (b >= 0x80));
+        if at == bytes.len() {
+            return Ok(());
+        }
+        at = skip_graphic(text, at)?;
+    }
+}
+
+/// The end of the run of non-ASCII graphic characters that starts at `at`.
+/// Errs with the offset and class of a character that is not graphic, an ASCII
+/// one included if it is the first.
+pub(super) fn skip_graphic(text: &str, at: usize) -> Result<usize, (usize, Class)> {
+    let mut end = at;
+    for c in text[at..].chars() {
+        if c.is_ascii() && end > at {
+            break;
+        }
+        if let Some(class) = class(c) {
+            return Err((end, class));
+        }
+        end += c.len_utf8();
+    }
+    Ok(end)
+}
+
+/// ASCII that may not stand in a manifest.
+pub(super) fn is_bad_ascii(b: u8) -> bool {
+    ((b < 0x20) & (b != b'\t') & (b != b'\n') & (b != b'\r')) | (b == 0x7F)
+}
+
+/// The offset of the first byte from `from` on for which `stop` holds, or the
+/// end. `stop` should not branch, so that a block is tested as one vector.
+#[inline]
+pub(super) fn find(bytes: &[u8], from: usize, stop: impl Fn(u8) -> bool) -> usize {
+    let (blocks, _) = bytes[from..].as_chunks::<32>();
+    let calm = blocks
+        .iter()
+        .take_while(|block| !block.iter().fold(false, |hit, &b| hit | stop(b)))
+        .count();
+    let from = from + calm * 32;
+    let found = bytes[from..].iter().position(|&b| stop(b));
+    found.map_or(bytes.len(), |n| from + n)
+}
+
+/// Whether a sequence that is not UTF-8 can be told from its first byte alone.
+pub(super) fn fails_at_first_byte(sequence: &[u8]) -> bool {
+    matches!(sequence.first(), Some(0x80..=0xC1 | 0xF5..))
+}
+
+/// What is wrong with `sequence`, which is not UTF-8 at its start.
+pub(super) fn describe_bad_utf8(sequence: &[u8]) -> String {
+    let lead = sequence.first().copied().unwrap_or(0);
+    // The second byte is what rules out overlong forms, surrogates and code
+    // points above the last (Unicode 15, table 3-7).
+    let (length, second) = match lead {
+        0xC2..=0xDF => (2, 0x80..=0xBF),
+        0xE0 => (3, 0xA0..=0xBF),
+        0xED => (3, 0x80..=0x9F),
+        0xE1..=0xEF => (3, 0x80..=0xBF),
+        0xF0 => (4, 0x90..=0xBF),
+        0xF1..=0xF3 => (4, 0x80..=0xBF),
+        0xF4 => (4, 0x80..=0x8F),
+        0xF8..=0xFB => return "5-byte length UTF-8 sequence".to_owned(),
+        0xFC..=0xFD => return "6-byte length UTF-8 sequence".to_owned(),
+        _ => return bad_byte("first", lead),
+    };
+    let ordinals = ["second", "third", "forth"]; // as libbutl spells it
+    for (index, ordinal) in ordinals.iter().take(length - 1).enumerate() {
+        let Some(&byte) = sequence.get(index + 1) else {
+            return "unexpected end of stream".to_owned();
+        };
+        let range = if index == 0 { &second } else { &(0x80..=0xBF) };
+        if !range.contains(&byte) {
+            return bad_byte(ordinal, byte);
+        }
+    }
+    // Not reached for a sequence that is not UTF-8.
+    bad_byte("first", lead)
+}
+
+fn bad_byte(ordinal: &str, byte: u8) -> String {
+    let shown = match byte {
+        b' '..=b'~' => format!(" '{}'", char::from(byte)),
+        _ => String::new(),
+    };
+    format!("invalid UTF-8 sequence {ordinal} byte (0x{byte:02X}{shown})")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_have_the_bounds_of_the_tables() {
+        for (code, expected) in [
+            (0x00, Some(Class::Control)),
+            (0x1F, Some(Class::Control)),
+            (0x20, None),
+            (0x7E, None),
+            (0x7F, Some(Class::Control)),
+            (0x9F, Some(Class::Control)),
+            (0xA0, None),
+            (0xAD, Some(Class::Format)),
+            (0x0605, Some(Class::Format)),
+            (0x0606, None),
+            (0x200A, None),
+            (0x200B, Some(Class::Format)),
+            (0x2010, None),
+            (0x2028, None),
+            (0x2065, None),
+            (0x206F, Some(Class::Format)),
+            (0xD7FF, None),
+            (0xE000, Some(Class::PrivateUse)),
+            (0xF8FF, Some(Class::PrivateUse)),
+            (0xF900, None),
+            (0xFDD0, Some(Class::Noncharacter)),
+            (0xFDF0, None),
+            (0xFEFF, Some(Class::Format)),
+            (0xFFFD, None),
+            (0xFFFE, Some(Class::Noncharacter)),
+            (0x1_FFFF, Some(Class::Noncharacter)),
+            (0x1_F600, None),
+            (0x2_FFFD, None),
+            (0x3_0000, Some(Class::Reserved)),
+            (0xE_0000, Some(Class::Reserved)),
+            (0xE_0001, Some(Class::Format)),
+            (0xE_0002, Some(Class::Reserved)),
+            (0xE_0100, None),
+            (0xE_01EF, None),
+            (0xE_01F0, Some(Class::Reserved)),
+            (0xF_FFFD, Some(Class::PrivateUse)),
+            (0xF_FFFF, Some(Class::Noncharacter)),
+            (0x10_FFFD, Some(Class::PrivateUse)),
+        ] {
+            assert_eq!(class(char::from_u32(code).unwrap()), expected, "{code:X}");
+        }
+    }
+
+    #[test]
+    fn the_shortcut_agrees_with_the_tables() {
+        // Every code point of the shortcut, against the definition in words.
+        for code in (0x20..=0x7E).chain(0xA0..=0x05FF).chain(0x2070..=0xD7FF) {
+            let c = char::from_u32(code).unwrap();
+            assert_eq!(class(c).is_none(), code != 0xAD, "{code:X}");
+        }
+    }
+
+    #[test]
+    fn validation_finds_the_first_bad_character_wherever_it_is() {
+        for length in 0..100 {
+            let calm = "é".repeat(length / 2) + &"x\t".repeat(length);
+            assert_eq!(validate(&calm), Ok(()));
+            let bad = format!("{calm}\u{1B}[0m");
+            assert_eq!(validate(&bad), Err((calm.len(), Class::Control)));
+            let bad = format!("{calm}é\u{200B}{calm}\u{1}");
+            assert_eq!(validate(&bad), Err((calm.len() + 2, Class::Format)));
+        }
+        assert_eq!(validate("a\r\nb"), Ok(()));
+        assert_eq!(validate("\u{7F}"), Err((0, Class::Control)));
+    }
+
+    #[test]
+    fn every_sequence_that_is_not_utf8_is_described() {
+        for a in 0x80..=0xFFu8 {
+            for rest in [
+                &b""[..],
+                b"\x80",
+                b"\xBF",
+                b"\x80\x80",
+                b"\x90\x80\x80",
+                b"x",
+                b"\n",
+            ] {
+                let mut sequence = vec![a];
+                sequence.extend(rest);
+                let Err(error) = std::str::from_utf8(&sequence) else {
+                    continue;
+                };
+                if error.valid_up_to() > 0 {
+                    continue;
+                }
+                let what = describe_bad_utf8(&sequence);
+                assert_eq!(
+                    what.contains("first byte") || what.contains("-byte length"),
+                    fails_at_first_byte(&sequence),
+                    "{sequence:X?}: {what}"
+                );
+            }
+        }
+    }
+}
