@@ -99,9 +99,7 @@ impl Failure {
             _ => Class::Unavailable,
         };
         let error = Error::new(format!("{what}: {}", self.reason)).with_class(class);
-        self.hints
-            .into_iter()
-            .fold(error, Error::hint)
+        self.hints.into_iter().fold(error, Error::hint)
     }
 
     /// The failure that a status other than 2xx is; `body` is the beginning of

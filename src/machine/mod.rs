@@ -1,1 +1,326 @@
-//! A virtual machine under QEMU.
+//! A running virtual machine: a QEMU of ours, its monitor, its console.
+//!
+//! [`Machine::start`] returns when the guest runs. From then on the caller polls
+//! [`Machine::fds`] next to its own descriptors, not past
+//! [`Machine::deadline`], and calls [`Machine::handle`] until it returns `None`.
+//! Requests ([`power_down`](Machine::power_down), [`suspend`](Machine::suspend),
+//! [`resume`](Machine::resume)) only ask; what came of them is an [`Event`]. The
+//! last event is always [`Event::Exited`].
+//!
+//! QEMU's exit status tells nothing (it is 0 after a signal, a reboot and a
+//! power off alike), so the reason is taken from the monitor's `SHUTDOWN`.
+
+pub mod accel;
+pub mod capture;
+pub mod events;
+pub mod monitor;
+pub mod options;
+pub mod qemu;
+mod start;
+
+use std::collections::VecDeque;
+use std::fs;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::diag;
+use crate::error::{Context as _, Error, Result};
+use crate::sys::poll;
+use crate::sys::process::Process;
+
+pub use accel::{Accel, Choice};
+pub use events::{Event, ShutdownReason};
+pub use qemu::{Purpose, Spec};
+
+use capture::Capture;
+use monitor::{ANSWER, Monitor, Said};
+
+/// How often a guest is asked again to power off: early in its boot it does not
+/// hear it.
+const POWER_DOWN_EVERY: Duration = Duration::from_secs(1);
+
+/// How long QEMU may take to quit before it is killed.
+const QUIT: Duration = Duration::from_secs(2);
+
+/// How long the kernel may take to end a killed QEMU; more than that means that
+/// its disk is stuck.
+const KILL: Duration = Duration::from_secs(10);
+
+/// How many lines of the console and of QEMU's messages are evidence.
+const EVIDENCE_LINES: usize = 20;
+
+/// A QEMU of ours; killed and reaped when this value goes away.
+#[derive(Debug)]
+pub struct Machine {
+    label: String,
+    process: Process,
+    monitor: Monitor,
+    console: Capture,
+    stderr: Capture,
+    queue: VecDeque<Event>,
+    /// When to ask the next time, while the guest is to power off.
+    power_down: Option<Instant>,
+    /// The guest executes nothing: by our wish, or because of a failure.
+    suspended: bool,
+    shutdown: Option<ShutdownReason>,
+    exited: Option<ExitStatus>,
+    files: Files,
+}
+
+/// What a machine has in its run directory.
+#[derive(Debug)]
+struct Files {
+    vnc: PathBuf,
+    operator: PathBuf,
+    console: PathBuf,
+}
+
+impl Machine {
+    /// The process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// What to poll for reading; changes whenever [`Machine::handle`] was
+    /// called. Empty when QEMU is gone.
+    #[must_use]
+    pub fn fds(&self) -> Vec<BorrowedFd<'_>> {
+        if self.exited.is_some() {
+            return Vec::new();
+        }
+        let streams = [self.monitor.fd(), self.console.fd(), self.stderr.fd()];
+        let mut fds = vec![self.process.as_fd()];
+        fds.extend(streams.into_iter().flatten());
+        fds
+    }
+
+    /// When to call [`Machine::handle`] though nothing is readable.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        if self.exited.is_some() {
+            return None;
+        }
+        [self.power_down, self.monitor.due()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Takes in what there is and does what is due at `now`. One event at a
+    /// time: call until `None`. Does not wait.
+    pub fn handle(&mut self, now: Instant) -> Option<Event> {
+        if self.queue.is_empty() && self.exited.is_none() {
+            self.console.read();
+            self.stderr.read();
+            self.listen();
+            self.do_what_is_due(now);
+            self.look_for_the_end();
+        }
+        self.queue.pop_front()
+    }
+
+    /// Returns whether QEMU said anything.
+    fn listen(&mut self) -> bool {
+        let all = self.monitor.read();
+        let any = !all.is_empty();
+        for said in all {
+            match said {
+                Said::Event(name, data) => self.note(events::event(&name, &data)),
+                Said::Refused(command, reason) => {
+                    self.queue.push_back(Event::Refused { command, reason });
+                }
+                // A QEMU that exits closes its monitor first; if it lives on,
+                // it can still be killed.
+                Said::Lost(why) if why != monitor::CLOSED => {
+                    self.queue.push_back(Event::MonitorLost(why));
+                }
+                Said::Greeting(_) | Said::Done(_) | Said::Lost(_) => {}
+            }
+        }
+        any
+    }
+
+    fn note(&mut self, event: Option<Event>) {
+        match &event {
+            Some(Event::Suspended) => self.suspended = true,
+            Some(Event::Resumed) => self.suspended = false,
+            Some(Event::ShuttingDown(reason)) => self.shutdown = Some(*reason),
+            _ => {}
+        }
+        self.queue.extend(event);
+    }
+
+    fn do_what_is_due(&mut self, now: Instant) {
+        while let Some(command) = self.monitor.overdue(now) {
+            self.queue.push_back(Event::Unanswered { command });
+        }
+        if self.power_down.is_some_and(|next| next <= now) {
+            if self.suspended {
+                // A guest that does not run does not hear it.
+                self.monitor.send("cont", now + ANSWER);
+            }
+            self.monitor.send("system_powerdown", now + ANSWER);
+            self.power_down = Some(now + POWER_DOWN_EVERY);
+        }
+    }
+
+    fn look_for_the_end(&mut self) {
+        // Failing here would mean that the process is not our child.
+        let Ok(Some(status)) = self.process.try_wait() else {
+            return;
+        };
+        // Its last words are still in the sockets; its guest cannot add to them.
+        while self.listen() {}
+        while self.console.read() {}
+        while self.stderr.read() {}
+        self.exited = Some(status);
+        let reason = self.shutdown;
+        self.queue.push_back(Event::Exited { status, reason });
+    }
+
+    /// Asks the guest to power off, and again every second until it has.
+    /// Resumes it if it is suspended.
+    pub fn power_down(&mut self, now: Instant) {
+        if self.power_down.is_none() {
+            self.power_down = Some(now);
+            self.do_what_is_due(now);
+        }
+    }
+
+    /// Asks QEMU to stop the guest's processors, so that it can be looked at:
+    /// [`Event::Suspended`]. A guest that was asked to power off is no longer.
+    pub fn suspend(&mut self, now: Instant) {
+        self.power_down = None;
+        self.monitor.send("stop", now + ANSWER);
+    }
+
+    /// Asks QEMU to let a suspended guest go on: [`Event::Resumed`].
+    pub fn resume(&mut self, now: Instant) {
+        self.monitor.send("cont", now + ANSWER);
+    }
+
+    /// Whether the guest's processors are stopped.
+    #[must_use]
+    pub fn is_suspended(&self) -> bool {
+        self.suspended
+    }
+
+    /// How QEMU ended, if it has.
+    #[must_use]
+    pub fn exited(&self) -> Option<ExitStatus> {
+        self.exited
+    }
+
+    /// Ends QEMU, whatever the guest does: it is told to quit, and killed if it
+    /// has not in 2 s. The guest gets no chance to write its data. Evidence is
+    /// still there afterwards. Ended already is a success.
+    ///
+    /// # Errors
+    ///
+    /// If it is still there 10 s after being killed: then the kernel waits for
+    /// a disk on its behalf.
+    pub fn force_down(&mut self) -> Result<ExitStatus> {
+        let start = Instant::now();
+        self.power_down = None;
+        self.monitor.send("quit", start + QUIT);
+        let mut killed = false;
+        loop {
+            let now = Instant::now();
+            while self.handle(now).is_some() {}
+            if let Some(status) = self.exited {
+                return Ok(status);
+            }
+            if !killed && (now >= start + QUIT || self.monitor.fd().is_none()) {
+                self.process
+                    .signal(Signal::SIGKILL)
+                    .context(|| format!("unable to kill {}", self.title()))?;
+                killed = true;
+            }
+            if now >= start + QUIT + KILL {
+                return Err(
+                    Error::new(format!("unable to end {}", self.title())).hint(format!(
+                        "it was killed; the kernel shows what it waits for in /proc/{}/stack",
+                        self.pid()
+                    )),
+                );
+            }
+            let until = if killed {
+                start + QUIT + KILL
+            } else {
+                start + QUIT
+            };
+            let fds = self.fds();
+            poll::readable(&fds, &mut vec![false; fds.len()], Some(until))
+                .context(|| format!("unable to wait for {}", self.title()))?;
+        }
+    }
+
+    fn title(&self) -> String {
+        format!("machine {} (pid {})", self.label, self.pid())
+    }
+
+    /// What an operator wants to know when something went wrong: lines that are
+    /// fit for a terminal and for a log.
+    #[must_use]
+    pub fn evidence(&self) -> Vec<String> {
+        let mut lines = vec![match (self.exited, self.suspended) {
+            (Some(status), _) => format!("qemu (pid {}) has ended: {status}", self.pid()),
+            (None, true) => format!("qemu pid {}, guest suspended", self.pid()),
+            (None, false) => format!("qemu pid {}, guest running", self.pid()),
+        }];
+        if self.exited.is_none() {
+            lines.push(format!("vnc socket {}", self.files.vnc.display()));
+            lines.push(format!("qmp socket {}", self.files.operator.display()));
+        }
+        let console = self.console.tail();
+        let log = self.files.console.display();
+        quote(
+            &mut lines,
+            &format!("console, {} bytes in all ({log})", console.total()),
+            &console.lines(EVIDENCE_LINES),
+        );
+        quote(
+            &mut lines,
+            "messages of qemu",
+            &self.stderr.tail().lines(EVIDENCE_LINES),
+        );
+        lines
+    }
+
+    /// The last lines of the console, fit for a terminal.
+    #[must_use]
+    pub fn console_tail(&self, lines: usize) -> Vec<String> {
+        self.console.tail().lines(lines)
+    }
+}
+
+fn quote(lines: &mut Vec<String>, title: &str, quoted: &[String]) {
+    if quoted.is_empty() {
+        lines.push(format!("{title}: nothing"));
+        return;
+    }
+    lines.push(format!("{title}:"));
+    lines.extend(quoted.iter().map(|line| format!("| {line}")));
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if self.exited.is_none()
+            && let Err(error) = self.force_down()
+        {
+            diag::warning(&error).emit();
+        }
+        for socket in [&self.files.vnc, &self.files.operator] {
+            // QEMU removes its own when it ends in peace.
+            let _ = fs::remove_file(socket);
+        }
+        if let Some(directory) = self.files.vnc.parent() {
+            let _ = fs::remove_dir(directory);
+        }
+    }
+}

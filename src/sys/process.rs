@@ -1,1 +1,290 @@
-//! Processes: pidfd, parent-death signal, descriptors handed to a child.
+//! Children that die with us: spawning, pidfds, signals without pid races.
+//!
+//! A pid may be given to another process as soon as its former owner is reaped;
+//! a pidfd (pidfd_open(2), Linux 5.3) never names another process, and poll(2)
+//! says when its process has ended.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, ChildStderr, Command, ExitStatus};
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::libc;
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::unistd::{Gid, Uid, getppid, setgroups, setresgid, setresuid, setsid};
+
+use super::poll;
+
+/// Another user for a child to run as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// The user.
+    pub uid: u32,
+    /// The primary group.
+    pub gid: u32,
+    /// All supplementary groups; ours are dropped.
+    pub groups: Vec<u32>,
+}
+
+/// A child process, killed and reaped when this value goes away.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    pidfd: OwnedFd,
+    exit: Option<ExitStatus>,
+}
+
+impl Process {
+    /// Starts `command` in a session of its own, so that no signal of our
+    /// terminal reaches it, with no signal blocked, and with these descriptors
+    /// of ours open under the numbers that they have here.
+    ///
+    /// The kernel kills the child when **the calling thread** ends
+    /// (prctl(2), `PR_SET_PDEATHSIG`), however it ends: call this from a thread
+    /// that lives as long as the child should.
+    ///
+    /// # Errors
+    ///
+    /// Those of fork(2), execve(2), setresuid(2) and pidfd_open(2); `ESRCH` if
+    /// we were killed meanwhile.
+    pub fn spawn(
+        mut command: Command,
+        keep: &[BorrowedFd<'_>],
+        user: Option<&Credentials>,
+    ) -> io::Result<Process> {
+        let parent = nix::unistd::getpid();
+        let keep: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).collect();
+        let user = user.map(|user| {
+            let groups: Vec<Gid> = user.groups.iter().map(|g| Gid::from_raw(*g)).collect();
+            (Uid::from_raw(user.uid), Gid::from_raw(user.gid), groups)
+        });
+        let prepare = move || -> io::Result<()> {
+            setsid()?;
+            if let Some((uid, gid, groups)) = &user {
+                // Groups first: a user without privileges cannot drop them.
+                setgroups(groups)?;
+                setresgid(*gid, *gid, *gid)?;
+                setresuid(*uid, *uid, *uid)?;
+            }
+            // A change of user clears this setting, so it comes after.
+            prctl::set_pdeathsig(Signal::SIGKILL)?;
+            // If the parent died before the call above, no signal will come.
+            if getppid() != parent {
+                return Err(Errno::ESRCH.into());
+            }
+            // A child inherits the mask, and ours blocks what steers us.
+            sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
+            for fd in &keep {
+                // SAFETY: the caller of `spawn` holds these descriptors open.
+                let fd = unsafe { BorrowedFd::borrow_raw(*fd) };
+                fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
+            }
+            Ok(())
+        };
+        // SAFETY: between fork and exec the closure makes system calls only; it
+        // neither allocates nor takes a lock.
+        unsafe { command.pre_exec(prepare) };
+        let mut child = command.spawn()?;
+        match pidfd_open(child.id()) {
+            Ok(pidfd) => Ok(Process {
+                child,
+                pidfd,
+                exit: None,
+            }),
+            Err(error) => {
+                // Not reaped yet, so the pid is still the child's.
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(error)
+            }
+        }
+    }
+
+    /// The pid; meaningful to others only until the process is reaped.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The reading end of the child's standard error, if it was made a pipe and
+    /// was not taken yet.
+    pub fn take_stderr(&mut self) -> Option<ChildStderr> {
+        self.child.stderr.take()
+    }
+
+    /// Sends a signal. A process that has ended already is a success.
+    ///
+    /// # Errors
+    ///
+    /// `EPERM`, if the child changed its user beyond our reach.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        match pidfd_signal(self.pidfd.as_fd(), signal) {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// How the process ended, if it has; reaps it. Does not wait.
+    ///
+    /// # Errors
+    ///
+    /// Those of waitid(2).
+    pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
+        if self.exit.is_none() {
+            self.exit = self.child.try_wait()?;
+        }
+        Ok(self.exit)
+    }
+
+    /// Waits for the end until `deadline`, and reaps. `None` is a process that
+    /// still runs.
+    ///
+    /// # Errors
+    ///
+    /// Those of ppoll(2) and waitid(2).
+    pub fn wait(&mut self, deadline: Option<Instant>) -> io::Result<Option<ExitStatus>> {
+        if self.exit.is_none() {
+            poll::readable(&[self.pidfd.as_fd()], &mut [false], deadline)?;
+        }
+        self.try_wait()
+    }
+}
+
+/// Readable when the process has ended.
+impl AsFd for Process {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.exit.is_none() {
+            let _ = self.signal(Signal::SIGKILL);
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// A descriptor for the process `pid`, close-on-exec (pidfd_open(2)). Whoever
+/// did not fork the process has to check afterwards that it is the one meant.
+///
+/// # Errors
+///
+/// `ESRCH` if there is no such process, `EMFILE`, `ENOSYS` before Linux 5.3.
+pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: takes two integers; touches no memory of ours.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let fd = RawFd::try_from(Errno::result(fd)?).map_err(io::Error::other)?;
+    // SAFETY: the kernel made this descriptor for us and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Sends a signal to the process of a pidfd (pidfd_send_signal(2)).
+///
+/// # Errors
+///
+/// `ESRCH` if it has ended and was reaped, `EPERM`.
+pub fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: Signal) -> io::Result<()> {
+    // SAFETY: a null siginfo makes the kernel fill in what kill(2) would.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal as libc::c_int,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    Errno::result(result)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::net::UnixStream;
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::Stdio;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("/bin/sh");
+        command.arg("-c").arg(script).stdin(Stdio::null());
+        command
+    }
+
+    fn soon() -> Option<Instant> {
+        Some(Instant::now() + Duration::from_secs(20))
+    }
+
+    #[test]
+    fn the_end_of_a_child_can_be_waited_for() {
+        let mut child = Process::spawn(shell("exit 7"), &[], None).unwrap();
+        let exit = child.wait(soon()).unwrap().unwrap();
+        assert_eq!(exit.code(), Some(7));
+        // Reaped: a signal to it is no error and reaches nobody.
+        child.signal(Signal::SIGKILL).unwrap();
+    }
+
+    #[test]
+    fn a_deadline_in_the_past_only_looks() {
+        let mut child = Process::spawn(shell("sleep 60"), &[], None).unwrap();
+        assert_eq!(child.wait(Some(Instant::now())).unwrap(), None);
+    }
+
+    #[test]
+    fn dropping_kills_and_reaps() {
+        let child = Process::spawn(shell("sleep 60"), &[], None).unwrap();
+        let pid = child.pid();
+        drop(child);
+        assert_eq!(
+            pidfd_open(pid).unwrap_err().raw_os_error(),
+            Some(libc::ESRCH)
+        );
+    }
+
+    #[test]
+    fn a_descriptor_is_handed_over_under_its_number() {
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let script = format!("read line <&{0}; echo got $line >&{0}", theirs.as_raw_fd());
+        let mut child = Process::spawn(shell(&script), &[theirs.as_fd()], None).unwrap();
+        drop(theirs);
+        ours.write_all(b"it\n").unwrap();
+        let mut answer = String::new();
+        ours.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "got it\n");
+        assert!(child.wait(soon()).unwrap().unwrap().success());
+    }
+
+    #[test]
+    fn signals_that_we_block_are_not_blocked_in_a_child() {
+        let mut set = SigSet::empty();
+        set.add(Signal::SIGTERM);
+        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None).unwrap();
+        let mut child = Process::spawn(shell("kill -TERM $$; sleep 60"), &[], None).unwrap();
+        let exit = child.wait(soon()).unwrap().unwrap();
+        assert_eq!(exit.signal(), Some(libc::SIGTERM));
+    }
+
+    #[test]
+    fn a_program_that_is_missing_is_an_error_and_not_a_child() {
+        let command = Command::new("/nonexistent/qemu");
+        let error = Process::spawn(command, &[], None).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+    }
+
+    #[test]
+    fn a_child_dies_with_the_thread_that_started_it() {
+        let child = std::thread::spawn(|| Process::spawn(shell("sleep 60"), &[], None).unwrap());
+        let mut child = child.join().unwrap();
+        let exit = child.wait(soon()).unwrap().unwrap();
+        assert_eq!(exit.signal(), Some(libc::SIGKILL));
+    }
+}

@@ -51,7 +51,12 @@ pub fn post_with(settings: &Settings, url: &str, most: u64) -> Result<Answer, Fa
     let watch = Watch::start().unwrap();
     let client = Client::new(settings, &watch).unwrap();
     let url = Url::parse(url).unwrap();
-    client.post(&url, "text/manifest", &Body::Bytes(b": 1\nagent: a\n"), most)
+    client.post(
+        &url,
+        "text/manifest",
+        &Body::Bytes(b": 1\nagent: a\n"),
+        most,
+    )
 }
 
 pub fn post(url: &str) -> Result<Answer, Failure> {

@@ -1,0 +1,257 @@
+//! What a guest and QEMU say, kept within bounds.
+//!
+//! A guest can write gigabytes to its serial console, and QEMU's messages are
+//! under its control too. So nothing is read to the end: the last bytes stay in
+//! memory, for diagnostics, and a file on disk is turned over when it is full.
+//! When nobody reads, QEMU keeps the guest's UART waiting; no memory grows.
+
+use std::collections::VecDeque;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+
+use crate::diag;
+
+/// The last bytes of a stream.
+#[derive(Debug)]
+pub struct Tail {
+    bytes: VecDeque<u8>,
+    capacity: usize,
+    total: u64,
+}
+
+impl Tail {
+    /// Keeps the last `capacity` bytes.
+    #[must_use]
+    pub fn new(capacity: usize) -> Tail {
+        Tail {
+            bytes: VecDeque::new(),
+            capacity,
+            total: 0,
+        }
+    }
+
+    /// Adds what came next.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.total += bytes.len() as u64;
+        let kept = &bytes[bytes.len().saturating_sub(self.capacity)..];
+        let excess = (self.bytes.len() + kept.len()).saturating_sub(self.capacity);
+        self.bytes.drain(..excess);
+        self.bytes.extend(kept);
+    }
+
+    /// How many bytes there were in all.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// The last `most` lines that are not blank, fit for a terminal: control
+    /// characters are shown, not sent, and long lines are cut.
+    #[must_use]
+    pub fn lines(&self, most: usize) -> Vec<String> {
+        const WIDTH: usize = 200;
+        let bytes: Vec<u8> = self.bytes.iter().copied().collect();
+        let text = String::from_utf8_lossy(&bytes);
+        let lines: Vec<&str> = text
+            .split(['\n', '\r'])
+            .filter(|line| !line.trim().is_empty())
+            .collect();
+        lines[lines.len().saturating_sub(most)..]
+            .iter()
+            .map(|line| {
+                let mut shown = String::new();
+                let cut: String = line.trim_end().chars().take(WIDTH).collect();
+                diag::escape(&mut shown, &cut);
+                if cut.len() < line.trim_end().len() {
+                    shown.push_str(" ...");
+                }
+                shown
+            })
+            .collect()
+    }
+}
+
+/// A file that never takes more than about `limit` bytes of disk: when its half
+/// of that is full it becomes `<path>.1` and a new one is begun.
+#[derive(Debug)]
+pub struct Log {
+    path: PathBuf,
+    file: File,
+    written: u64,
+    limit: u64,
+}
+
+impl Log {
+    /// Begins the file anew.
+    ///
+    /// # Errors
+    ///
+    /// Those of open(2).
+    pub fn create(path: &Path, limit: u64) -> io::Result<Log> {
+        Ok(Log {
+            path: path.to_owned(),
+            file: Log::begin(path)?,
+            written: 0,
+            limit,
+        })
+    }
+
+    fn begin(path: &Path) -> io::Result<File> {
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(path)
+    }
+
+    fn append(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        let half = self.limit / 2;
+        while !bytes.is_empty() {
+            if self.written >= half {
+                let mut old = self.path.clone().into_os_string();
+                old.push(".1");
+                fs::rename(&self.path, old)?;
+                self.file = Log::begin(&self.path)?;
+                self.written = 0;
+            }
+            let room = usize::try_from(half - self.written).unwrap_or(usize::MAX);
+            let (now, later) = bytes.split_at(bytes.len().min(room.max(1)));
+            self.file.write_all(now)?;
+            self.written += now.len() as u64;
+            bytes = later;
+        }
+        Ok(())
+    }
+}
+
+/// The reading end of a stream of a machine.
+#[derive(Debug)]
+pub struct Capture {
+    /// `None` once the other end is closed.
+    fd: Option<OwnedFd>,
+    tail: Tail,
+    log: Option<Log>,
+}
+
+impl Capture {
+    /// Reads from `fd`, which has to be non-blocking. Keeps `capacity` bytes in
+    /// memory, and everything in `log` as far as that goes.
+    #[must_use]
+    pub fn new(fd: OwnedFd, capacity: usize, log: Option<Log>) -> Capture {
+        Capture {
+            fd: Some(fd),
+            tail: Tail::new(capacity),
+            log,
+        }
+    }
+
+    /// The descriptor to poll, while the other end is open.
+    #[must_use]
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.fd.as_ref().map(AsFd::as_fd)
+    }
+
+    /// What was said last.
+    #[must_use]
+    pub fn tail(&self) -> &Tail {
+        &self.tail
+    }
+
+    /// Takes in what is there, up to 64 KiB: a guest that never stops talking
+    /// must not keep us from everything else. Returns whether there was
+    /// anything.
+    pub fn read(&mut self) -> bool {
+        const SHARE: usize = 4;
+        let mut buffer = [0; 16 * 1024];
+        let mut any = false;
+        for _ in 0..SHARE {
+            let Some(fd) = &self.fd else { return any };
+            match nix::unistd::read(fd, &mut buffer) {
+                Ok(0) => self.fd = None,
+                Ok(count) => {
+                    any = true;
+                    self.take(&buffer[..count]);
+                }
+                Err(Errno::EAGAIN) => return any,
+                Err(Errno::EINTR) => {}
+                // As good as closed: QEMU is gone or about to go.
+                Err(_) => self.fd = None,
+            }
+        }
+        any
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        self.tail.push(bytes);
+        if let Some(log) = &mut self.log
+            && let Err(error) = log.append(bytes)
+        {
+            // A full disk must not end a build because of its console.
+            diag::warning(format_args!(
+                "unable to write console log {}: {}",
+                log.path.display(),
+                crate::error::reason(&error)
+            ))
+            .emit();
+            self.log = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_last_bytes_are_kept() {
+        let mut tail = Tail::new(8);
+        tail.push(b"0123456789");
+        tail.push(b"ab");
+        assert_eq!(tail.lines(9), ["456789ab"]);
+        assert_eq!(tail.total(), 12);
+        tail.push(&[b'x'; 100]);
+        assert_eq!(tail.lines(9), ["xxxxxxxx"]);
+    }
+
+    #[test]
+    fn a_console_cannot_steer_a_terminal() {
+        let mut tail = Tail::new(1024);
+        tail.push(b"\x1b[2J\x1b]0;owned\x07 \xff\r\n\n");
+        assert_eq!(tail.lines(9), ["\\u{1b}[2J\\u{1b}]0;owned\\u{7} \u{fffd}"]);
+    }
+
+    #[test]
+    fn long_lines_are_cut_and_only_the_last_lines_shown() {
+        let mut tail = Tail::new(4096);
+        tail.push(b"one\ntwo\n");
+        tail.push(&[b'y'; 300]);
+        let lines = tail.lines(2);
+        assert_eq!(lines[0], "two");
+        assert_eq!(lines[1].len(), 204);
+    }
+
+    #[test]
+    fn a_log_stays_within_its_limit() {
+        let dir = std::env::temp_dir().join(format!("console-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("log");
+        let mut log = Log::create(&path, 1000).unwrap();
+        for i in 0..1000 {
+            log.append(format!("line {i}\n").as_bytes()).unwrap();
+        }
+        let last = fs::read_to_string(&path).unwrap();
+        assert!(last.ends_with("line 999\n"), "{last}");
+        let sizes: u64 = fs::read_dir(&dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().metadata().unwrap().len())
+            .sum();
+        assert!(sizes <= 1000, "{sizes}");
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}

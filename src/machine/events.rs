@@ -1,0 +1,169 @@
+//! What happens to a machine, from QEMU's events (`qapi/run-state.json`,
+//! `qapi/block-core.json`).
+
+use std::fmt;
+use std::process::ExitStatus;
+
+use crate::json::Value;
+
+/// Something that happened to a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The guest's processors are stopped, by whomever.
+    Suspended,
+    /// They run again.
+    Resumed,
+    /// The guest's kernel panicked; the guest is kept, suspended.
+    Panicked,
+    /// Our disk failed under the guest, which is suspended. `full`: no space
+    /// was left. After that is mended [`resume`](super::Machine::resume) makes
+    /// QEMU try the write again.
+    DiskFailed {
+        /// The error was `ENOSPC`.
+        full: bool,
+        /// The error as QEMU words it.
+        reason: String,
+    },
+    /// The end is near, for this reason.
+    ShuttingDown(ShutdownReason),
+    /// QEMU did not answer in time; it may be stuck.
+    Unanswered {
+        /// The command.
+        command: &'static str,
+    },
+    /// QEMU refused a command.
+    Refused {
+        /// The command.
+        command: &'static str,
+        /// QEMU's reason.
+        reason: String,
+    },
+    /// QEMU cannot be talked to any more, for this reason. Its process is still
+    /// there.
+    MonitorLost(&'static str),
+    /// QEMU is gone. The last event.
+    Exited {
+        /// How the process ended; 0 says nothing about the guest.
+        status: ExitStatus,
+        /// Why, if QEMU said so.
+        reason: Option<ShutdownReason>,
+    },
+}
+
+/// Why a machine ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShutdownReason {
+    /// The guest switched itself off.
+    GuestShutdown,
+    /// The guest rebooted, or triple-faulted.
+    GuestReset,
+    /// The guest's kernel panicked.
+    GuestPanic,
+    /// QEMU was told to quit.
+    Quit,
+    /// QEMU got a signal.
+    Signal,
+    /// Another one.
+    Other,
+}
+
+impl fmt::Display for ShutdownReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ShutdownReason::GuestShutdown => "guest powered off",
+            ShutdownReason::GuestReset => "guest rebooted",
+            ShutdownReason::GuestPanic => "guest panicked",
+            ShutdownReason::Quit => "forced down",
+            ShutdownReason::Signal => "qemu ended by a signal",
+            ShutdownReason::Other => "ended by qemu",
+        })
+    }
+}
+
+/// The event of QEMU that is called `name`, if it is one that matters here.
+#[must_use]
+pub fn event(name: &str, data: &Value) -> Option<Event> {
+    match name {
+        "STOP" => Some(Event::Suspended),
+        "RESUME" => Some(Event::Resumed),
+        "GUEST_PANICKED" => Some(Event::Panicked),
+        "BLOCK_IO_ERROR" => {
+            // Errors that are not to stop the guest are the guest's to handle:
+            // that is how the options of its machine want it.
+            if data.get("action").and_then(Value::as_str) != Some("stop") {
+                return None;
+            }
+            let full = data.get("nospace").and_then(Value::as_bool);
+            let reason = data.get("reason").and_then(Value::as_str);
+            Some(Event::DiskFailed {
+                full: full.unwrap_or(false),
+                reason: reason.unwrap_or("unknown").chars().take(200).collect(),
+            })
+        }
+        "SHUTDOWN" => {
+            let reason = data.get("reason").and_then(Value::as_str);
+            Some(Event::ShuttingDown(match reason {
+                Some("guest-shutdown") => ShutdownReason::GuestShutdown,
+                Some("guest-reset") => ShutdownReason::GuestReset,
+                Some("guest-panic") => ShutdownReason::GuestPanic,
+                Some("host-qmp-quit") => ShutdownReason::Quit,
+                Some("host-signal") => ShutdownReason::Signal,
+                _ => ShutdownReason::Other,
+            }))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(name: &str, data: &str) -> Option<Event> {
+        event(name, &Value::parse(data).unwrap())
+    }
+
+    #[test]
+    fn a_full_disk_is_told_from_a_broken_one() {
+        let data = |nospace, action| {
+            format!(
+                "{{\"device\":\"disk0\",\"nospace\":{nospace},\"operation\":\"write\",\
+                 \"action\":\"{action}\",\"reason\":\"why\"}}"
+            )
+        };
+        for full in [true, false] {
+            assert_eq!(
+                of("BLOCK_IO_ERROR", &data(full, "stop")),
+                Some(Event::DiskFailed {
+                    full,
+                    reason: "why".into()
+                })
+            );
+        }
+        assert_eq!(of("BLOCK_IO_ERROR", &data(true, "report")), None);
+    }
+
+    #[test]
+    fn the_reason_of_the_end_is_the_monitors() {
+        let reason = |text| {
+            of(
+                "SHUTDOWN",
+                &format!("{{\"guest\":true,\"reason\":\"{text}\"}}"),
+            )
+        };
+        assert_eq!(
+            reason("guest-reset"),
+            Some(Event::ShuttingDown(ShutdownReason::GuestReset))
+        );
+        assert_eq!(
+            reason("new-in-qemu-99"),
+            Some(Event::ShuttingDown(ShutdownReason::Other))
+        );
+    }
+
+    #[test]
+    fn events_of_no_interest_are_no_events() {
+        assert_eq!(of("RTC_CHANGE", "{\"offset\":1}"), None);
+        assert_eq!(of("POWERDOWN", "null"), None);
+    }
+}

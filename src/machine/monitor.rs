@@ -1,0 +1,380 @@
+//! QEMU's monitor in JSON (QMP): what it says, what we ask, and by when an
+//! answer is due.
+//!
+//! [`Protocol`] turns bytes into messages and commands into bytes; it does no
+//! I/O. [`Monitor`] puts it on a descriptor. A QEMU that a guest took over can
+//! say anything, so lines are bounded, JSON is read strictly, and whatever is
+//! not understood is dropped or ends the conversation; the process itself is
+//! then still under control by its pidfd.
+//!
+//! Format: QEMU's `docs/interop/qmp-spec.txt`; events: `qapi/run-state.json`.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+
+use crate::json::Value;
+
+/// The longest line that is read. A greeting has some 200 bytes, an event
+/// rarely more.
+const MAX_LINE: usize = 64 * 1024;
+
+/// How long QEMU may take to answer. `stop` waits for disk writes under way, so
+/// this is not short.
+pub const ANSWER: Duration = Duration::from_secs(20);
+
+/// Why a conversation is over when QEMU ended it.
+pub const CLOSED: &str = "closed by qemu";
+
+/// What QEMU said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// The first line, with QEMU's version.
+    Greeting(String),
+    /// The answer to the command of that id.
+    Return(u64),
+    /// The refusal of the command of that id, with the reason.
+    Refused(u64, String),
+    /// Something happened; the name and the data.
+    Event(String, Value),
+}
+
+/// Why the other side is not to be talked to any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Violation {
+    /// A line is longer than any that QEMU sends.
+    LongLine,
+    /// A line is not JSON in UTF-8.
+    NotJson,
+}
+
+impl Violation {
+    /// For diagnostics.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Violation::LongLine => "line too long",
+            Violation::NotJson => "not JSON",
+        }
+    }
+}
+
+/// The conversation, without I/O.
+#[derive(Debug, Default)]
+pub struct Protocol {
+    buffer: Vec<u8>,
+    /// How much of `buffer` is known to hold no newline.
+    scanned: usize,
+    last_id: u64,
+}
+
+impl Protocol {
+    /// Takes in what was read.
+    pub fn receive(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next message that is complete. Lines that are JSON but no message
+    /// that we know are skipped.
+    ///
+    /// # Errors
+    ///
+    /// [`Violation`]; there is no point in going on after one.
+    pub fn next_message(&mut self) -> Result<Option<Message>, Violation> {
+        loop {
+            let Some(at) = self.buffer[self.scanned..].iter().position(|b| *b == b'\n') else {
+                self.scanned = self.buffer.len();
+                return if self.scanned > MAX_LINE {
+                    Err(Violation::LongLine)
+                } else {
+                    Ok(None)
+                };
+            };
+            let end = self.scanned + at;
+            let line: Vec<u8> = self.buffer.drain(..=end).collect();
+            self.scanned = 0;
+            if line.len() > MAX_LINE {
+                return Err(Violation::LongLine);
+            }
+            let text = std::str::from_utf8(&line).map_err(|_| Violation::NotJson)?;
+            if text.trim().is_empty() {
+                continue;
+            }
+            let value = Value::parse(text).map_err(|_| Violation::NotJson)?;
+            if let Some(message) = message(&value) {
+                return Ok(Some(message));
+            }
+        }
+    }
+
+    /// The id and the bytes of a command.
+    pub fn command(&mut self, name: &str) -> (u64, Vec<u8>) {
+        self.last_id += 1;
+        let id = self.last_id;
+        let members = [
+            ("execute", Value::from(name)),
+            ("id", Value::Number(id.to_string())),
+        ];
+        (id, format!("{}\n", Value::object(members)).into_bytes())
+    }
+}
+
+fn message(value: &Value) -> Option<Message> {
+    if let Some(greeting) = value.get("QMP") {
+        let version = greeting.get("version")?.get("qemu")?;
+        let part = |name| version.get(name).and_then(Value::as_u64);
+        return Some(Message::Greeting(format!(
+            "{}.{}.{}",
+            part("major")?,
+            part("minor")?,
+            part("micro")?
+        )));
+    }
+    if let Some(name) = value.get("event") {
+        let data = value.get("data").cloned().unwrap_or(Value::Null);
+        return Some(Message::Event(name.as_str()?.to_owned(), data));
+    }
+    let id = value.get("id")?.as_u64()?;
+    if value.get("return").is_some() {
+        return Some(Message::Return(id));
+    }
+    let reason = value.get("error")?.get("desc")?.as_str()?;
+    Some(Message::Refused(id, reason.to_owned()))
+}
+
+/// A command that was sent and not answered yet.
+#[derive(Debug)]
+struct Pending {
+    id: u64,
+    name: &'static str,
+    due: Instant,
+}
+
+/// What comes out of [`Monitor::read`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// The greeting, with QEMU's version.
+    Greeting(String),
+    /// The command was carried out, as far as QEMU is concerned.
+    Done(&'static str),
+    /// The command was refused, with the reason.
+    Refused(&'static str, String),
+    /// An event: name and data.
+    Event(String, Value),
+    /// The conversation is over, with the reason.
+    Lost(&'static str),
+}
+
+/// The conversation on a descriptor.
+#[derive(Debug)]
+pub struct Monitor {
+    /// `None` once the conversation is over.
+    fd: Option<OwnedFd>,
+    protocol: Protocol,
+    pending: VecDeque<Pending>,
+    unsent: Vec<u8>,
+}
+
+impl Monitor {
+    /// Talks on `fd`, which has to be a non-blocking stream socket.
+    #[must_use]
+    pub fn new(fd: OwnedFd) -> Monitor {
+        Monitor {
+            fd: Some(fd),
+            protocol: Protocol::default(),
+            pending: VecDeque::new(),
+            unsent: Vec::new(),
+        }
+    }
+
+    /// The descriptor to poll, while the conversation lasts.
+    #[must_use]
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.fd.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Asks QEMU to do something, to be answered by `due`. Nothing is sent when
+    /// the same is still unanswered, so that a deaf QEMU costs no memory.
+    pub fn send(&mut self, name: &'static str, due: Instant) {
+        if self.fd.is_none() || self.pending.iter().any(|p| p.name == name) {
+            return;
+        }
+        let (id, bytes) = self.protocol.command(name);
+        self.pending.push_back(Pending { id, name, due });
+        self.unsent.extend_from_slice(&bytes);
+        self.flush();
+    }
+
+    /// By when the most urgent answer is due.
+    #[must_use]
+    pub fn due(&self) -> Option<Instant> {
+        self.pending.iter().map(|pending| pending.due).min()
+    }
+
+    /// A command whose answer is overdue; named once.
+    pub fn overdue(&mut self, now: Instant) -> Option<&'static str> {
+        let at = self.pending.iter().position(|p| p.due <= now)?;
+        self.pending.remove(at).map(|pending| pending.name)
+    }
+
+    /// What QEMU said, up to 64 KiB of it.
+    pub fn read(&mut self) -> Vec<Said> {
+        const SHARE: usize = 16;
+        let mut said = Vec::new();
+        self.flush();
+        let mut buffer = [0; 4096];
+        for _ in 0..SHARE {
+            let Some(fd) = &self.fd else { break };
+            match nix::unistd::read(fd, &mut buffer) {
+                // Reset: QEMU ended without having read all that we asked.
+                Ok(0) | Err(Errno::ECONNRESET) => self.lose(CLOSED, &mut said),
+                Ok(count) => {
+                    self.protocol.receive(&buffer[..count]);
+                    self.messages(&mut said);
+                }
+                Err(Errno::EAGAIN) => break,
+                Err(Errno::EINTR) => {}
+                Err(error) => self.lose(error.desc(), &mut said),
+            }
+        }
+        said
+    }
+
+    fn messages(&mut self, said: &mut Vec<Said>) {
+        loop {
+            let message = match self.protocol.next_message() {
+                Ok(Some(message)) => message,
+                Ok(None) => return,
+                Err(violation) => return self.lose(violation.text(), said),
+            };
+            match message {
+                Message::Greeting(version) => said.push(Said::Greeting(version)),
+                Message::Event(name, data) => said.push(Said::Event(name, data)),
+                // An answer to nothing that we asked is ignored.
+                Message::Return(id) => said.extend(self.answered(id).map(Said::Done)),
+                Message::Refused(id, reason) => {
+                    said.extend(self.answered(id).map(|name| Said::Refused(name, reason)));
+                }
+            }
+        }
+    }
+
+    fn answered(&mut self, id: u64) -> Option<&'static str> {
+        let at = self.pending.iter().position(|p| p.id == id)?;
+        self.pending.remove(at).map(|pending| pending.name)
+    }
+
+    fn lose(&mut self, why: &'static str, said: &mut Vec<Said>) {
+        self.fd = None;
+        self.pending.clear();
+        said.push(Said::Lost(why));
+    }
+
+    fn flush(&mut self) {
+        while let (Some(fd), false) = (&self.fd, self.unsent.is_empty()) {
+            match nix::unistd::write(fd, &self.unsent) {
+                Ok(count) => drop(self.unsent.drain(..count)),
+                Err(Errno::EINTR) => {}
+                // Full: tried again at the next turn, or given up when due.
+                // Closed: reading will tell.
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GREETING: &str = "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 22, \"minor\": 2, \
+         \"major\": 7}, \"package\": \"\"}, \"capabilities\": [\"oob\"]}}\r\n";
+
+    fn all(input: &[u8], step: usize) -> Result<Vec<Message>, Violation> {
+        let mut protocol = Protocol::default();
+        let mut messages = Vec::new();
+        for bytes in input.chunks(step) {
+            protocol.receive(bytes);
+            while let Some(message) = protocol.next_message()? {
+                messages.push(message);
+            }
+        }
+        Ok(messages)
+    }
+
+    #[test]
+    fn messages_are_the_same_however_they_are_cut() {
+        let input = format!(
+            "{GREETING}{{\"return\": {{}}, \"id\": 1}}\r\n{{\"timestamp\": {{\"seconds\": 1}}, \
+             \"event\": \"STOP\"}}\r\n{{\"id\": 2, \"error\": {{\"class\": \"GenericError\", \
+             \"desc\": \"no\"}}}}\r\n"
+        );
+        let whole = all(input.as_bytes(), usize::MAX).unwrap();
+        assert_eq!(
+            whole,
+            [
+                Message::Greeting("7.2.22".into()),
+                Message::Return(1),
+                Message::Event("STOP".into(), Value::Null),
+                Message::Refused(2, "no".into()),
+            ]
+        );
+        for step in [1, 2, 7, 64] {
+            assert_eq!(all(input.as_bytes(), step).unwrap(), whole);
+        }
+    }
+
+    #[test]
+    fn a_line_without_end_is_not_collected() {
+        assert_eq!(
+            all(&vec![b'x'; 10 * MAX_LINE], 4096),
+            Err(Violation::LongLine)
+        );
+    }
+
+    #[test]
+    fn what_is_not_json_ends_the_conversation() {
+        for input in ["hello\n", "{\"QMP\": \n", "\u{0}\n", "{}{}\n"] {
+            assert_eq!(all(input.as_bytes(), 9), Err(Violation::NotJson), "{input}");
+        }
+        assert_eq!(all(b"\xff\xfe\n", 9), Err(Violation::NotJson));
+    }
+
+    #[test]
+    fn json_that_is_no_message_is_skipped() {
+        let input =
+            b"[]\n{}\n7\n{\"event\": 3}\n{\"return\": 1}\n{\"QMP\": 1}\n\n{\"event\":\"A\"}\n";
+        assert_eq!(
+            all(input, 100).unwrap(),
+            [Message::Event("A".into(), Value::Null)]
+        );
+    }
+
+    #[test]
+    fn a_command_is_one_line_with_an_id() {
+        let mut protocol = Protocol::default();
+        let _ = protocol.command("qmp_capabilities");
+        let (id, bytes) = protocol.command("stop");
+        assert_eq!(id, 2);
+        assert_eq!(bytes, b"{\"execute\":\"stop\",\"id\":2}\n");
+    }
+
+    #[test]
+    fn the_same_question_is_not_asked_twice_at_once() {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut monitor = Monitor::new(ours.into());
+        let start = Instant::now();
+        monitor.send("stop", start + ANSWER);
+        monitor.send("stop", start + ANSWER);
+        assert_eq!(monitor.due(), Some(start + ANSWER));
+        assert_eq!(monitor.overdue(start), None);
+        assert_eq!(monitor.overdue(start + ANSWER), Some("stop"));
+        assert_eq!(monitor.overdue(start + ANSWER), None);
+        drop(theirs);
+        assert_eq!(monitor.read(), [Said::Lost(CLOSED)]);
+        assert!(monitor.fd().is_none());
+    }
+}

@@ -1,0 +1,105 @@
+//! The `options` of a machine manifest: what the operator wrote for QEMU, with
+//! our tap and MAC address put in.
+//!
+//! `mac=?` gets the address. `ifname=?` gets the name of the tap, but QEMU could
+//! not open it by that name: the tap is ours, and not persistent, so that it is
+//! gone when we are. Where QEMU would open it (`-netdev tap,...,ifname=?`, also
+//! `-net` and `-nic`), the option is therefore rewritten to the descriptor that
+//! QEMU gets: `fd=<n>` takes the place of `ifname=?`, and the values that QEMU
+//! refuses beside a descriptor are left out.
+
+use std::ffi::OsString;
+use std::os::fd::RawFd;
+
+/// What `-netdev tap` does not take together with `fd=`. Scripts would have
+/// attached the tap to a bridge; it is attached already.
+const NOT_WITH_FD: &[&str] = &[
+    "ifname",
+    "script",
+    "downscript",
+    "helper",
+    "br",
+    "vnet_hdr",
+    "queues",
+    "fds",
+    "vhostfds",
+];
+
+/// The options for the tap `name`, open as `fd`, and a MAC address.
+#[must_use]
+pub fn substituted(options: &[String], name: &str, mac: &str, fd: RawFd) -> Vec<OsString> {
+    options
+        .iter()
+        .map(|option| {
+            let option = option.replace("mac=?", &format!("mac={mac}"));
+            let option = by_descriptor(&option, fd).unwrap_or(option);
+            option.replace("ifname=?", &format!("ifname={name}")).into()
+        })
+        .collect()
+}
+
+/// The option with `fd=` if it is one by which QEMU opens our tap.
+fn by_descriptor(option: &str, fd: RawFd) -> Option<String> {
+    let parts: Vec<&str> = option.split(',').collect();
+    let is_tap =
+        matches!(parts.first(), Some(&("tap" | "type=tap"))) || parts.contains(&"type=tap");
+    if !is_tap || !parts.contains(&"ifname=?") {
+        return None;
+    }
+    let rewritten: Vec<String> = parts
+        .iter()
+        .filter_map(|part| match part.split('=').next() {
+            _ if *part == "ifname=?" => Some(format!("fd={fd}")),
+            Some(key) if NOT_WITH_FD.contains(&key) => None,
+            _ => Some((*part).to_owned()),
+        })
+        .collect();
+    Some(rewritten.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(option: &str) -> String {
+        let mut all = substituted(&[option.to_owned()], "bb1", "52:54:00:00:00:01", 9);
+        all.remove(0).into_string().unwrap()
+    }
+
+    #[test]
+    fn the_address_is_put_in() {
+        assert_eq!(
+            one("virtio-net-pci,netdev=net0,mac=?"),
+            "virtio-net-pci,netdev=net0,mac=52:54:00:00:00:01"
+        );
+    }
+
+    #[test]
+    fn the_tap_becomes_a_descriptor() {
+        assert_eq!(one("tap,id=net0,ifname=?,script=no"), "tap,id=net0,fd=9");
+        assert_eq!(
+            one("tap,ifname=?,id=n,script=no,downscript=no,vhost=off,vnet_hdr=on"),
+            "tap,fd=9,id=n,vhost=off"
+        );
+        assert_eq!(
+            one("tap,ifname=?,mac=?,model=e1000"),
+            "tap,fd=9,mac=52:54:00:00:00:01,model=e1000"
+        );
+        assert_eq!(one("type=tap,id=n,ifname=?"), "type=tap,id=n,fd=9");
+    }
+
+    #[test]
+    fn elsewhere_the_name_is_put_in() {
+        assert_eq!(one("x,ifname=?"), "x,ifname=bb1");
+        assert_eq!(
+            one("{\"type\":\"tap\",ifname=?}"),
+            "{\"type\":\"tap\",ifname=bb1}"
+        );
+    }
+
+    #[test]
+    fn a_tap_of_the_operator_is_left_alone() {
+        let own = "tap,id=net0,ifname=tap7,script=/etc/qemu-ifup";
+        assert_eq!(one(own), own);
+    }
+}

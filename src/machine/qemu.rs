@@ -1,0 +1,371 @@
+//! QEMU's command line, one pure function per concern.
+//!
+//! Options and their defaults: qemu(1). What differs from QEMU's defaults has
+//! its reason beside it.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::RawFd;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
+
+use super::accel::Accel;
+use super::options;
+use crate::sys::process::Credentials;
+
+/// What a machine is started for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Its disk is kept, as the bootstrapped machine.
+    Bootstrap,
+    /// Its disk is thrown away.
+    Build,
+}
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// For people: diagnostics, the title of the VNC window, ps(1).
+    pub label: String,
+    /// The program, looked up in `PATH` if it is a bare name.
+    pub qemu: PathBuf,
+    /// Who executes the guest's instructions.
+    pub accel: Accel,
+    /// Virtual processors.
+    pub cpus: u32,
+    /// Memory in kB (1024 bytes).
+    pub ram_kb: u64,
+    /// The snapshot of the machine: QEMU's working directory, so that
+    /// `disk.img`, and file names in `options`, are found there.
+    pub directory: PathBuf,
+    /// The guest's MAC address: six hexadecimal octets with colons.
+    pub mac: String,
+    /// The name of the tap, for `ifname=?`.
+    pub tap: String,
+    /// The machine manifest's `options`, split, one level of quotes removed.
+    pub options: Option<Vec<String>>,
+    /// What for.
+    pub purpose: Purpose,
+    /// A directory for sockets and the console log: ours, private to this
+    /// machine, and there already.
+    pub run_dir: PathBuf,
+    /// Run QEMU as another user. The machine's image is given to that user.
+    pub user: Option<Credentials>,
+}
+
+/// Descriptors of ours that QEMU gets, by their numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Descriptors {
+    /// The tap (`IFF_TAP|IFF_NO_PI|IFF_VNET_HDR`).
+    pub tap: RawFd,
+    /// A connected stream socket for our monitor.
+    pub monitor: RawFd,
+    /// A listening socket for an operator's monitor.
+    pub operator: RawFd,
+    /// A connected stream socket for the serial console.
+    pub console: RawFd,
+}
+
+/// Where the VNC socket is: in a directory that QEMU's user may write to, which
+/// holds nothing else.
+#[must_use]
+pub fn vnc_path(run_dir: &Path) -> PathBuf {
+    run_dir.join("vm").join("vnc")
+}
+
+/// The command line, without the program.
+#[must_use]
+pub fn argv(spec: &Spec, fds: &Descriptors) -> Vec<OsString> {
+    let mut argv = Vec::new();
+    argv.extend(identity(&spec.label));
+    argv.extend(base());
+    argv.extend(processor(spec.accel, spec.cpus));
+    argv.extend(memory(spec.ram_kb));
+    match &spec.options {
+        Some(given) => {
+            argv.extend(options::substituted(given, &spec.tap, &spec.mac, fds.tap));
+        }
+        None => {
+            argv.extend(network(&spec.mac, fds.tap));
+            argv.extend(disk(spec.purpose));
+        }
+    }
+    argv.extend(randomness());
+    argv.extend(failures());
+    argv.extend(display(&spec.run_dir, spec.options.as_deref()));
+    argv.extend(console(fds.console));
+    argv.extend(monitors(fds.monitor, fds.operator));
+    argv.extend(confinement());
+    argv
+}
+
+fn words<const N: usize>(words: [&str; N]) -> Vec<OsString> {
+    words.into_iter().map(OsString::from).collect()
+}
+
+/// In a QEMU option a comma in a value is written twice.
+fn value(prefix: &str, value: &OsStr) -> OsString {
+    let mut bytes = prefix.as_bytes().to_vec();
+    for byte in value.as_bytes() {
+        bytes.push(*byte);
+        if *byte == b',' {
+            bytes.push(b',');
+        }
+    }
+    OsString::from_vec(bytes)
+}
+
+/// Shown by ps(1), by VNC viewers and in QEMU's own messages.
+fn identity(label: &str) -> Vec<OsString> {
+    vec!["-name".into(), value("guest=", OsStr::new(label))]
+}
+
+/// What every machine has.
+fn base() -> Vec<OsString> {
+    words([
+        // No NIC on a user network, no CD-ROM, no floppy that nobody asked for.
+        "-nodefaults",
+        // The host's files in /etc/qemu must not change what guests get.
+        "-no-user-config",
+        // A reboot ends the run: a guest that reboots in a loop would look busy
+        // for ever.
+        "-no-reboot",
+        // The guest starts when we listen, so that no event is missed.
+        "-S",
+        // PCI Express, and what today's installers know. `dump-guest-core`: a
+        // core of QEMU would be as large as the guest's memory.
+        "-machine",
+        "q35,dump-guest-core=off",
+        // From the disk; a bootindex in the options goes first.
+        "-boot",
+        "c",
+    ])
+}
+
+/// `host` is what the original gives; it exists with KVM only. `max` is every
+/// feature that the emulation has, and measured faster than its default.
+fn processor(accel: Accel, cpus: u32) -> Vec<OsString> {
+    let (accel, cpu) = match accel {
+        Accel::Kvm => ("kvm", "host"),
+        Accel::Tcg => ("tcg", "max"),
+    };
+    let mut argv = words(["-accel", accel, "-cpu", cpu, "-smp"]);
+    argv.push(cpus.max(1).to_string().into());
+    argv
+}
+
+fn memory(ram_kb: u64) -> Vec<OsString> {
+    vec!["-m".into(), format!("size={ram_kb}k").into()]
+}
+
+/// The tap is a descriptor: QEMU needs no right to open one, and it is gone
+/// with the last process that holds it. `romfile=`: no network boot, so no
+/// option ROM to wait for or to install.
+fn network(mac: &str, tap: RawFd) -> Vec<OsString> {
+    vec![
+        "-netdev".into(),
+        format!("tap,id=net0,fd={tap}").into(),
+        "-device".into(),
+        format!("virtio-net-pci,netdev=net0,mac={mac},romfile=").into(),
+    ]
+}
+
+/// The default disk: `disk.img`, raw.
+///
+/// - Building writes to a throw-away snapshot: `unsafe` ignores the guest's
+///   flushes, and nothing is lost that anybody wants. A bootstrapped disk is
+///   kept: `writeback` honours them.
+/// - `werror`, `rerror`: an error of our disk is never shown to the guest, where
+///   it would become the package's failure; the guest is paused and we decide.
+/// - `discard`: what the guest frees is freed in the snapshot.
+fn disk(purpose: Purpose) -> Vec<OsString> {
+    let cache = match purpose {
+        Purpose::Bootstrap => "writeback",
+        Purpose::Build => "unsafe",
+    };
+    vec![
+        "-drive".into(),
+        format!("if=none,id=disk0,file=disk.img,format=raw,cache={cache},discard=unmap").into(),
+        "-device".into(),
+        "virtio-blk-pci,drive=disk0,bootindex=1,werror=stop,rerror=stop".into(),
+    ]
+}
+
+/// Guests without a source of entropy wait for it, early in their boot. The
+/// rate is bounded: `/dev/urandom` costs the host time.
+fn randomness() -> Vec<OsString> {
+    words([
+        "-object",
+        "rng-random,id=rng0,filename=/dev/urandom",
+        "-device",
+        "virtio-rng-pci,rng=rng0,max-bytes=65536,period=1000",
+    ])
+}
+
+/// A guest that panics says so by this device instead of hanging until a
+/// timeout, and is kept as it is, to be looked at.
+fn failures() -> Vec<OsString> {
+    words(["-device", "pvpanic-pci", "-action", "panic=pause"])
+}
+
+/// A screen for the operator, on a unix socket: no port for others to reach.
+/// Machines that bring a video device of their own get no second one.
+fn display(run_dir: &Path, options: Option<&[String]>) -> Vec<OsString> {
+    let own = options
+        .unwrap_or_default()
+        .iter()
+        .any(|option| option == "-vga" || option.to_ascii_lowercase().contains("vga"));
+    let mut argv = Vec::new();
+    if !own {
+        argv.extend(words(["-vga", "std"]));
+    }
+    argv.push("-vnc".into());
+    argv.push(value("unix:", vnc_path(run_dir).as_os_str()));
+    argv
+}
+
+/// The first serial port comes to us, who keep only so much of it.
+fn console(fd: RawFd) -> Vec<OsString> {
+    vec![
+        "-chardev".into(),
+        format!("socket,id=console,fd={fd}").into(),
+        "-serial".into(),
+        "chardev:console".into(),
+    ]
+}
+
+/// Ours is a socket pair without a name. The operator's is a listening socket
+/// that we bound, so QEMU's user needs no directory for it. Each monitor serves
+/// one client: an operator who connects does not shut us out.
+fn monitors(ours: RawFd, operator: RawFd) -> Vec<OsString> {
+    vec![
+        "-chardev".into(),
+        format!("socket,id=monitor,fd={ours}").into(),
+        "-mon".into(),
+        "chardev=monitor,mode=control".into(),
+        "-chardev".into(),
+        format!("socket,id=operator,fd={operator},server=on,wait=off").into(),
+        "-mon".into(),
+        "chardev=operator,mode=control".into(),
+    ]
+}
+
+/// A guest that breaks into QEMU finds a process that can start no program, get
+/// no privilege and change no scheduling (seccomp(2)).
+fn confinement() -> Vec<OsString> {
+    words([
+        "-sandbox",
+        "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec() -> Spec {
+        Spec {
+            label: "linux-gcc".into(),
+            qemu: "qemu-system-x86_64".into(),
+            accel: Accel::Tcg,
+            cpus: 2,
+            ram_kb: 1_048_576,
+            directory: "/build/machines/v/linux-gcc/x".into(),
+            mac: "52:54:00:12:34:56".into(),
+            tap: "bb1".into(),
+            options: None,
+            purpose: Purpose::Build,
+            run_dir: "/run/bbot/1".into(),
+            user: None,
+        }
+    }
+
+    const FDS: Descriptors = Descriptors {
+        tap: 5,
+        monitor: 6,
+        operator: 7,
+        console: 8,
+    };
+
+    fn line(spec: &Spec) -> String {
+        let argv: Vec<String> = argv(spec, &FDS)
+            .iter()
+            .map(|word| word.to_str().unwrap().to_owned())
+            .collect();
+        argv.join(" ")
+    }
+
+    #[test]
+    fn the_whole_line_of_an_ordinary_build() {
+        assert_eq!(
+            line(&spec()),
+            "-name guest=linux-gcc -nodefaults -no-user-config -no-reboot -S \
+             -machine q35,dump-guest-core=off -boot c -accel tcg -cpu max -smp 2 \
+             -m size=1048576k -netdev tap,id=net0,fd=5 \
+             -device virtio-net-pci,netdev=net0,mac=52:54:00:12:34:56,romfile= \
+             -drive if=none,id=disk0,file=disk.img,format=raw,cache=unsafe,discard=unmap \
+             -device virtio-blk-pci,drive=disk0,bootindex=1,werror=stop,rerror=stop \
+             -object rng-random,id=rng0,filename=/dev/urandom \
+             -device virtio-rng-pci,rng=rng0,max-bytes=65536,period=1000 \
+             -device pvpanic-pci -action panic=pause -vga std -vnc unix:/run/bbot/1/vm/vnc \
+             -chardev socket,id=console,fd=8 -serial chardev:console \
+             -chardev socket,id=monitor,fd=6 -mon chardev=monitor,mode=control \
+             -chardev socket,id=operator,fd=7,server=on,wait=off \
+             -mon chardev=operator,mode=control \
+             -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+        );
+    }
+
+    #[test]
+    fn a_bootstrapped_disk_honours_flushes() {
+        let spec = Spec {
+            purpose: Purpose::Bootstrap,
+            ..spec()
+        };
+        assert!(line(&spec).contains("cache=writeback"));
+    }
+
+    #[test]
+    fn the_host_processor_goes_with_kvm_only() {
+        let spec = Spec {
+            accel: Accel::Kvm,
+            ..spec()
+        };
+        assert!(line(&spec).contains("-accel kvm -cpu host "));
+    }
+
+    #[test]
+    fn options_of_the_machine_replace_network_and_disk() {
+        let spec = Spec {
+            options: Some(vec!["-drive".into(), "file=c.qcow2,if=ide".into()]),
+            ..spec()
+        };
+        let line = line(&spec);
+        assert!(line.contains(" -drive file=c.qcow2,if=ide "), "{line}");
+        for default in ["disk.img", "virtio-blk-pci", "virtio-net-pci", "-netdev"] {
+            assert!(!line.contains(default), "{default} in {line}");
+        }
+    }
+
+    #[test]
+    fn a_machine_with_its_own_video_gets_no_second_one() {
+        for video in ["-vga", "virtio-vga", "VGA,vgamem_mb=64", "qxl-vga"] {
+            let spec = Spec {
+                options: Some(vec![video.into()]),
+                ..spec()
+            };
+            assert!(!line(&spec).contains("-vga std"), "{video}");
+        }
+    }
+
+    #[test]
+    fn a_comma_in_a_path_starts_no_option() {
+        let spec = Spec {
+            run_dir: "/run/a,b".into(),
+            label: "m,process=evil".into(),
+            ..spec()
+        };
+        let line = line(&spec);
+        assert!(line.contains("-vnc unix:/run/a,,b/vm/vnc"), "{line}");
+        assert!(line.contains("-name guest=m,,process=evil"), "{line}");
+    }
+}

@@ -1,0 +1,282 @@
+//! Starting a machine: sockets, the process, the first words on the monitor.
+
+use std::fs::{self, DirBuilder};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, chown, lchown};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
+use super::capture::{Capture, Log};
+use super::monitor::{Monitor, Said};
+use super::qemu::{self, Descriptors, Spec};
+use super::{EVIDENCE_LINES, Files, Machine};
+use crate::error::{Class, Context as _, Error, Result};
+use crate::sys::poll;
+use crate::sys::process::{Credentials, Process};
+
+/// What of the console stays in memory.
+const CONSOLE_TAIL: usize = 64 * 1024;
+
+/// What of the console is on disk at most.
+const CONSOLE_LOG: u64 = 4 * 1024 * 1024;
+
+/// What of QEMU's messages stays.
+const STDERR_TAIL: usize = 16 * 1024;
+
+/// `sun_path` with its final NUL (unix(7)).
+const SOCKET_PATH_MAX: usize = 108;
+
+impl Machine {
+    /// Starts QEMU with its network on `tap` and returns when the guest runs,
+    /// by `deadline` at the latest.
+    ///
+    /// The calling thread must live as long as the machine, see
+    /// [`Process::spawn`].
+    ///
+    /// # Errors
+    ///
+    /// With QEMU's own words when it ends at once, which takes a fraction of a
+    /// second; when there is no such program; when a file or socket cannot be
+    /// made in the run directory; when QEMU does not get ready in time.
+    pub fn start(spec: &Spec, tap: BorrowedFd<'_>, deadline: Instant) -> Result<Machine> {
+        launch(spec, tap)
+            .and_then(|mut machine| {
+                converse(&mut machine, deadline)?;
+                Ok(machine)
+            })
+            .context(|| format!("unable to start machine {}", spec.label))
+    }
+}
+
+fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<Machine> {
+    let files = Files {
+        vnc: qemu::vnc_path(&spec.run_dir),
+        operator: spec.run_dir.join("qmp"),
+        console: spec.run_dir.join("console.log"),
+    };
+    prepare_directory(&files.vnc, spec.user.as_ref())?;
+    if let Some(user) = &spec.user {
+        hand_over(&spec.directory, user)?;
+    }
+    let operator = listen(&files.operator)?;
+    let (monitor, monitor_theirs) = pair()?;
+    let (console, console_theirs) = pair()?;
+    let log = Log::create(&files.console, CONSOLE_LOG)
+        .context(|| format!("unable to create {}", files.console.display()))?;
+
+    let fds = Descriptors {
+        tap: tap.as_raw_fd(),
+        monitor: monitor_theirs.as_raw_fd(),
+        operator: operator.as_raw_fd(),
+        console: console_theirs.as_raw_fd(),
+    };
+    let argv = qemu::argv(spec, &fds);
+    crate::trace!(3, "start_machine", "{}", shown(&spec.qemu, &argv));
+    let mut command = Command::new(&spec.qemu);
+    command
+        .args(&argv)
+        .current_dir(&spec.directory)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let keep = [
+        tap,
+        monitor_theirs.as_fd(),
+        operator.as_fd(),
+        console_theirs.as_fd(),
+    ];
+    let mut process = Process::spawn(command, &keep, spec.user.as_ref())
+        .context(|| format!("unable to execute {}", spec.qemu.display()))
+        .map_err(|error| missing(error, &spec.qemu))?;
+    let stderr = process
+        .take_stderr()
+        .ok_or_else(|| Error::new("no pipe for the messages of qemu"))?;
+    let stderr = OwnedFd::from(stderr);
+    fcntl(&stderr, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
+        .context(|| "unable to read the messages of qemu")?;
+    Ok(Machine {
+        label: spec.label.clone(),
+        process,
+        monitor: Monitor::new(monitor),
+        console: Capture::new(console, CONSOLE_TAIL, Some(log)),
+        stderr: Capture::new(stderr, STDERR_TAIL, None),
+        queue: std::collections::VecDeque::new(),
+        power_down: None,
+        suspended: true,
+        shutdown: None,
+        exited: None,
+        files,
+    })
+}
+
+/// The greeting, the capabilities, and then the guest may run.
+fn converse(machine: &mut Machine, deadline: Instant) -> Result<()> {
+    loop {
+        machine.stderr.read();
+        for said in machine.monitor.read() {
+            match said {
+                Said::Greeting(version) => {
+                    crate::trace!(4, "start_machine", "qemu {version}, pid {}", machine.pid());
+                    machine.monitor.send("qmp_capabilities", deadline);
+                }
+                Said::Done("qmp_capabilities") => machine.monitor.send("cont", deadline),
+                Said::Done(_) => {
+                    machine.suspended = false;
+                    return Ok(());
+                }
+                Said::Refused(command, reason) => {
+                    return Err(failed(
+                        machine,
+                        &format!("qemu refuses {command}: {reason}"),
+                    ));
+                }
+                // What it died of is known in a moment.
+                Said::Lost(super::monitor::CLOSED) => {}
+                Said::Lost(why) => return Err(failed(machine, &format!("qemu's monitor: {why}"))),
+                // The very first RESUME among them.
+                Said::Event(name, data) => {
+                    if let Some(event) = super::events::event(&name, &data)
+                        && event != super::Event::Resumed
+                    {
+                        machine.note(Some(event));
+                    }
+                }
+            }
+        }
+        let exited = machine.process.try_wait();
+        if let Some(status) = exited.context(|| "unable to wait for qemu")? {
+            machine.exited = Some(status);
+            while machine.stderr.read() {}
+            return Err(failed(machine, &format!("qemu ended at once, {status}")));
+        }
+        let fds = machine.fds();
+        let ready = poll::readable(&fds, &mut vec![false; fds.len()], Some(deadline))
+            .context(|| "unable to wait for qemu")?;
+        if !ready {
+            return Err(failed(machine, "qemu does not get ready"));
+        }
+    }
+}
+
+/// The error with QEMU's messages: the last one in the line, as it is mostly
+/// the reason, and the others below.
+fn failed(machine: &Machine, what: &str) -> Error {
+    let lines = machine.stderr.tail().lines(EVIDENCE_LINES);
+    let Some((last, others)) = lines.split_last() else {
+        return Error::new(what);
+    };
+    let error = Error::new(format!("{what}: {last}"));
+    others
+        .iter()
+        .fold(error, |error, line| error.hint(format!("qemu: {line}")))
+}
+
+fn missing(error: Error, qemu: &Path) -> Error {
+    if error.errno() != Some(nix::libc::ENOENT) {
+        return error;
+    }
+    error.with_class(Class::Config).hint(format!(
+        "install it (Debian: apt-get install --no-install-recommends qemu-system-x86) or name \
+         another by --qemu; {} was looked for",
+        qemu.display()
+    ))
+}
+
+/// The directory for QEMU's own socket: empty, and its user's.
+fn prepare_directory(vnc: &Path, user: Option<&Credentials>) -> Result<()> {
+    if vnc.as_os_str().len() >= SOCKET_PATH_MAX {
+        return Err(too_long(vnc));
+    }
+    let Some(directory) = vnc.parent() else {
+        return Ok(());
+    };
+    let made = match DirBuilder::new().mode(0o700).create(directory) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        made => made,
+    };
+    made.context(|| format!("unable to create directory {}", directory.display()))?;
+    // Left behind by a QEMU that was killed.
+    let _ = fs::remove_file(vnc);
+    if let Some(user) = user {
+        chown(directory, Some(user.uid), Some(user.gid))
+            .context(|| format!("unable to give {} to qemu's user", directory.display()))?;
+    }
+    Ok(())
+}
+
+/// Lets another user work on the machine's images. The directory stays ours, so
+/// that whoever breaks into QEMU can write to the images and to nothing else:
+/// neither to the manifest nor to what we are going to put there.
+fn hand_over(directory: &Path, user: &Credentials) -> Result<()> {
+    let give = || -> std::io::Result<()> {
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            if !metadata.is_file() || entry.file_name() == "manifest" {
+                continue;
+            }
+            if metadata.uid() != user.uid {
+                lchown(entry.path(), Some(user.uid), Some(user.gid))?;
+            }
+        }
+        let mut permissions = fs::metadata(directory)?.permissions();
+        if permissions.mode() & 0o001 == 0 {
+            permissions.set_mode(permissions.mode() & 0o7777 | 0o001);
+            fs::set_permissions(directory, permissions)?;
+        }
+        Ok(())
+    };
+    give().context(|| {
+        format!(
+            "unable to give the images in {} to qemu's user",
+            directory.display()
+        )
+    })
+}
+
+fn listen(path: &Path) -> Result<UnixListener> {
+    if path.as_os_str().len() >= SOCKET_PATH_MAX {
+        return Err(too_long(path));
+    }
+    // Left behind by a predecessor that was killed.
+    let _ = fs::remove_file(path);
+    UnixListener::bind(path).context(|| format!("unable to make socket {}", path.display()))
+}
+
+fn too_long(path: &Path) -> Error {
+    Error::new(format!("path of socket too long: {}", path.display()))
+        .with_class(Class::Config)
+        .hint("the system allows 107 bytes: choose a run directory with a shorter name")
+}
+
+/// Our end, non-blocking, and QEMU's.
+fn pair() -> Result<(OwnedFd, UnixStream)> {
+    let make = || -> std::io::Result<(OwnedFd, UnixStream)> {
+        let (ours, theirs) = UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        Ok((ours.into(), theirs))
+    };
+    make().context(|| "unable to make a socket pair")
+}
+
+/// The command line as an operator would type it.
+fn shown(qemu: &Path, argv: &[std::ffi::OsString]) -> String {
+    let mut line = qemu.display().to_string();
+    for word in argv {
+        let word = word.to_string_lossy();
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./,=:+@%".contains(c);
+        line.push(' ');
+        if word.chars().all(plain) && !word.is_empty() {
+            line.push_str(&word);
+        } else {
+            line.push('\'');
+            line.push_str(&word.replace('\'', "'\\''"));
+            line.push('\'');
+        }
+    }
+    line
+}
