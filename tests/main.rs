@@ -8,6 +8,7 @@
     clippy::print_stderr
 )]
 
+mod cli;
 mod controller;
 mod manifest;
 mod support;

@@ -1,1 +1,101 @@
-//! Command line: one table of options.
+//! Command line: one table of options, from which the parser, `--help`, the
+//! manual page and the completion are made.
+//!
+//! Options come from the command line, from the environment variable
+//! `BBOT_AGENT_OPTIONS` and from `--options-file`, the former winning over the
+//! latter. Parsing judges form only and stores; what an option refers to is
+//! looked at by the module that uses it, with one exception: directories that
+//! were named must exist, since a slip there should not wait for the first turn.
+
+mod flags;
+mod options;
+mod output;
+mod parse;
+mod render;
+mod sources;
+mod value;
+
+use std::path::PathBuf;
+
+pub use self::options::{Accel, Dump, Hold, Options, Redirect, Space, Turns};
+pub use self::output::{page, print};
+pub use self::parse::{parse, parse_options_file};
+pub use self::render::{bash_completion, help, man, version};
+
+/// What the operator wants, with the settings that matter for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Invocation {
+    /// Turns of the loop. There is at least one controller, or `fake_request`.
+    Run(Box<Options>),
+    /// Enumerate, bootstrapping as needed, and print the machine headers.
+    DumpMachines(Box<Options>),
+    /// Examine the host.
+    Check(Box<Options>, Format),
+    /// Say what running agents are doing.
+    Status(StatusOf, Format),
+    /// Remove what crashed agents left behind.
+    Gc {
+        /// Whose: `run_dir`, toolchain, instance, machines and so on.
+        options: Box<Options>,
+        /// Only say what would be removed.
+        dry_run: bool,
+    },
+    /// Print [`help`].
+    Help,
+    /// Print [`version`].
+    Version,
+    /// Print a systemd unit.
+    PrintUnit(Unit),
+    /// Print the manual page, [`man`].
+    PrintMan,
+    /// Print the completion for a shell, for instance [`bash_completion`].
+    PrintCompletion(Shell),
+    /// Print what is linked in.
+    PrintLicenses,
+}
+
+/// Whose status is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StatusOf {
+    /// Of every agent under this directory.
+    All {
+        /// `--run-dir`.
+        run_dir: PathBuf,
+    },
+    /// Of one agent.
+    One {
+        /// `--run-dir`.
+        run_dir: PathBuf,
+        /// `--toolchain-name`.
+        toolchain_name: String,
+        /// `--instance`.
+        instance: u16,
+    },
+}
+
+/// For people or for programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Lines.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+/// The units that can be printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// `bbot-agent@.service`
+    Service,
+    /// `bbot-agent-once@.service`
+    Once,
+    /// `bbot-agent-once@.timer`
+    Timer,
+}
+
+/// The shells that can be helped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shell {
+    /// GNU Bash.
+    Bash,
+}

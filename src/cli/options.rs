@@ -1,0 +1,242 @@
+//! What the operator asked for, as plain data.
+//!
+//! Nothing here acts: the values were checked for form when they were parsed,
+//! and `agent` hands each module the few that it needs.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::flags;
+
+/// Defines a struct together with its blank value, in which every field has
+/// the `Default` of its type. The defaults that operators see are texts in the
+/// table and are parsed like any other value, so that help cannot lie.
+macro_rules! plain {
+    ($(#[$meta:meta])* pub struct $name:ident { $($(#[$doc:meta])* pub $field:ident: $type:ty,)* }) => {
+        $(#[$meta])*
+        pub struct $name { $($(#[$doc])* pub $field: $type,)* }
+
+        impl $name {
+            /// Every field zero, empty or absent.
+            pub(super) fn blank() -> $name {
+                $name { $($field: Default::default(),)* }
+            }
+        }
+    };
+}
+
+plain! {
+    /// Every setting of the agent. [`Options::default`] has the documented
+    /// defaults.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Options {
+        /// Controllers as they were written, `[<priority>=]<url>` or a directory.
+        pub controllers: Vec<String>,
+
+        /// The toolchain that machines are bootstrapped with.
+        pub toolchain_name: String,
+        /// Its number, 1 to 9.
+        pub toolchain_num: u8,
+        /// Its version, sent as `toolchain-version`.
+        pub toolchain_ver: String,
+        /// Its id; empty: machines are not bootstrapped again when it changes.
+        pub toolchain_id: String,
+        /// Which of several agents for this toolchain we are, from 1.
+        pub instance: u16,
+        /// The name in requests; absent: the host name.
+        pub agent_name: Option<String>,
+
+        /// Pause between turns in which there was nothing to do.
+        pub poll_interval: Duration,
+        /// Most time to reach a controller.
+        pub connect_timeout: Duration,
+        /// Most time for a whole exchange with a controller.
+        pub request_timeout: Duration,
+        /// Leave out what controllers of 2017 do not know.
+        pub legacy_request: bool,
+        /// Certificates of the authorities to trust; absent: the host's bundle.
+        pub ca_file: Option<PathBuf>,
+        /// Proxy for controllers.
+        pub proxy: Option<String>,
+        /// RSA private key in PEM.
+        pub auth_key: Option<PathBuf>,
+        /// The `openssl` program, by name or path.
+        pub openssl: PathBuf,
+        /// Options for every call of it.
+        pub openssl_options: Vec<String>,
+        /// Repository fingerprints that replace those of the task.
+        pub trust: Vec<String>,
+        /// Most bytes of a result manifest.
+        pub result_limit: u64,
+        /// How long an undelivered result is kept.
+        pub result_expiry: Duration,
+
+        /// Directory of the machine volumes.
+        pub machines: PathBuf,
+        /// What a bootstrapped machine must report, package and version.
+        pub bootstrap_versions: Vec<(String, String)>,
+        /// Space below which no work is asked for.
+        pub min_free: Space,
+        /// Root of the TFTP directories.
+        pub tftp: PathBuf,
+        /// The bridge that taps are attached to.
+        pub bridge: String,
+        /// How guests' requests reach our server.
+        pub redirect: Redirect,
+
+        /// The `qemu-system-x86_64` program, by name or path.
+        pub qemu: PathBuf,
+        /// KVM or emulation.
+        pub accel: Accel,
+        /// Processors of a guest.
+        pub cpu: u32,
+        /// Memory of a guest, in kB.
+        pub ram: u64,
+        /// User that QEMU runs as; absent: ours.
+        pub vm_user: Option<String>,
+        /// From the start of a guest to its first request, bootstrapping.
+        pub bootstrap_startup: Duration,
+        /// From its first request to its manifest.
+        pub bootstrap_timeout: Duration,
+        /// From its manifest to power off.
+        pub bootstrap_shutdown: Duration,
+        /// Further attempts when it never made a request.
+        pub bootstrap_retries: u32,
+        /// From the start of a guest to its first request, building.
+        pub build_startup: Duration,
+        /// From its first request to its result.
+        pub build_timeout: Duration,
+        /// Further attempts when it never made a request.
+        pub build_retries: u32,
+        /// How long a guest that went wrong is kept for inspection.
+        pub hold: Hold,
+
+        /// Directory for what must survive a reboot: results, journal.
+        pub state: PathBuf,
+        /// Directory for locks, sockets and the status.
+        pub run_dir: PathBuf,
+        /// Prometheus text file to keep up to date.
+        pub metrics: Option<PathBuf>,
+        /// Failures of ours in a row after which no work is asked for.
+        pub breaker: u32,
+        /// Level of diagnostics, 0 to 6.
+        pub verbose: u8,
+        /// Diagnostics and notifications for systemd.
+        pub systemd_daemon: bool,
+
+        /// Whether to go on for ever.
+        pub turns: Turns,
+        /// What to print in place of the end of a turn.
+        pub dump: Option<Dump>,
+        /// Skip the guest when bootstrapping.
+        pub fake_bootstrap: bool,
+        /// Skip the guest when building.
+        pub fake_build: bool,
+        /// A machine header to use in place of the machines; `-`: stdin.
+        pub fake_machine: Option<PathBuf>,
+        /// A task to perform in place of asking; `-`: stdin.
+        pub fake_request: Option<PathBuf>,
+    }
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        flags::defaults().options
+    }
+}
+
+/// An amount of space: a share of the file system, a number of bytes, or the
+/// smaller of both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Space {
+    /// Hundredths of the file system.
+    pub percent: Option<u8>,
+    /// Bytes.
+    pub bytes: Option<u64>,
+}
+
+impl Space {
+    /// The amount in bytes on a file system of `total` bytes.
+    #[must_use]
+    pub fn of(self, total: u64) -> u64 {
+        let share = self.percent.map(|percent| total / 100 * u64::from(percent));
+        match (share, self.bytes) {
+            (Some(share), Some(bytes)) => share.min(bytes),
+            (Some(amount), None) | (None, Some(amount)) => amount,
+            (None, None) => 0,
+        }
+    }
+}
+
+/// How the guest's requests to 196.254.111.222 port 69 reach our server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Redirect {
+    /// By `nft` where it is found, else by `iptables`.
+    #[default]
+    Auto,
+    /// By `nft`.
+    Nft,
+    /// By `iptables`.
+    Iptables,
+    /// Not at all: the operator put the address on the bridge.
+    None,
+}
+
+/// What executes the guest's instructions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Accel {
+    /// The processor; without a usable `/dev/kvm` that is an error.
+    #[default]
+    Kvm,
+    /// QEMU's emulation.
+    Tcg,
+    /// The processor where `/dev/kvm` is usable, else emulation.
+    Auto,
+}
+
+/// How long a guest that went wrong is kept, suspended, for inspection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// That long; zero: not at all.
+    For(Duration),
+    /// Until somebody ends it.
+    Forever,
+}
+
+impl Default for Hold {
+    fn default() -> Hold {
+        Hold::For(Duration::ZERO)
+    }
+}
+
+impl Hold {
+    /// The length; `None` is for ever.
+    #[must_use]
+    pub fn length(self) -> Option<Duration> {
+        match self {
+            Hold::For(length) => Some(length),
+            Hold::Forever => None,
+        }
+    }
+}
+
+/// How many turns to make, and what a busy lock means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Turns {
+    /// Until a signal; a busy lock is an error.
+    #[default]
+    Endless,
+    /// One; when another agent holds the lock, that is as good: exit 0.
+    Once,
+    /// One; when another agent holds the lock: exit 75.
+    OnceOrBusy,
+}
+
+/// What is printed in place of the end of a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dump {
+    /// The task, before it is performed.
+    Task,
+    /// The result, in place of uploading it.
+    Result,
+}
