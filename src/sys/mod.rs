@@ -9,6 +9,7 @@
 pub mod btrfs;
 pub mod file;
 pub mod net;
+pub mod netlink;
 pub mod poll;
 pub mod process;
 pub mod signal;

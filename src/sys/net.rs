@@ -1,1 +1,321 @@
-//! Network interfaces by ioctl.
+//! Network interfaces by ioctl (netdevice(7), arp(7)).
+//!
+//! An ioctl speaks of the network namespace that its socket was made in, unlike
+//! `/sys/class/net`, which shows that of whoever mounted it.
+
+use std::fmt;
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+
+/// `IFNAMSIZ` of `<linux/if.h>`, with the terminating NUL.
+const NAME_SIZE: usize = 16;
+
+/// The name of an interface: 1 to 15 bytes.
+///
+/// The kernel silently cuts a longer name, so that a stray interface of another
+/// name would appear: hence a type that cannot hold one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Name([u8; NAME_SIZE]);
+
+impl Name {
+    /// The name, if the kernel would take it (`dev_valid_name`), less `%`,
+    /// which would ask for a number to be filled in.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL`: empty, too long, `.`, `..`, or with a slash, colon, percent
+    /// sign, blank or anything that is not printable ASCII.
+    pub fn new(name: &str) -> io::Result<Name> {
+        let fits = (1..NAME_SIZE).contains(&name.len());
+        let plain = name
+            .bytes()
+            .all(|b| b.is_ascii_graphic() && !matches!(b, b'/' | b':' | b'%'));
+        if !fits || !plain || name == "." || name == ".." {
+            return Err(Errno::EINVAL.into());
+        }
+        let mut field = [0; NAME_SIZE];
+        field[..name.len()].copy_from_slice(name.as_bytes());
+        Ok(Name(field))
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        let end = self.0.iter().position(|b| *b == 0).unwrap_or(NAME_SIZE);
+        std::str::from_utf8(&self.0[..end]).unwrap_or_default()
+    }
+
+    /// The name as the kernel has it, padded with NUL.
+    #[must_use]
+    pub(super) fn field(&self) -> [u8; NAME_SIZE] {
+        self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.as_str())
+    }
+}
+
+/// `struct ifreq` of `<linux/if.h>`: a name, and 24 bytes of union that are
+/// read and written here as bytes.
+#[repr(C)]
+pub(super) struct IfReq {
+    name: [u8; NAME_SIZE],
+    data: [u8; 24],
+}
+const _: () = assert!(size_of::<IfReq>() == 40);
+
+impl IfReq {
+    pub(super) fn new(name: &Name) -> IfReq {
+        IfReq {
+            name: name.field(),
+            data: [0; 24],
+        }
+    }
+
+    /// The same with `bytes` at the front of the union.
+    pub(super) fn with(mut self, bytes: &[u8]) -> IfReq {
+        self.data[..bytes.len()].copy_from_slice(bytes);
+        self
+    }
+
+    fn bytes<const N: usize>(&self, at: usize) -> [u8; N] {
+        let mut bytes = [0; N];
+        bytes.copy_from_slice(&self.data[at..at + N]);
+        bytes
+    }
+}
+
+/// `struct arpreq` of `<linux/if_arp.h>`.
+#[repr(C)]
+struct ArpReq {
+    protocol: [u8; 16],
+    hardware: [u8; 16],
+    flags: i32,
+    netmask: [u8; 16],
+    device: [u8; NAME_SIZE],
+}
+const _: () = assert!(size_of::<ArpReq>() == 68);
+
+/// `ATF_COM` of `<linux/if_arp.h>`: the entry is complete.
+const ATF_COM: i32 = 0x02;
+
+mod ioctl {
+    use super::{ArpReq, IfReq};
+    use nix::libc;
+
+    nix::ioctl_readwrite_bad!(get_flags, libc::SIOCGIFFLAGS, IfReq);
+    nix::ioctl_write_ptr_bad!(set_flags, libc::SIOCSIFFLAGS, IfReq);
+    nix::ioctl_readwrite_bad!(get_address, libc::SIOCGIFADDR, IfReq);
+    nix::ioctl_readwrite_bad!(get_index, libc::SIOCGIFINDEX, IfReq);
+    nix::ioctl_readwrite_bad!(get_mac, libc::SIOCGIFHWADDR, IfReq);
+    nix::ioctl_write_ptr_bad!(set_mac, libc::SIOCSIFHWADDR, IfReq);
+    nix::ioctl_write_ptr_bad!(bridge_add, 0x89a2, IfReq); // SIOCBRADDIF
+    nix::ioctl_readwrite_bad!(get_arp, libc::SIOCGARP, ArpReq);
+}
+
+/// `ARPHRD_ETHER` of `<linux/if_arp.h>`.
+const ARPHRD_ETHER: u16 = 1;
+
+/// A socket to ask about and change interfaces with.
+#[derive(Debug)]
+pub struct Control(OwnedFd);
+
+impl Control {
+    /// Opens it in the network namespace of the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// Those of socket(2): `EMFILE`, `ENFILE`, `ENOMEM`.
+    pub fn open() -> io::Result<Control> {
+        Ok(Control(socket(
+            AddressFamily::Inet,
+            SockType::Datagram,
+            SockFlag::SOCK_CLOEXEC,
+            None,
+        )?))
+    }
+
+    /// The interface's number in its namespace.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV`: no such interface.
+    pub fn index(&self, name: &Name) -> io::Result<u32> {
+        let mut request = IfReq::new(name);
+        // SAFETY: `request` is a live, initialised ifreq, which the kernel
+        // reads and writes.
+        unsafe { ioctl::get_index(self.0.as_raw_fd(), &raw mut request) }?;
+        Ok(u32::from_ne_bytes(request.bytes(0)))
+    }
+
+    /// The interface's (first) IPv4 address.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV`: no such interface. `EADDRNOTAVAIL`: it has none.
+    pub fn address(&self, name: &Name) -> io::Result<Ipv4Addr> {
+        let mut request = IfReq::new(name);
+        // SAFETY: as above.
+        unsafe { ioctl::get_address(self.0.as_raw_fd(), &raw mut request) }?;
+        // struct sockaddr_in: family and port, two bytes each, then the address.
+        Ok(Ipv4Addr::from(request.bytes::<4>(4)))
+    }
+
+    /// The interface's hardware address.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV`: no such interface.
+    pub fn mac(&self, name: &Name) -> io::Result<[u8; 6]> {
+        let mut request = IfReq::new(name);
+        // SAFETY: as above.
+        unsafe { ioctl::get_mac(self.0.as_raw_fd(), &raw mut request) }?;
+        Ok(request.bytes(2))
+    }
+
+    /// Gives the interface another hardware address.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV`; `EPERM`: `CAP_NET_ADMIN` is missing; `EADDRNOTAVAIL`: not an
+    /// address of one station.
+    pub fn set_mac(&self, name: &Name, mac: [u8; 6]) -> io::Result<()> {
+        let mut address = [0; 8];
+        address[..2].copy_from_slice(&ARPHRD_ETHER.to_ne_bytes());
+        address[2..].copy_from_slice(&mac);
+        let request = IfReq::new(name).with(&address);
+        // SAFETY: `request` is a live, initialised ifreq that the kernel reads.
+        unsafe { ioctl::set_mac(self.0.as_raw_fd(), &raw const request) }?;
+        Ok(())
+    }
+
+    /// The interface's flags, `IFF_UP` among them.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV`: no such interface.
+    pub fn flags(&self, name: &Name) -> io::Result<u16> {
+        let mut request = IfReq::new(name);
+        // SAFETY: `request` is a live, initialised ifreq, which the kernel
+        // reads and writes.
+        unsafe { ioctl::get_flags(self.0.as_raw_fd(), &raw mut request) }?;
+        Ok(u16::from_ne_bytes(request.bytes(0)))
+    }
+
+    /// Whether the operator has the interface up.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV`: no such interface.
+    pub fn is_up(&self, name: &Name) -> io::Result<bool> {
+        Ok(i32::from(self.flags(name)?) & libc::IFF_UP != 0)
+    }
+
+    /// Brings the interface up.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV`; `EPERM`: `CAP_NET_ADMIN` is missing.
+    pub fn set_up(&self, name: &Name) -> io::Result<()> {
+        let flags = i32::from(self.flags(name)?) | libc::IFF_UP;
+        let [low, high, ..] = flags.to_le_bytes();
+        let request = IfReq::new(name).with(&u16::from_le_bytes([low, high]).to_ne_bytes());
+        // SAFETY: `request` is a live, initialised ifreq that the kernel reads.
+        unsafe { ioctl::set_flags(self.0.as_raw_fd(), &raw const request) }?;
+        Ok(())
+    }
+
+    /// Makes the interface numbered `port` a port of `bridge`.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV`: either is missing. `EOPNOTSUPP`: `bridge` is not one. `EBUSY`:
+    /// the port is in a bridge already. `EPERM`: `CAP_NET_ADMIN` is missing.
+    pub fn bridge_add(&self, bridge: &Name, port: u32) -> io::Result<()> {
+        let request = IfReq::new(bridge).with(&port.to_ne_bytes());
+        // SAFETY: `request` is a live, initialised ifreq that the kernel reads.
+        unsafe { ioctl::bridge_add(self.0.as_raw_fd(), &raw const request) }?;
+        Ok(())
+    }
+
+    /// The hardware address that the neighbour table has for `address` behind
+    /// `device`, if it has one.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV`: no such interface.
+    pub fn neighbour(&self, device: &Name, address: Ipv4Addr) -> io::Result<Option<[u8; 6]>> {
+        let mut protocol = [0; 16];
+        let family = u16::try_from(libc::AF_INET).unwrap_or_default();
+        protocol[..2].copy_from_slice(&family.to_ne_bytes());
+        protocol[4..8].copy_from_slice(&address.octets());
+        let mut request = ArpReq {
+            protocol,
+            hardware: [0; 16],
+            flags: 0,
+            netmask: [0; 16],
+            device: device.field(),
+        };
+        // SAFETY: `request` is a live, initialised arpreq, which the kernel
+        // reads and writes.
+        match unsafe { ioctl::get_arp(self.0.as_raw_fd(), &raw mut request) } {
+            Ok(_) if request.flags & ATF_COM != 0 => {
+                let mut mac = [0; 6];
+                mac.copy_from_slice(&request.hardware[2..8]);
+                Ok(Some(mac))
+            }
+            Ok(_) | Err(Errno::ENXIO) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_the_kernel_would_cut_or_refuse_are_refused() {
+        for bad in [
+            "",
+            "sixteen-bytes-xx",
+            "a/b",
+            "a b",
+            "a:b",
+            "tap%d",
+            ".",
+            "..",
+            "é",
+        ] {
+            assert!(Name::new(bad).is_err(), "{bad:?}");
+        }
+        let longest = Name::new("fifteen-bytes-x").unwrap();
+        assert_eq!(longest.as_str(), "fifteen-bytes-x");
+        assert_eq!(longest.to_string(), "fifteen-bytes-x");
+    }
+
+    #[test]
+    fn the_loopback_interface_answers() {
+        let control = Control::open().unwrap();
+        let lo = Name::new("lo").unwrap();
+        assert!(control.index(&lo).unwrap() > 0);
+        assert_eq!(control.mac(&lo).unwrap(), [0; 6]);
+        let missing = Name::new("bbot-missing").unwrap();
+        let error = control.address(&missing).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENODEV));
+    }
+}

@@ -1,1 +1,0 @@
-//! Tap and redirect: how a guest reaches our TFTP server.

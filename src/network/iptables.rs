@@ -1,0 +1,278 @@
+//! The redirect by the `iptables` program, for kernels without `nf_tables`.
+//!
+//! Its rules do not go when we are killed. So what is needed to remove them is
+//! written to a file of the run directory first ([`remove_recorded`]), and each
+//! carries a comment that says whose it is.
+//!
+//! The kernel must pass bridged packets through iptables
+//! (`bridge-nf-call-iptables`), else no rule matches.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::net::SocketAddrV4;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::{Bridge, PORT, SERVER};
+use crate::error::{Class, Context as _, Error, Result};
+use crate::sys::net::Name;
+use crate::trace;
+
+/// Seconds that iptables waits for another iptables to finish.
+const WAIT: &str = "10";
+
+/// How the rules are set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program(PathBuf);
+
+impl Program {
+    /// Looks for the program, and whether its rules would see bridged packets.
+    pub(super) fn probe(bridge: &Bridge) -> Result<Program> {
+        let path = find("iptables").ok_or_else(|| {
+            Error::new("unable to find the program iptables")
+                .with_class(Class::Config)
+                .hint("install it: apt-get install iptables")
+        })?;
+        const SYSCTL: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+        let called = match fs::read_to_string(SYSCTL) {
+            Ok(text) => text.trim() != "0",
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(
+                    Error::new(format!("unable to redirect by iptables: no {SYSCTL}"))
+                        .with_class(Class::Config)
+                        .hint("load it: modprobe br_netfilter"),
+                );
+            }
+            Err(error) => return Err(error).context(|| format!("unable to read {SYSCTL}")),
+        };
+        if !called && !bridge.calls_iptables {
+            return Err(Error::new(format!(
+                "unable to redirect by iptables: bridge {} does not pass packets through it",
+                bridge.name
+            ))
+            .with_class(Class::Config)
+            .hint(format!(
+                "turn it on: ip link set {} type bridge nf_call_iptables 1",
+                bridge.name
+            ))
+            .hint("or everywhere: sysctl net.bridge.bridge-nf-call-iptables=1"));
+        }
+        Ok(Program(path))
+    }
+
+    fn run(&self, action: &str, rule: &[String]) -> Result<()> {
+        let (table, rest) = rule.split_first().ok_or_else(|| Error::new("empty rule"))?;
+        let mut command = Command::new(&self.0);
+        command
+            .args(["-w", WAIT, "-t", table, action])
+            .args(rest)
+            .stdin(Stdio::null());
+        let unable = || {
+            format!(
+                "unable to run {} -t {table} {action} {}",
+                self.0.display(),
+                rest.join(" ")
+            )
+        };
+        trace!(
+            3,
+            "run",
+            "{} -w {WAIT} -t {table} {action} {}",
+            self.0.display(),
+            rest.join(" ")
+        );
+        let output = command.output().context(unable)?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        let reason = said.lines().next().unwrap_or_default();
+        Err(Error::new(format!(
+            "{}: {}: {reason}",
+            unable(),
+            output.status
+        )))
+    }
+
+    /// Removes a rule; one that is gone already is fine.
+    fn remove(&self, rule: &[String]) -> Result<()> {
+        self.run("-D", rule).or_else(|error| {
+            // Nothing else tells "no such rule" from a failure.
+            if self.run("-C", rule).is_err() {
+                return Ok(());
+            }
+            Err(error)
+        })
+    }
+}
+
+/// The rules of one redirect.
+#[derive(Debug)]
+pub(super) struct Rules {
+    program: Program,
+    rules: Vec<Vec<String>>,
+    record: PathBuf,
+}
+
+impl Rules {
+    /// Writes the record, then installs the rules, or none.
+    pub(super) fn install(
+        program: &Program,
+        bridge: &Bridge,
+        tap: &Name,
+        server: SocketAddrV4,
+        owner: &str,
+        records: &Path,
+    ) -> Result<Rules> {
+        let installed = Rules {
+            program: program.clone(),
+            rules: rules(bridge, tap, server, owner),
+            record: records.join(format!("{tap}.iptables")),
+        };
+        let text = render(&installed.program, &installed.rules);
+        fs::File::create(&installed.record)
+            .and_then(|mut file| file.write_all(text.as_bytes()))
+            .context(|| format!("unable to write {}", installed.record.display()))?;
+        for rule in &installed.rules {
+            if let Err(error) = program.run("-I", rule) {
+                // What did not get in is gone already.
+                let _ = installed.remove();
+                return Err(error);
+            }
+        }
+        Ok(installed)
+    }
+
+    /// Removes the rules, then the record.
+    pub(super) fn remove(&self) -> Result<()> {
+        remove(&self.program, &self.rules, &self.record)
+    }
+}
+
+fn remove(program: &Program, rules: &[Vec<String>], record: &Path) -> Result<()> {
+    for rule in rules.iter().rev() {
+        program.remove(rule)?;
+    }
+    match fs::remove_file(record) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).context(|| format!("unable to remove {}", record.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The rules: table and chain first, then what is matched and done. The guard
+/// comes first, so that there is no instant without it.
+fn rules(bridge: &Bridge, tap: &Name, server: SocketAddrV4, owner: &str) -> Vec<Vec<String>> {
+    let owner: String = owner
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || "-_.".contains(c) {
+                c
+            } else {
+                '_'
+            }
+        })
+        .take(100)
+        .collect();
+    let comment = format!("bbot-agent:{owner}:{tap}");
+    let split = |text: String| text.split(' ').map(str::to_owned).collect();
+    vec![
+        split(format!(
+            "filter INPUT -p udp -d {} --dport {} -m physdev ! --physdev-in {tap} \
+             -m comment --comment {comment} -j DROP",
+            server.ip(),
+            server.port()
+        )),
+        split(format!(
+            "nat PREROUTING -i {} -p udp -d {SERVER} --dport {PORT} -m physdev --physdev-in {tap} \
+             -m comment --comment {comment} -j DNAT --to-destination {server}",
+            bridge.name
+        )),
+    ]
+}
+
+fn render(program: &Program, rules: &[Vec<String>]) -> String {
+    let mut text = format!("{}\n", program.0.display());
+    for rule in rules {
+        text.push_str(&rule.join(" "));
+        text.push('\n');
+    }
+    text
+}
+
+/// Removes the rules that a dead process recorded in `record`, and the record.
+/// Rules that are gone already, and a record that is, are fine. Returns whether
+/// there was one.
+///
+/// # Errors
+///
+/// When the record cannot be read or removed, or iptables fails.
+pub fn remove_recorded(record: &Path) -> Result<bool> {
+    let text = match fs::read_to_string(record) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error).context(|| format!("unable to read {}", record.display())),
+    };
+    // A record that was cut short by a crash: what it does not name had not
+    // been installed, for it is written whole before the first rule.
+    let mut lines = text
+        .split_inclusive('\n')
+        .filter_map(|line| line.strip_suffix('\n'));
+    let program = Program(lines.next().unwrap_or_default().into());
+    let rules: Vec<Vec<String>> = lines
+        .map(|line| line.split(' ').map(str::to_owned).collect())
+        .collect();
+    remove(&program, &rules, record)?;
+    Ok(true)
+}
+
+/// The program `name`, from the path or where administrators' programs are.
+fn find(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin", "/usr/local/sbin"].map(PathBuf::from))
+        .map(|dir| dir.join(name))
+        .find(|file| file.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> Vec<Vec<String>> {
+        let bridge = Bridge {
+            name: Name::new("br1").unwrap(),
+            address: [192, 168, 123, 1].into(),
+            calls_iptables: true,
+        };
+        let server = SocketAddrV4::new(bridge.address, 40000);
+        rules(&bridge, &Name::new("tap1").unwrap(), server, "gcc 12")
+    }
+
+    #[test]
+    fn rules_match_the_tap_and_say_whose_they_are() {
+        let [guard, redirect] = &example()[..] else {
+            panic!("two rules")
+        };
+        assert_eq!(
+            redirect.join(" "),
+            "nat PREROUTING -i br1 -p udp -d 196.254.111.222 --dport 69 -m physdev \
+             --physdev-in tap1 -m comment --comment bbot-agent:gcc_12:tap1 \
+             -j DNAT --to-destination 192.168.123.1:40000"
+        );
+        assert!(guard.join(" ").ends_with("bbot-agent:gcc_12:tap1 -j DROP"));
+    }
+
+    #[test]
+    fn a_record_that_is_missing_or_cut_short_is_no_error() {
+        let dir = std::env::temp_dir().join(format!("bbot-record-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let record = dir.join("tap1.iptables");
+        assert!(!remove_recorded(&record).unwrap());
+        fs::write(&record, "/usr/sbin/ipta").unwrap();
+        assert!(remove_recorded(&record).unwrap());
+        assert!(!record.exists());
+        fs::remove_dir(&dir).unwrap();
+    }
+}

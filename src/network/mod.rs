@@ -1,0 +1,36 @@
+//! The guest's way to us: tap, bridge, and the redirect of TFTP requests.
+//!
+//! ```text
+//!  guest ── virtio ── QEMU ── tap (ours, by descriptor) ── bridge (the operator's)
+//!                              │                              │ address, DHCP
+//!                              └─ 196.254.111.222:69 ────────► our server's socket
+//! ```
+//!
+//! Several agents, each with its own tap and server, share a bridge. So the
+//! redirect is matched by tap ([`Redirect`]), and what comes from another tap,
+//! or from anywhere else, never reaches our server. Taps are isolated ports:
+//! guests do not reach each other.
+//!
+//! Nothing here needs a program except the `iptables` strategy, and all of it
+//! but that strategy's rules goes with our descriptors, however we die.
+
+mod bridge;
+mod conntrack;
+mod iptables;
+mod mac;
+mod nft;
+mod redirect;
+mod tap;
+
+use std::net::Ipv4Addr;
+
+pub use bridge::Bridge;
+pub use iptables::remove_recorded;
+pub use mac::Mac;
+pub use redirect::{Peers, Redirect, RedirectKind, Strategy, Target};
+pub use tap::{Tap, tap_name};
+
+/// Where guests believe the TFTP server to be: bbot's fixed address...
+pub const SERVER: Ipv4Addr = Ipv4Addr::new(196, 254, 111, 222);
+/// ...and the TFTP port (RFC 1350).
+pub const PORT: u16 = 69;

@@ -1,0 +1,315 @@
+//! The redirect by `nf_tables`, spoken to directly: no program is needed, and
+//! the tables have an owner, our socket, with which the kernel removes them
+//! however we die (Linux 5.12). In the meantime nobody else can change them.
+//!
+//! What is installed, as nft(8) would list it, for tap `T` with address `MAC`:
+//!
+//! ```text
+//! table bridge bbot-agent-T {
+//!   chain guest {
+//!     type filter hook prerouting priority -300; policy accept;
+//!     iifname "T" ether saddr != MAC drop
+//!     iifname "T" meta protocol ip ip protocol udp ip daddr 196.254.111.222 meta mark set M
+//!   }
+//! }
+//! table ip bbot-agent-T {
+//!   chain redirect {
+//!     type nat hook prerouting priority -100; policy accept;
+//!     meta mark M ip daddr 196.254.111.222 udp dport 69 dnat to BRIDGE:PORT
+//!   }
+//!   chain guard {
+//!     type filter hook input priority -10; policy accept;
+//!     ip daddr BRIDGE udp dport PORT meta mark != M drop
+//!   }
+//! }
+//! ```
+//!
+//! The mark is how the ip family learns of the tap, which is a port of the
+//! bridge and so not its input interface. It does not depend on
+//! `bridge-nf-call-iptables`, and touches no packets but those to the TFTP
+//! address. A guest cannot choose it: so a packet with a forged source, even
+//! one that fits another guest's connection, which connection tracking would
+//! redirect without asking the first chain, does not pass the guard.
+//!
+//! Fragments: each carries the mark, and connection tracking puts them together
+//! before the `ip` chains see them; so uploads in blocks of up to 65464 octets
+//! pass. Numbers are those of `<linux/netfilter/nf_tables.h>`.
+
+use std::io;
+use std::net::SocketAddrV4;
+
+use super::{Mac, PORT, SERVER};
+use crate::sys::net::Name;
+use crate::sys::netlink::{ACK, APPEND, Batch, CREATE, EXCL, Socket};
+
+/// The tables of one redirect; gone when this is.
+#[derive(Debug)]
+pub(super) struct Tables {
+    socket: Socket,
+    name: String,
+}
+
+/// What the rules are made from.
+#[derive(Debug)]
+pub(super) struct Rules<'a> {
+    pub(super) tap: &'a Name,
+    /// A number that no other tap of the network namespace has.
+    pub(super) mark: u32,
+    /// The only source address that the tap may send with, where it is known.
+    pub(super) mac: Option<Mac>,
+    pub(super) server: SocketAddrV4,
+    /// Whose they are, for whoever lists them.
+    pub(super) owner: &'a str,
+}
+
+impl Tables {
+    /// Installs all of the rules, or none.
+    pub(super) fn install(rules: &Rules<'_>) -> io::Result<Tables> {
+        let socket = Socket::netfilter()?;
+        let name = format!("bbot-agent-{}", rules.tap);
+        socket.request(&installation(&name, rules))?;
+        Ok(Tables { socket, name })
+    }
+
+    /// Removes the rules and waits for it.
+    pub(super) fn remove(self) -> io::Result<()> {
+        let mut batch = Batch::new();
+        transaction(&mut batch, |batch| {
+            for family in [BRIDGE, IPV4] {
+                message(batch, DELTABLE, 0, family);
+                batch.put_text(TABLE_NAME, &self.name);
+            }
+        });
+        self.socket.request(&batch)
+    }
+}
+
+fn installation(table: &str, rules: &Rules<'_>) -> Batch {
+    let mark = rules.mark.to_ne_bytes();
+    let server = rules.server.ip().octets();
+    let port = rules.server.port().to_be_bytes();
+    let mut tap = [0; 16];
+    tap[..rules.tap.as_str().len()].copy_from_slice(rules.tap.as_str().as_bytes());
+
+    let mut batch = Batch::new();
+    transaction(&mut batch, |batch| {
+        new_table(batch, BRIDGE, table, rules.owner);
+        new_chain(batch, BRIDGE, table, "guest", "filter", PREROUTING, -300);
+        if let Some(mac) = rules.mac {
+            new_rule(batch, BRIDGE, table, "guest", |rule| {
+                rule.meta(META_IIFNAME).is(&tap);
+                rule.payload(LINK, 6, 6).is_not(&mac.0).drop();
+            });
+        }
+        new_rule(batch, BRIDGE, table, "guest", |rule| {
+            rule.meta(META_IIFNAME).is(&tap);
+            rule.meta(META_PROTOCOL).is(&[0x08, 0x00]);
+            rule.payload(NETWORK, 9, 1).is(&[UDP]);
+            rule.payload(NETWORK, 16, 4).is(&SERVER.octets());
+            rule.load(1, &mark).set_meta(META_MARK);
+        });
+        new_table(batch, IPV4, table, rules.owner);
+        new_chain(batch, IPV4, table, "redirect", "nat", PREROUTING, -100);
+        new_rule(batch, IPV4, table, "redirect", |rule| {
+            rule.meta(META_MARK).is(&mark);
+            rule.payload(NETWORK, 16, 4).is(&SERVER.octets());
+            rule.meta(META_L4PROTO).is(&[UDP]);
+            rule.payload(TRANSPORT, 2, 2).is(&PORT.to_be_bytes());
+            rule.load(1, &server).load(2, &port).dnat();
+        });
+        new_chain(batch, IPV4, table, "guard", "filter", INPUT, -10);
+        new_rule(batch, IPV4, table, "guard", |rule| {
+            rule.payload(NETWORK, 16, 4).is(&server);
+            rule.meta(META_L4PROTO).is(&[UDP]);
+            rule.payload(TRANSPORT, 2, 2).is(&port);
+            rule.meta(META_MARK).is_not(&mark).drop();
+        });
+    });
+    batch
+}
+
+const UDP: u8 = 17;
+
+// <linux/netfilter/nfnetlink.h>
+const SUBSYSTEM: u16 = 10;
+const BATCH_BEGIN: u16 = 0x10;
+const BATCH_END: u16 = 0x11;
+// enum nf_tables_msg_types
+const NEWTABLE: u16 = 0;
+const DELTABLE: u16 = 2;
+const NEWCHAIN: u16 = 3;
+const NEWRULE: u16 = 6;
+// Families, NFPROTO_*
+const IPV4: u8 = 2;
+const BRIDGE: u8 = 7;
+// Hooks, the same numbers in both families
+const PREROUTING: u32 = 0;
+const INPUT: u32 = 1;
+// NFTA_TABLE_*
+const TABLE_NAME: u16 = 1;
+const TABLE_FLAGS: u16 = 2;
+const TABLE_USERDATA: u16 = 6;
+/// `NFT_TABLE_F_OWNER`
+const TABLE_OWNER: u32 = 2;
+// NFTA_CHAIN_*, NFTA_HOOK_*
+const CHAIN_TABLE: u16 = 1;
+const CHAIN_NAME: u16 = 3;
+const CHAIN_HOOK: u16 = 4;
+const CHAIN_TYPE: u16 = 7;
+const HOOK_NUMBER: u16 = 1;
+const HOOK_PRIORITY: u16 = 2;
+// NFTA_RULE_*, NFTA_LIST_ELEM, NFTA_EXPR_*
+const RULE_TABLE: u16 = 1;
+const RULE_CHAIN: u16 = 2;
+const RULE_EXPRESSIONS: u16 = 4;
+const ELEMENT: u16 = 1;
+const EXPRESSION_NAME: u16 = 1;
+const EXPRESSION_DATA: u16 = 2;
+// enum nft_meta_keys
+const META_PROTOCOL: u32 = 1;
+const META_MARK: u32 = 3;
+const META_IIFNAME: u32 = 6;
+const META_L4PROTO: u32 = 16;
+// enum nft_payload_bases
+const LINK: u32 = 0;
+const NETWORK: u32 = 1;
+const TRANSPORT: u32 = 2;
+
+/// `struct nfgenmsg`.
+fn header(family: u8, resource: u16) -> [u8; 4] {
+    let [high, low] = resource.to_be_bytes();
+    [family, 0, high, low]
+}
+
+/// Everything between begin and end happens together or not at all.
+fn transaction(batch: &mut Batch, inside: impl FnOnce(&mut Batch)) {
+    batch.begin(BATCH_BEGIN, 0, &header(0, SUBSYSTEM));
+    inside(batch);
+    batch.begin(BATCH_END, 0, &header(0, SUBSYSTEM));
+}
+
+fn message(batch: &mut Batch, kind: u16, flags: u16, family: u8) {
+    batch.begin(SUBSYSTEM << 8 | kind, flags | ACK, &header(family, 0));
+}
+
+fn new_table(batch: &mut Batch, family: u8, table: &str, comment: &str) {
+    message(batch, NEWTABLE, CREATE | EXCL, family);
+    batch.put_text(TABLE_NAME, table);
+    batch.put_be32(TABLE_FLAGS, TABLE_OWNER);
+    // libnftnl's format: type (0 = comment), length, text with its NUL.
+    let mut text: Vec<u8> = comment.bytes().take(128).chain([0]).collect();
+    let length = u8::try_from(text.len()).unwrap_or(u8::MAX);
+    text.splice(0..0, [0, length]);
+    batch.put(TABLE_USERDATA, &text);
+}
+
+fn new_chain(
+    batch: &mut Batch,
+    family: u8,
+    table: &str,
+    name: &str,
+    kind: &str,
+    hook: u32,
+    priority: i32,
+) {
+    message(batch, NEWCHAIN, CREATE, family);
+    batch.put_text(CHAIN_TABLE, table);
+    batch.put_text(CHAIN_NAME, name);
+    batch.nest(CHAIN_HOOK, |inside| {
+        inside.put_be32(HOOK_NUMBER, hook);
+        inside.put_be32(HOOK_PRIORITY, priority.cast_unsigned());
+    });
+    batch.put_text(CHAIN_TYPE, kind);
+}
+
+fn new_rule(
+    batch: &mut Batch,
+    family: u8,
+    table: &str,
+    chain: &str,
+    build: impl FnOnce(&mut Expressions<'_>),
+) {
+    message(batch, NEWRULE, CREATE | APPEND, family);
+    batch.put_text(RULE_TABLE, table);
+    batch.put_text(RULE_CHAIN, chain);
+    batch.nest(RULE_EXPRESSIONS, |inside| build(&mut Expressions(inside)));
+}
+
+/// The expressions of a rule: loads into register 1, and what is done with it.
+struct Expressions<'a>(&'a mut Batch);
+
+impl Expressions<'_> {
+    fn add(&mut self, name: &str, data: impl FnOnce(&mut Batch)) -> &mut Self {
+        self.0.nest(ELEMENT, |element| {
+            element.put_text(EXPRESSION_NAME, name);
+            element.nest(EXPRESSION_DATA, data);
+        });
+        self
+    }
+
+    fn meta(&mut self, key: u32) -> &mut Self {
+        self.add("meta", |data| {
+            data.put_be32(1, 1); // NFTA_META_DREG
+            data.put_be32(2, key); // NFTA_META_KEY
+        })
+    }
+
+    fn set_meta(&mut self, key: u32) -> &mut Self {
+        self.add("meta", |data| {
+            data.put_be32(2, key); // NFTA_META_KEY
+            data.put_be32(3, 1); // NFTA_META_SREG
+        })
+    }
+
+    fn payload(&mut self, base: u32, offset: u32, length: u32) -> &mut Self {
+        self.add("payload", |data| {
+            data.put_be32(1, 1); // NFTA_PAYLOAD_DREG
+            data.put_be32(2, base); // NFTA_PAYLOAD_BASE
+            data.put_be32(3, offset); // NFTA_PAYLOAD_OFFSET
+            data.put_be32(4, length); // NFTA_PAYLOAD_LEN
+        })
+    }
+
+    fn compare(&mut self, operation: u32, value: &[u8]) -> &mut Self {
+        self.add("cmp", |data| {
+            data.put_be32(1, 1); // NFTA_CMP_SREG
+            data.put_be32(2, operation); // NFTA_CMP_OP
+            data.nest(3, |inside| inside.put(1, value)); // NFTA_CMP_DATA
+        })
+    }
+
+    fn is(&mut self, value: &[u8]) -> &mut Self {
+        self.compare(0, value) // NFT_CMP_EQ
+    }
+
+    fn is_not(&mut self, value: &[u8]) -> &mut Self {
+        self.compare(1, value) // NFT_CMP_NEQ
+    }
+
+    fn load(&mut self, register: u32, value: &[u8]) -> &mut Self {
+        self.add("immediate", |data| {
+            data.put_be32(1, register); // NFTA_IMMEDIATE_DREG
+            data.nest(2, |inside| inside.put(1, value)); // NFTA_IMMEDIATE_DATA
+        })
+    }
+
+    fn drop(&mut self) -> &mut Self {
+        self.add("immediate", |data| {
+            data.put_be32(1, 0); // into NFT_REG_VERDICT
+            data.nest(2, |inside| {
+                // NFTA_DATA_VERDICT with NFTA_VERDICT_CODE NF_DROP
+                inside.nest(2, |verdict| verdict.put_be32(1, 0));
+            });
+        })
+    }
+
+    /// To the address in register 1 and the port in register 2.
+    fn dnat(&mut self) -> &mut Self {
+        self.add("nat", |data| {
+            data.put_be32(1, 1); // NFTA_NAT_TYPE: NFT_NAT_DNAT
+            data.put_be32(2, u32::from(IPV4)); // NFTA_NAT_FAMILY
+            data.put_be32(3, 1); // NFTA_NAT_REG_ADDR_MIN
+            data.put_be32(5, 2); // NFTA_NAT_REG_PROTO_MIN
+        })
+    }
+}

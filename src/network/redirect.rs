@@ -1,0 +1,329 @@
+//! TFTP requests of one guest to one server: strategies behind one guard.
+
+use std::net::SocketAddrV4;
+use std::net::UdpSocket;
+use std::path::Path;
+use std::str::FromStr;
+
+use super::iptables::{self, Program};
+use super::{Bridge, Mac, PORT, SERVER, Tap, conntrack, nft};
+use crate::diag;
+use crate::error::{Class, Context as _, Error, Result};
+use crate::sys::net::{Control, Name};
+use crate::trace;
+
+/// What the operator chose.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RedirectKind {
+    /// The first of the others that works.
+    #[default]
+    Auto,
+    /// Rules of `nf_tables`.
+    Nft,
+    /// Rules by the `iptables` program.
+    Iptables,
+    /// None: 196.254.111.222 is an address of the bridge.
+    None,
+}
+
+impl FromStr for RedirectKind {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<RedirectKind> {
+        match text {
+            "auto" => Ok(RedirectKind::Auto),
+            "nft" => Ok(RedirectKind::Nft),
+            "iptables" => Ok(RedirectKind::Iptables),
+            "none" => Ok(RedirectKind::None),
+            _ => Err(Error::new(format!("invalid redirect '{text}'"))
+                .with_class(Class::Usage)
+                .hint("one of auto, nft, iptables, none")),
+        }
+    }
+}
+
+/// How it is done on this host, found out by [`Redirect::probe`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Strategy {
+    /// Rules of `nf_tables`, which die with us.
+    Nft,
+    /// Rules by the `iptables` program, which a sweep removes if we die.
+    Iptables(Program),
+    /// Our server has 196.254.111.222:69 itself. One agent per bridge, then.
+    None,
+}
+
+impl Strategy {
+    /// Where the server is to be bound: port 0 where any will do.
+    #[must_use]
+    pub fn server_address(&self, bridge: &Bridge) -> SocketAddrV4 {
+        match self {
+            Strategy::Nft | Strategy::Iptables(_) => SocketAddrV4::new(bridge.address, 0),
+            Strategy::None => SocketAddrV4::new(SERVER, PORT),
+        }
+    }
+
+    /// Its name as an option value.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Strategy::Nft => "nft",
+            Strategy::Iptables(_) => "iptables",
+            Strategy::None => "none",
+        }
+    }
+}
+
+/// Whose requests go where.
+#[derive(Debug)]
+pub struct Target<'a> {
+    /// The bridge that the tap is a port of.
+    pub bridge: &'a Bridge,
+    /// The guest's tap.
+    pub tap: &'a Tap,
+    /// The guest's hardware address, if it is sure to use that one: then frames
+    /// with another are dropped (`nft`), or not listened to (`none`).
+    pub mac: Option<Mac>,
+    /// The server: what [`Strategy::server_address`] became when bound.
+    pub server: SocketAddrV4,
+    /// Who we are (toolchain and instance), noted with the rules.
+    pub owner: &'a str,
+    /// The directory for records of what outlives us.
+    pub records: &'a Path,
+}
+
+/// The redirect of a guest's TFTP requests, removed when this goes.
+///
+/// While it stands, only the guest on the tap reaches the server; see
+/// [`Redirect::peers`] for where the kernel cannot see to that.
+#[derive(Debug)]
+#[must_use = "the redirect is removed when this is dropped"]
+pub struct Redirect {
+    rules: Option<Rules>,
+    server: SocketAddrV4,
+    peers: Peers,
+}
+
+#[derive(Debug)]
+enum Rules {
+    Nft(nft::Tables),
+    Iptables(iptables::Rules),
+    None,
+}
+
+impl Redirect {
+    /// Finds out how `kind` can be done here, before anything is started.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot, with what is missing and how to get it.
+    pub fn probe(kind: RedirectKind, bridge: &Bridge) -> Result<Strategy> {
+        match kind {
+            RedirectKind::Nft => probe_nft(),
+            RedirectKind::Iptables => Program::probe(bridge).map(Strategy::Iptables),
+            RedirectKind::None => probe_none(bridge),
+            RedirectKind::Auto => {
+                let nft = match probe_nft() {
+                    Err(error) if error.class() == Class::Permission => return Err(error),
+                    Err(error) => error,
+                    found => return found,
+                };
+                let iptables = match Program::probe(bridge) {
+                    Ok(program) => return Ok(Strategy::Iptables(program)),
+                    Err(error) => error,
+                };
+                probe_none(bridge).map_err(|none| {
+                    let mut error = Error::new("unable to redirect TFTP requests of guests")
+                        .with_class(Class::Config);
+                    for reason in [&nft, &iptables, &none] {
+                        error = error.hint(reason.to_string());
+                        for hint in reason.hints() {
+                            error = error.hint(hint);
+                        }
+                    }
+                    error
+                })
+            }
+        }
+    }
+
+    /// Installs the redirect; to be done before the guest starts, since the
+    /// kernel would remember a connection that it had seen without.
+    ///
+    /// # Errors
+    ///
+    /// When the rules are refused.
+    pub fn install(strategy: &Strategy, target: &Target<'_>) -> Result<Redirect> {
+        let tap = target.tap.kernel_name();
+        let unable = || {
+            format!(
+                "unable to redirect TFTP requests from {tap} to {} by {}",
+                target.server,
+                strategy.name()
+            )
+        };
+        trace!(
+            3,
+            "install",
+            "udp {SERVER}:{PORT} from {tap} to {} by {}",
+            target.server,
+            strategy.name()
+        );
+        let mut peers = Peers::Any;
+        let rules = match strategy {
+            Strategy::Nft => Rules::Nft(
+                nft::Tables::install(&nft::Rules {
+                    tap,
+                    mark: MARK | (target.tap.index() & !MARK_MASK),
+                    mac: target.mac,
+                    server: target.server,
+                    owner: &format!("bbot-agent {}", target.owner),
+                })
+                .context(unable)?,
+            ),
+            Strategy::Iptables(program) => Rules::Iptables(
+                iptables::Rules::install(
+                    program,
+                    target.bridge,
+                    tap,
+                    target.server,
+                    target.owner,
+                    target.records,
+                )
+                .context(unable)?,
+            ),
+            Strategy::None => {
+                if let Some(mac) = target.mac {
+                    peers = Peers::Station {
+                        control: Control::open().context(unable)?,
+                        bridge: target.bridge.name,
+                        mac,
+                    };
+                }
+                Rules::None
+            }
+        };
+        Ok(Redirect {
+            rules: Some(rules),
+            server: target.server,
+            peers,
+        })
+    }
+
+    /// Whom the server may listen to.
+    #[must_use]
+    pub fn peers(&self) -> &Peers {
+        &self.peers
+    }
+
+    /// Removes the redirect, and the kernel's memory of it.
+    ///
+    /// # Errors
+    ///
+    /// When a rule is there and cannot be removed.
+    pub fn close(mut self) -> Result<()> {
+        self.release()
+    }
+
+    fn release(&mut self) -> Result<()> {
+        let unable = || format!("unable to remove the redirect to {}", self.server);
+        match self.rules.take() {
+            None | Some(Rules::None) => return Ok(()),
+            Some(Rules::Nft(tables)) => tables.remove().context(unable)?,
+            Some(Rules::Iptables(rules)) => rules.remove().context(unable)?,
+        }
+        // A courtesy to the next guest; entries expire by themselves.
+        match conntrack::forget(self.server) {
+            Ok(count) => trace!(
+                4,
+                "release", "forgot {count} connections to {}", self.server
+            ),
+            Err(error) => trace!(4, "release", "unable to forget connections: {error}"),
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Redirect {
+    fn drop(&mut self) {
+        if let Err(error) = self.release() {
+            diag::warning(error).emit();
+        }
+    }
+}
+
+/// The mark of a guest's packets to the TFTP address: this, and below it the
+/// number of the tap.
+const MARK: u32 = 0xbb00_0000;
+const MARK_MASK: u32 = 0xff00_0000;
+
+/// Whom a server may listen to.
+#[derive(Debug)]
+pub enum Peers {
+    /// Whoever reaches it: the rules let only its guest through.
+    Any,
+    /// The station `mac` behind `bridge`.
+    Station {
+        /// Asks the kernel.
+        control: Control,
+        /// The bridge.
+        bridge: Name,
+        /// The guest.
+        mac: Mac,
+    },
+}
+
+impl Peers {
+    /// Whether a packet from `peer` may come from our guest.
+    ///
+    /// Without rules this goes by what the neighbour table has for the address:
+    /// a guest asks for its gateway before anything else, so it is there.
+    #[must_use]
+    pub fn admits(&self, peer: SocketAddrV4) -> bool {
+        match self {
+            Peers::Any => true,
+            Peers::Station {
+                control,
+                bridge,
+                mac,
+            } => matches!(control.neighbour(bridge, *peer.ip()), Ok(Some(found)) if found == mac.0),
+        }
+    }
+}
+
+/// Installs rules that match nothing, and removes them.
+fn probe_nft() -> Result<Strategy> {
+    let unable = || "unable to redirect by nft";
+    let tap = Name::new(&format!("bbp{}", std::process::id())).context(unable)?;
+    let rules = nft::Rules {
+        tap: &tap,
+        mark: MARK,
+        mac: Some(Mac([2, 0, 0, 0, 0, 0])),
+        server: SocketAddrV4::new(SERVER, PORT),
+        owner: "bbot-agent probe",
+    };
+    nft::Tables::install(&rules)
+        .and_then(nft::Tables::remove)
+        .context(unable)
+        .map_err(|error| match error.class() {
+            Class::Permission => error.hint("run as root, or with the capability CAP_NET_ADMIN"),
+            _ => error.with_class(Class::Config).hint(
+                "the kernel must be Linux 5.12 or newer, with nf_tables, nft_nat and \
+                 nf_tables_bridge (modprobe nf_tables nft_nat)",
+            ),
+        })?;
+    Ok(Strategy::Nft)
+}
+
+/// Whether 196.254.111.222 is one of the host's addresses.
+fn probe_none(bridge: &Bridge) -> Result<Strategy> {
+    UdpSocket::bind((SERVER, 0))
+        .context(|| format!("unable to serve without a redirect: {SERVER} is not an address here"))
+        .map_err(|error| {
+            error.with_class(Class::Config).hint(format!(
+                "add it: ip addr add {SERVER}/32 dev {}",
+                bridge.name
+            ))
+        })?;
+    Ok(Strategy::None)
+}

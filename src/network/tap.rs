@@ -1,0 +1,174 @@
+//! The guest's end of the bridge.
+
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use nix::libc;
+
+use super::{Bridge, Mac};
+use crate::error::{Class, Context as _, Error, Result};
+use crate::sys::net::{Control, Name};
+use crate::sys::netlink::{self, Batch, Socket};
+use crate::sys::tap;
+use crate::trace;
+
+/// The hardware address of the host's side of every tap.
+///
+/// A bridge that was not given an address takes the lowest of its ports', and
+/// so changes it as taps come and go, and the guests' idea of their gateway is
+/// wrong for a while. Two ports may have the same address, so with this one,
+/// which is high, the bridge keeps its own.
+const HOST_SIDE: Mac = Mac([0xfe, 0xff, 0xff, 0x62, 0x62, 0x74]);
+
+/// Of `<linux/rtnetlink.h>`, `<linux/if_link.h>` and `<sys/socket.h>`.
+const RTM_SETLINK: u16 = 19;
+const IFLA_PROTINFO: u16 = 12;
+const IFLA_BRPORT_ISOLATED: u16 = 33;
+const AF_BRIDGE: u8 = 7;
+
+/// A tap device on a bridge, up. It lives as long as its descriptor and those
+/// that QEMU got of it, so that nothing is left of it however we die.
+#[derive(Debug)]
+pub struct Tap {
+    fd: OwnedFd,
+    name: Name,
+    index: u32,
+}
+
+impl Tap {
+    /// Makes the tap device `name` and an isolated port of `bridge` out of it.
+    ///
+    /// # Errors
+    ///
+    /// When the name is taken or invalid, `/dev/net/tun` or a permission is
+    /// missing, or the bridge is gone.
+    pub fn open(bridge: &Bridge, name: &str) -> Result<Tap> {
+        let unable = || format!("unable to create tap {name} on bridge {}", bridge.name);
+        let name = Name::new(name)
+            .context(unable)
+            .map_err(|error| error.hint("an interface name has 1 to 15 characters"))?;
+        trace!(3, "open", "ip tuntap add {name} mode tap vnet_hdr");
+        let fd = tap::create(&name).map_err(|error| explain(error, unable(), &name))?;
+        let control = Control::open().context(unable)?;
+        let index = control.index(&name).context(unable)?;
+        control.set_mac(&name, HOST_SIDE.0).context(unable)?;
+        trace!(
+            3,
+            "open", "ip link set {name} address {HOST_SIDE} master {}", bridge.name
+        );
+        control.bridge_add(&bridge.name, index).context(unable)?;
+        trace!(3, "open", "bridge link set dev {name} isolated on");
+        isolate(index).context(unable)?;
+        trace!(3, "open", "ip link set {name} up");
+        control.set_up(&name).context(unable)?;
+        Ok(Tap { fd, name, index })
+    }
+
+    /// The descriptor to hand to QEMU.
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.name.as_str()
+    }
+
+    /// Its name as the kernel has it.
+    #[must_use]
+    pub(super) fn kernel_name(&self) -> &Name {
+        &self.name
+    }
+
+    /// Its number, unique in its network namespace while it lives.
+    #[must_use]
+    pub(super) fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Takes the device away, if nobody has a duplicate of the descriptor. The
+    /// kernel needs some milliseconds for it.
+    pub fn close(self) {
+        trace!(3, "close", "ip link delete {}", self.name);
+    }
+}
+
+/// Forbids the port numbered `index` to exchange frames with other isolated
+/// ports of its bridge.
+fn isolate(index: u32) -> io::Result<()> {
+    let mut header = [0; 16]; // struct ifinfomsg
+    header[0] = AF_BRIDGE;
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    let mut batch = Batch::new();
+    batch.begin(RTM_SETLINK, netlink::ACK, &header);
+    batch.nest(IFLA_PROTINFO, |port| port.put(IFLA_BRPORT_ISOLATED, &[1]));
+    Socket::route()?.request(&batch)
+}
+
+fn explain(error: io::Error, what: String, name: &Name) -> Error {
+    let errno = error.raw_os_error();
+    let error = match Err::<(), _>(error).context(|| what.as_str()) {
+        Err(error) => error,
+        Ok(()) => Error::new(what),
+    };
+    match errno {
+        Some(libc::EBUSY) => error.hint(format!(
+            "there is a device {name} already: ip link show {name}"
+        )),
+        Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => error
+            .with_class(Class::Config)
+            .hint("load the driver: modprobe tun"),
+        Some(libc::EACCES) => error.hint(format!("we may not open {}", tap::DEVICE)),
+        Some(libc::EPERM) => error.hint("run as root, or with the capability CAP_NET_ADMIN"),
+        _ => error,
+    }
+}
+
+/// The name of the tap of an agent: at most 15 characters, the same every time,
+/// and another for every toolchain and instance.
+///
+/// It begins with as much of the toolchain's name as fits, for the operator;
+/// the digits behind it are a hash of all of it.
+#[must_use]
+pub fn tap_name(toolchain: &str, instance: u32) -> String {
+    let front: String = toolchain
+        .chars()
+        .filter(char::is_ascii_alphanumeric)
+        .take(4)
+        .collect();
+    // FNV-1a: short, and stable from release to release.
+    let whole = format!("{toolchain}-{instance}");
+    let hash = whole.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let hash = (hash ^ (hash >> 32)) & 0x0fff_ffff;
+    format!("bb-{front}-{hash:07x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn tap_names_fit_and_differ() {
+        let mut names = HashSet::new();
+        for toolchain in [
+            "default",
+            "a",
+            "a-b",
+            "gcc-12.2-very-long",
+            "gcc-12.2-very-longer",
+            "",
+        ] {
+            for instance in 1..200 {
+                let name = tap_name(toolchain, instance);
+                Name::new(&name).unwrap();
+                assert!(names.insert(name.clone()), "{name}");
+            }
+        }
+        assert_eq!(tap_name("default", 1), tap_name("default", 1));
+    }
+}

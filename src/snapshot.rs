@@ -1,1 +1,0 @@
-//! A snapshot of a machine, owned by a guard.

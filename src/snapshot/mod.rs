@@ -1,0 +1,290 @@
+//! btrfs snapshots: scratch copies of machines, and the one that is kept.
+//!
+//! A [`Snapshot`] is deleted unless it is kept. The process may be killed at
+//! any instant, so each one also carries the means to recognise it as litter
+//! later: its name says whose kind it is ([`is_scratch`]), and a lock that the
+//! kernel frees says whether its owner lives. The lock is flock(2) on the root
+//! of the subvolume itself. It cannot be taken in the same step as the snapshot
+//! is made, so whoever makes one holds a shared lock on the directory around
+//! it, and whoever sweeps the directory an exclusive one (`sweep`).
+//!
+//! What is kept is complete: data and manifest are on disk, and the read-only
+//! flag is set, before the final name appears; where it replaces something, the
+//! two swap their names, so that there is no instant with neither.
+
+mod subvolume;
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::libc;
+
+use crate::diag;
+use crate::error::{Context as _, Error, Result};
+use crate::sys::btrfs::{self, Rename};
+use crate::trace;
+use subvolume::{explain, open_dir, split};
+
+pub use crate::sys::btrfs::Space;
+pub use subvolume::{
+    cleaner_backlog, delete, is_read_only, is_subvolume, require_btrfs, set_read_only, space, sync,
+};
+
+/// A scratch snapshot that is deleted when this goes, unless it is kept.
+#[derive(Debug)]
+#[must_use = "the snapshot is deleted when this is dropped"]
+pub struct Snapshot {
+    path: PathBuf,
+    /// The subvolume's root, locked; `None` once kept or deleted. Opened before
+    /// anything is written, so that a write error that the kernel meets later
+    /// is reported when we sync.
+    root: Option<Flock<File>>,
+}
+
+impl Snapshot {
+    /// Makes the writable snapshot `to` of the subvolume `source`, through
+    /// symbolic links at that. `to` must be on the same file system and not
+    /// exist.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refuses ([`btrfs::snapshot_create`]), with both paths
+    /// and, where one is known, the remedy.
+    pub fn create(source: &Path, to: &Path) -> Result<Snapshot> {
+        let what = || {
+            format!(
+                "unable to snapshot {} to {}",
+                source.display(),
+                to.display()
+            )
+        };
+        trace!(
+            3,
+            "create",
+            "btrfs subvolume snapshot {} {}",
+            source.display(),
+            to.display()
+        );
+        let (parent, name) = split(to).context(what)?;
+        // See the module: nobody sweeps while we have a snapshot and no lock.
+        let parent = lock(parent, FlockArg::LockShared).context(what)?;
+        let origin = open_dir(source).map_err(|error| explain(error, source, &what()))?;
+        btrfs::snapshot_create(parent.as_fd(), origin.as_fd(), &name)
+            .map_err(|error| explain(error, source, &what()))?;
+        let mut snapshot = Snapshot {
+            path: to.to_owned(),
+            root: None,
+        };
+        match open_dir(to).and_then(|root| lock(root, FlockArg::LockExclusiveNonblock)) {
+            Ok(root) => {
+                snapshot.root = Some(root);
+                Ok(snapshot)
+            }
+            Err(error) => {
+                // No descriptor left, most likely; deleting takes none more
+                // than `parent`, which we have.
+                let _ = btrfs::subvolume_delete(parent.as_fd(), &name);
+                Err(error).context(what)
+            }
+        }
+    }
+
+    /// Makes a snapshot of `source` next to `target`, under a scratch name that
+    /// is derived from it and not taken.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Snapshot::create`].
+    pub fn scratch(source: &Path, target: &Path) -> Result<Snapshot> {
+        loop {
+            let to = scratch_path(target);
+            match Snapshot::create(source, &to) {
+                // Left by a predecessor with our process id.
+                Err(error) if error.errno() == Some(libc::EEXIST) => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives the snapshot the name `target`, in the same directory, in place of
+    /// the subvolume of that name if there is one, for good: what it contains
+    /// is on disk first, it is read-only, and so is the name on disk on return.
+    ///
+    /// Whoever writes to it must have stopped: a descriptor that is open for
+    /// writing would keep writing.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system, `ENOSPC` among them; the snapshot is then
+    /// deleted, and what was under `target` is as it was. Also when `target` is
+    /// something else than a subvolume.
+    pub fn keep(mut self, target: &Path) -> Result<()> {
+        let path = self.path.clone();
+        let what = || {
+            format!(
+                "unable to rename {} to {}",
+                path.display(),
+                target.display()
+            )
+        };
+        let Some(root) = &self.root else {
+            return Ok(()); // Not reachable: `keep` and `close` consume us.
+        };
+        let (parent, to) = split(target).context(what)?;
+        let (_, from) = split(&path).context(what)?;
+
+        nix::unistd::syncfs(root.as_fd()).map_err(|errno| {
+            explain(
+                errno.into(),
+                &path,
+                &format!("unable to sync {}", path.display()),
+            )
+        })?;
+        trace!(
+            3,
+            "keep",
+            "btrfs property set -ts {} ro true",
+            path.display()
+        );
+        btrfs::set_read_only(root.as_fd(), true).map_err(|error| {
+            let what = format!("unable to make {} read-only", path.display());
+            explain(error, &path, &what)
+        })?;
+
+        trace!(3, "keep", "mv -T {} {}", path.display(), target.display());
+        let replaced = loop {
+            match btrfs::rename(parent.as_fd(), &from, &to, Rename::NoReplace) {
+                Ok(()) => break false,
+                Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
+                Err(error) => return Err(explain(error, &path, &what())),
+            }
+            if !is_subvolume(target)? {
+                return Err(Error::new(format!(
+                    "{}: {} is there and not a subvolume",
+                    what(),
+                    target.display()
+                ))
+                .hint("move it away"));
+            }
+            match btrfs::rename(parent.as_fd(), &from, &to, Rename::Exchange) {
+                Ok(()) => break true,
+                // Somebody has deleted the old one since.
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+                Err(error) => return Err(explain(error, &path, &what())),
+            }
+        };
+        // From here on the name is not ours to delete.
+        self.root = None;
+        if replaced {
+            // Where the new one was, there is now the old one. It is not kept
+            // for its failing to go: the next sweep takes it for litter.
+            if let Err(error) = delete(&path) {
+                diag::failure(&error).emit();
+            }
+        }
+        // The rename of a subvolume makes this commit the transaction.
+        parent.sync_all().context(what)
+    }
+
+    /// Deletes the snapshot.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`delete`].
+    pub fn close(mut self) -> Result<()> {
+        self.release()
+    }
+
+    fn release(&mut self) -> Result<()> {
+        match self.root.take() {
+            // The lock is held until the name is gone.
+            Some(_lock) => delete(&self.path),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        if let Err(error) = self.release() {
+            diag::warning(error).emit();
+        }
+    }
+}
+
+/// What separates a target's name from the rest of a scratch name. Not a
+/// character of toolchain names, so that a scratch snapshot of one toolchain is
+/// never taken for a bootstrapped machine of another, whatever dashes they have.
+const MARK: &str = "-@";
+
+/// A scratch path for `target` that this process has not used before:
+/// `<target>-@<pid>.<n>`.
+#[must_use]
+pub fn scratch_path(target: &Path) -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let n = NEXT.fetch_add(1, Ordering::Relaxed);
+    let mut path = target.as_os_str().to_owned();
+    path.push(format!("{MARK}{}.{n}", std::process::id()));
+    path.into()
+}
+
+/// Whether `name` is a scratch name for the target named `target`.
+#[must_use]
+pub fn is_scratch(name: &OsStr, target: &OsStr) -> bool {
+    let number = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    name.as_bytes()
+        .strip_prefix(target.as_bytes())
+        .and_then(|rest| rest.strip_prefix(MARK.as_bytes()))
+        .and_then(|rest| {
+            let dot = rest.iter().position(|b| *b == b'.')?;
+            Some((&rest[..dot], &rest[dot + 1..]))
+        })
+        .is_some_and(|(pid, n)| number(pid) && number(n))
+}
+
+fn lock(file: File, how: FlockArg) -> io::Result<Flock<File>> {
+    Flock::lock(file, how).map_err(|(_, errno)| errno.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scratch_name_is_of_one_toolchain_only() {
+        let scratch = scratch_path(Path::new("/m/v/linux-gcc/linux-gcc-a"));
+        let name = scratch.file_name().unwrap();
+        assert!(is_scratch(name, OsStr::new("linux-gcc-a")));
+        assert!(!is_scratch(name, OsStr::new("linux-gcc")));
+        assert!(!is_scratch(name, OsStr::new("linux-gcc-a-b")));
+        for other in [
+            "linux-gcc-a",
+            "linux-gcc-a-b",
+            "linux-gcc-a-12-0",
+            "linux-gcc-a-@",
+            "linux-gcc-a-@12",
+            "linux-gcc-a-@12.",
+            "linux-gcc-a-@12.x",
+            "linux-gcc-a-@.1",
+            "linux-gcc-a-b-@1.2",
+            "linux-gcc-1.0",
+        ] {
+            assert!(
+                !is_scratch(OsStr::new(other), OsStr::new("linux-gcc-a")),
+                "{other}"
+            );
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! What is done to a subvolume by its path, and how failures are explained.
+
+use std::ffi::CString;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsFd as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::libc;
+
+use crate::error::{Class, Context as _, Error, Result};
+use crate::sys::btrfs::{self, Space};
+use crate::trace;
+
+/// Deletes the subvolume `path`, read-only or not; one that is gone already is
+/// fine. The space comes back later ([`cleaner_backlog`]).
+///
+/// # Errors
+///
+/// When it is not a subvolume, has one inside, or we may not.
+pub fn delete(path: &Path) -> Result<()> {
+    let what = || format!("unable to delete subvolume {}", path.display());
+    trace!(3, "delete", "btrfs subvolume delete {}", path.display());
+    let (parent, name) = match split(path) {
+        Ok(split) => split,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(explain(error, path, &what())),
+    };
+    let mut result = btrfs::subvolume_delete(parent.as_fd(), &name);
+    // Whoever is not root may only delete what is not read-only.
+    if result
+        .as_ref()
+        .is_err_and(|e| e.raw_os_error() == Some(libc::EROFS))
+        && set_read_only(path, false).is_ok()
+    {
+        result = btrfs::subvolume_delete(parent.as_fd(), &name);
+    }
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(explain(error, path, &what())),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Sets or clears the read-only flag of the subvolume `path`.
+///
+/// # Errors
+///
+/// When there is no such subvolume, or we may not.
+pub fn set_read_only(path: &Path, read_only: bool) -> Result<()> {
+    trace!(
+        3,
+        "set_read_only",
+        "btrfs property set -ts {} ro {read_only}",
+        path.display()
+    );
+    open_dir(path)
+        .and_then(|root| btrfs::set_read_only(root.as_fd(), read_only))
+        .map_err(|error| {
+            let how = if read_only { "read-only" } else { "writable" };
+            explain(
+                error,
+                path,
+                &format!("unable to make {} {how}", path.display()),
+            )
+        })
+}
+
+/// Whether the read-only flag of the subvolume `path` is set.
+///
+/// # Errors
+///
+/// When there is no such subvolume.
+pub fn is_read_only(path: &Path) -> Result<bool> {
+    open_dir(path)
+        .and_then(|root| btrfs::read_only(root.as_fd()))
+        .map_err(|error| {
+            let what = format!("unable to read the read-only flag of {}", path.display());
+            explain(error, path, &what)
+        })
+}
+
+/// Whether there is a subvolume at `path` itself, not through a symbolic link.
+///
+/// # Errors
+///
+/// Those of open(2), except for what is missing or is not a directory.
+pub fn is_subvolume(path: &Path) -> Result<bool> {
+    let opened = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)
+        .open(path);
+    match opened.and_then(|dir| btrfs::is_subvolume(dir.as_fd())) {
+        Ok(answer) => Ok(answer),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP) => Ok(false),
+            _ => Err(error).context(|| format!("unable to examine {}", path.display())),
+        },
+    }
+}
+
+/// Makes sure that the directory `path` is one of a btrfs file system.
+///
+/// # Errors
+///
+/// When it is not, with what to do about it.
+pub fn require_btrfs(path: &Path) -> Result<()> {
+    let what = || format!("unable to keep machines in {}", path.display());
+    let dir = open_dir(path).map_err(|error| explain(error, path, &what()))?;
+    match btrfs::is_btrfs(dir.as_fd()) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(explain(Errno::ENOTTY.into(), path, &what())),
+        Err(error) => Err(explain(error, path, &what())),
+    }
+}
+
+/// The space of the file system that `path` is on.
+///
+/// # Errors
+///
+/// Those of open(2) and fstatvfs(3).
+pub fn space(path: &Path) -> Result<Space> {
+    open_dir(path)
+        .and_then(|dir| btrfs::space(dir.as_fd()))
+        .context(|| format!("unable to determine the free space of {}", path.display()))
+}
+
+/// How many deleted subvolumes of the file system of `path` still take up
+/// space; `None` if the kernel cannot say.
+///
+/// # Errors
+///
+/// Those of open(2); a missing permission.
+pub fn cleaner_backlog(path: &Path) -> Result<Option<u32>> {
+    open_dir(path)
+        .and_then(|dir| btrfs::cleaner_backlog(dir.as_fd()))
+        .context(|| format!("unable to ask for deleted subvolumes of {}", path.display()))
+}
+
+/// Makes deletions durable and has the kernel start to give their space back.
+///
+/// # Errors
+///
+/// `EIO`, `ENOSPC`, and those of open(2).
+pub fn sync(path: &Path) -> Result<()> {
+    trace!(3, "sync", "btrfs filesystem sync {}", path.display());
+    open_dir(path)
+        .and_then(|dir| btrfs::sync(dir.as_fd()))
+        .map_err(|error| explain(error, path, &format!("unable to sync {}", path.display())))
+}
+
+/// The directory of `path`, open, and its last component.
+pub(super) fn split(path: &Path) -> io::Result<(File, CString)> {
+    let name = path.file_name().ok_or(Errno::EINVAL)?;
+    let name = CString::new(name.as_bytes()).map_err(|_| Errno::EINVAL)?;
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    Ok((open_dir(parent)?, name))
+}
+
+pub(super) fn open_dir(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECTORY)
+        .open(path)
+}
+
+/// The error of doing `what` to `path`, with a remedy where one is known.
+pub(super) fn explain(error: io::Error, path: &Path, what: &str) -> Error {
+    let errno = error.raw_os_error();
+    let path = path.display();
+    let with = |reason: &str| Error::new(format!("{what}: {reason}"));
+    // Keeps the errno, for callers that branch on it.
+    let plain = Err::<(), _>(error).context(|| what).err();
+    let plain = plain.unwrap_or_else(|| Error::new(what));
+    match errno {
+        Some(libc::ENOTTY) => with("not on a btrfs file system")
+            .with_class(Class::Config)
+            .hint(format!(
+                "mount a btrfs file system at {path} or above (mkfs.btrfs, mount)"
+            )),
+        Some(libc::EINVAL) => with("not a btrfs subvolume")
+            .hint(format!("make one with: btrfs subvolume create {path}")),
+        Some(libc::ENOTEMPTY) => plain.hint(format!(
+            "see what is inside: btrfs subvolume list -o {path}"
+        )),
+        Some(libc::EXDEV) => plain.hint(format!(
+            "{path} must be on the same file system as the snapshot"
+        )),
+        Some(libc::ENOSPC | libc::EDQUOT) => {
+            plain.hint(format!("see what is full: btrfs filesystem usage {path}"))
+        }
+        Some(libc::EPERM | libc::EACCES) => plain.hint(
+            "run as root, or as the owner of the machines on a file system that is \
+             mounted with user_subvol_rm_allowed",
+        ),
+        Some(libc::EROFS) => plain.hint(format!(
+            "see how it is mounted: findmnt -T {path}; btrfs turns read-only after a write error"
+        )),
+        _ => plain,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deleting_what_is_gone_is_fine() {
+        delete(Path::new("/nonexistent/a/b")).unwrap();
+    }
+
+    #[test]
+    fn an_error_names_the_path_and_the_remedy() {
+        let error = require_btrfs(Path::new("/proc")).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "unable to keep machines in /proc: not on a btrfs file system"
+        );
+        assert_eq!(error.class(), Class::Config);
+        assert!(error.hints().any(|hint| hint.contains("mkfs.btrfs")));
+    }
+}
