@@ -20,6 +20,7 @@ pub mod error;
 pub mod sys;
 pub mod watch;
 
+pub mod auth;
 pub mod cli;
 pub mod controller;
 pub mod json;

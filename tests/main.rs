@@ -8,6 +8,7 @@
     clippy::print_stderr
 )]
 
+mod auth;
 mod cli;
 mod controller;
 mod manifest;

@@ -15,6 +15,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("manifest", &[]),
     ("sys", &[]),
     // 1
+    ("auth", &["watch", "sys", "error"]),
     ("cli", &["error", "diag"]),
     ("network", &["sys", "diag", "error"]),
     ("snapshot", &["sys", "diag", "error"]),
@@ -32,6 +33,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 
 /// Files that may read a clock or sleep; all others take time as an argument.
 const CLOCK: &[&str] = &[
+    "auth/openssl.rs",
     "controller/http.rs",
     "controller/transport.rs",
     "machine/mod.rs",
