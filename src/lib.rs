@@ -29,4 +29,5 @@ pub mod machines;
 pub mod manifest;
 pub mod network;
 pub mod snapshot;
+pub mod status;
 pub mod tftp;

@@ -6,14 +6,20 @@
 //! polls [`Watch::fd`] next to its own descriptors, never waits past
 //! [`Watch::until`], and calls [`Watch::tick`] when it wakes. So a signal is an
 //! event in a poll loop, the stack unwinds, and guards clean up.
+//!
+//! The watch also carries the [`status`](crate::status): whoever begins a phase
+//! says so by [`Watch::enter`], and waiting between turns takes a reason
+//! ([`Watch::idle`]). What that is published to is [`Watch::report`]'s.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::Signal;
+use nix::time::{ClockId, clock_gettime};
 
 use crate::error::{Context as _, Result};
+use crate::status::{Board, Config, Idle, Moment, Outcome, Phase, Subject};
 use crate::sys::poll;
 use crate::sys::signal::Signals;
 
@@ -47,6 +53,20 @@ pub struct Watch(Arc<Shared>);
 struct Shared {
     signals: Signals,
     stop: Mutex<Option<Stop>>,
+    board: Mutex<Board>,
+}
+
+/// The present instant on all clocks.
+#[must_use]
+pub fn moment() -> Moment {
+    let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let monotonic = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from);
+    Moment {
+        instant: Instant::now(),
+        // Both clocks have always been there, and it is later than 1970.
+        monotonic: monotonic.unwrap_or_default(),
+        wall: wall.unwrap_or_default(),
+    }
 }
 
 impl Watch {
@@ -60,11 +80,71 @@ impl Watch {
         Ok(Watch(Arc::new(Shared {
             signals,
             stop: Mutex::new(None),
+            board: Mutex::new(Board::new(moment())),
         })))
     }
 
     fn stop_mut(&self) -> MutexGuard<'_, Option<Stop>> {
         self.0.stop.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn board(&self) -> MutexGuard<'_, Board> {
+        self.0.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on the state is published as `config` says.
+    pub fn report(&self, config: Config) {
+        self.board().configure(config, moment());
+    }
+
+    /// Tells systemd that we are up: after the first enumeration.
+    pub fn ready(&self) {
+        self.board().tell("READY=1");
+    }
+
+    /// Tells systemd that we are about to exit. Done on the signals that end
+    /// the agent at once; to be called when it ends for other reasons.
+    pub fn stopping(&self) {
+        self.board().tell("STOPPING=1");
+    }
+
+    /// Asks systemd for `longer` from now on, while a guest shuts down.
+    pub fn extend(&self, longer: Duration) {
+        let text = format!("EXTEND_TIMEOUT_USEC={}", longer.as_micros());
+        self.board().tell(&text);
+    }
+
+    /// A phase of work begins, with the time it may take.
+    pub fn enter(&self, phase: Phase, limit: Option<Duration>) {
+        self.board().enter(phase, "", limit, moment());
+    }
+
+    /// What the present phase and those to come are about; the default once
+    /// that is over.
+    pub fn subject(&self, subject: Subject) {
+        self.board().subject(subject, moment());
+    }
+
+    /// Bytes that the present phase has transferred so far. Cheap: shown only
+    /// when the progress line moves.
+    pub fn transferred(&self, bytes: u64) {
+        self.board().transferred(bytes);
+    }
+
+    /// A task has ended so; `outcome.at` is set to now.
+    pub fn finished(&self, mut outcome: Outcome) {
+        let now = moment();
+        outcome.at = now.wall;
+        self.board().finished(outcome, now);
+    }
+
+    /// Waits between turns for `length`, or until a signal comes in, and says
+    /// why. `detail` are the numbers or names behind the reason, or empty.
+    #[must_use]
+    pub fn idle(&self, reason: Idle, detail: &str, length: Duration) -> Wake {
+        let phase = Phase::Idle(reason);
+        self.board().enter(phase, detail, None, moment());
+        self.pause(length)
     }
 
     /// The descriptor to poll for reading; call [`Watch::tick`] when it is
@@ -87,12 +167,13 @@ impl Watch {
     /// is due, whichever comes first.
     #[must_use]
     pub fn until(&self, deadline: Option<Instant>) -> Option<Instant> {
-        deadline
+        let due = self.board().due();
+        deadline.into_iter().chain(due).min()
     }
 
     /// Takes note of signals that came in and does what is due by the clock.
     /// Cheap: to be called whenever a wait returns.
-    pub fn tick(&self, _now: Instant) {
+    pub fn tick(&self, now: Instant) {
         while let Ok(Some(signal)) = self.0.signals.next() {
             let mut stop = self.stop_mut();
             let wanted = match signal {
@@ -102,6 +183,15 @@ impl Watch {
                 _ => Stop::Terminate,
             };
             *stop = (*stop).max(Some(wanted));
+            drop(stop);
+            match wanted {
+                Stop::Drain | Stop::Restart => self.board().draining(moment()),
+                Stop::Terminate | Stop::Hurry => self.stopping(),
+            }
+        }
+        let mut board = self.board();
+        if board.due().is_some_and(|due| now >= due) {
+            board.tick(moment());
         }
     }
 
@@ -117,7 +207,8 @@ impl Watch {
         self.stop() >= Some(Stop::Terminate)
     }
 
-    /// Waits for `length`, or until a signal comes in.
+    /// Waits for `length`, or until a signal comes in, within a phase. Between
+    /// turns it is [`Watch::idle`] that waits.
     #[must_use]
     pub fn pause(&self, length: Duration) -> Wake {
         let deadline = Instant::now() + length;

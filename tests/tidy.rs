@@ -20,7 +20,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("network", &["sys", "diag", "error"]),
     ("snapshot", &["sys", "diag", "error"]),
     ("tftp", &["sys", "diag", "error"]),
-    ("watch", &["sys", "diag", "error"]),
+    ("status", &["json", "diag", "error"]),
+    ("watch", &["status", "sys", "diag", "error"]),
     // 2
     ("controller", &["manifest", "watch", "sys", "diag", "error"]),
     (

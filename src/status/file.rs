@@ -1,0 +1,79 @@
+//! Small files that others read while we write them, and the state file in
+//! particular.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Context as _, Error, Result};
+use crate::json::Value;
+
+/// The name of the state file in an agent's run directory.
+pub(super) const NAME: &str = "status.json";
+
+/// Most bytes of a state file that are read. Ours have a few thousand.
+const LARGEST: u64 = 1 << 20;
+
+/// Puts a file in place of another in one step, so that a reader sees either.
+/// Not synced: after a crash of the system nobody asks for it.
+pub(super) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    let name = path.file_name().unwrap_or_default();
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(name);
+    // Collectors look for names that end in `.prom`: not this one.
+    hidden.push(format!(".{}", std::process::id()));
+    let temporary = path.with_file_name(hidden);
+    let written = File::create(&temporary)
+        .and_then(|mut file| file.write_all(text))
+        .and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        // Perhaps it was never made.
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
+
+/// Reads the state file at `path`; `None` if there is none.
+///
+/// # Errors
+///
+/// One that cannot be read, is too large or is not what we write.
+pub fn read(path: &Path) -> Result<Option<Value>> {
+    let unable = || format!("unable to read status {}", path.display());
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file.context(unable)?,
+    };
+    let mut text = String::new();
+    file.take(LARGEST)
+        .read_to_string(&mut text)
+        .context(unable)?;
+    match Value::parse(&text) {
+        Ok(value @ Value::Object(_)) => Ok(Some(value)),
+        Ok(_) => Err(Error::new(unable()).hint("it is not a JSON object")),
+        Err(error) => Err(error).context(unable),
+    }
+}
+
+/// The state files of every agent under the run directory, in order of name.
+///
+/// # Errors
+///
+/// Those of opendir(3) and readdir(3), except that a directory that does not
+/// exist has none.
+pub fn find(run_dir: &Path) -> Result<Vec<PathBuf>> {
+    let unable = || format!("unable to list {}", run_dir.display());
+    let entries = match fs::read_dir(run_dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.context(unable)?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.context(unable)?.path().join(NAME);
+        if path.is_file() {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}

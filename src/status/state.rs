@@ -1,0 +1,180 @@
+//! The model, and its JSON in the state file.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::{DRAINING, Moment, Phase};
+use crate::json::Value;
+
+/// How many outcomes are remembered.
+const REMEMBERED: usize = 10;
+
+/// What a phase is about. What is not known yet is absent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subject {
+    /// Name of the machine.
+    pub machine: Option<String>,
+    /// Package and version, `libfoo/1.2.3`.
+    pub task: Option<String>,
+    /// The controller's session.
+    pub session: Option<String>,
+    /// The controller.
+    pub controller: Option<String>,
+}
+
+/// How a task ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Package and version.
+    pub task: String,
+    /// Name of the machine.
+    pub machine: String,
+    /// The word of the result: `success`, `error`, `abort`, ...
+    pub status: String,
+    /// When, since 1970.
+    pub at: Duration,
+    /// From receiving the task to storing its result.
+    pub took: Duration,
+}
+
+/// Everything that is shown.
+#[derive(Clone, Debug)]
+pub struct State {
+    pub(super) phase: Phase,
+    /// Numbers and names behind the reason to be idle, for people.
+    pub(super) detail: String,
+    pub(super) since: Moment,
+    pub(super) limit: Option<Duration>,
+    pub(super) draining: bool,
+    pub(super) subject: Subject,
+    pub(super) outcomes: VecDeque<Outcome>,
+    /// How often each result status came up.
+    pub(super) counts: Vec<(String, u64)>,
+}
+
+impl State {
+    pub(super) fn new(now: Moment) -> State {
+        State {
+            phase: Phase::Enumerating,
+            detail: String::new(),
+            since: now,
+            limit: None,
+            draining: false,
+            subject: Subject::default(),
+            outcomes: VecDeque::new(),
+            counts: Vec::new(),
+        }
+    }
+
+    pub(super) fn remember(&mut self, outcome: Outcome) {
+        match self
+            .counts
+            .iter_mut()
+            .find(|(status, _)| *status == outcome.status)
+        {
+            Some((_, count)) => *count += 1,
+            None => self.counts.push((outcome.status.clone(), 1)),
+        }
+        self.outcomes.push_front(outcome);
+        self.outcomes.truncate(REMEMBERED);
+    }
+
+    /// The phase, or that it is the last one.
+    pub(super) fn keyword(&self) -> &'static str {
+        match self.phase {
+            Phase::Idle(_) => self.phase.keyword(),
+            _ if self.draining => DRAINING,
+            phase => phase.keyword(),
+        }
+    }
+
+    /// Whether two states look the same from outside. The beginning counts only
+    /// where the phase does.
+    pub(super) fn looks_like(&self, other: &State) -> bool {
+        self.phase == other.phase
+            && self.detail == other.detail
+            && self.since.instant == other.since.instant
+            && self.limit == other.limit
+            && self.draining == other.draining
+            && self.subject == other.subject
+            && self.outcomes == other.outcomes
+    }
+
+    /// One line: `building libfoo/1.2.3 on linux-gcc: 42s of 1h30m`.
+    pub(super) fn line(&self, elapsed: Duration) -> String {
+        let mut line = self.keyword().to_owned();
+        if self.keyword() == DRAINING {
+            line.push_str(", ");
+            line.push_str(self.phase.keyword());
+        }
+        if let Phase::Idle(reason) = self.phase {
+            line.push_str(": ");
+            line.push_str(reason.text());
+            if !self.detail.is_empty() {
+                line.push_str(": ");
+                line.push_str(&self.detail);
+            }
+            return line;
+        }
+        if let Some(task) = &self.subject.task {
+            line.push(' ');
+            line.push_str(task);
+        }
+        if let Some(machine) = &self.subject.machine {
+            line.push_str(if self.subject.task.is_some() {
+                " on "
+            } else {
+                " "
+            });
+            line.push_str(machine);
+        }
+        line.push_str(": ");
+        line.push_str(&super::human(elapsed));
+        if let Some(limit) = self.limit {
+            line.push_str(" of ");
+            line.push_str(&super::human(limit));
+        }
+        line
+    }
+
+    /// The members of the state file that change.
+    pub(super) fn json(&self) -> Vec<(String, Value)> {
+        let text = |text: &Option<String>| text.clone().map_or(Value::Null, Value::String);
+        let word = |word: &str| Value::String(word.to_owned());
+        let number = |n: u64| Value::Number(n.to_string());
+        let outcomes = self.outcomes.iter().map(|outcome| {
+            Value::object([
+                ("task", word(&outcome.task)),
+                ("machine", word(&outcome.machine)),
+                ("status", word(&outcome.status)),
+                ("at", number(outcome.at.as_secs())),
+                ("seconds", number(outcome.took.as_secs())),
+            ])
+        });
+        let reason = self.phase.reason();
+        [
+            ("phase", word(self.keyword())),
+            ("work", word(self.phase.keyword())),
+            (
+                "reason",
+                reason.map_or(Value::Null, |reason| word(reason.keyword())),
+            ),
+            ("detail", word(&self.detail)),
+            ("since", number(self.since.wall.as_secs())),
+            ("since_monotonic", number(self.since.monotonic.as_secs())),
+            (
+                "limit",
+                self.limit
+                    .map_or(Value::Null, |limit| number(limit.as_secs())),
+            ),
+            ("machine", text(&self.subject.machine)),
+            ("task", text(&self.subject.task)),
+            ("session", text(&self.subject.session)),
+            ("controller", text(&self.subject.controller)),
+            ("results", Value::Array(outcomes.collect())),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+    }
+}
