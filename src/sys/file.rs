@@ -1,1 +1,217 @@
-//! Files and directories beyond what std offers.
+//! Files and directories beyond what std offers: names confined to a directory,
+//! files without a name, renames.
+//!
+//! Names are resolved by the kernel below a directory (openat2(2), Linux 5.6):
+//! checking a path first and opening it later would leave a gap between the two.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{
+    AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlink, renameat,
+};
+use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
+use nix::unistd::{LinkatFlags, UnlinkatFlags, linkat, unlinkat};
+
+/// What is known of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Regular, directory or something else.
+    pub kind: Kind,
+    /// Octets.
+    pub size: u64,
+    /// When the content last changed: seconds and nanoseconds.
+    pub changed: (i64, i64),
+    /// Permission bits.
+    pub mode: u32,
+    /// How many names it has; a directory that was removed has none.
+    pub links: u64,
+}
+
+/// What a name leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file.
+    Regular,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// A FIFO, socket or device.
+    Other,
+}
+
+impl From<nix::sys::stat::FileStat> for Facts {
+    fn from(stat: nix::sys::stat::FileStat) -> Facts {
+        let kind = match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
+            SFlag::S_IFREG => Kind::Regular,
+            SFlag::S_IFDIR => Kind::Directory,
+            SFlag::S_IFLNK => Kind::Symlink,
+            _ => Kind::Other,
+        };
+        Facts {
+            kind,
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            changed: (stat.st_mtime, stat.st_mtime_nsec),
+            mode: stat.st_mode & 0o7777,
+            links: stat.st_nlink,
+        }
+    }
+}
+
+/// What is known of an open file.
+///
+/// # Errors
+///
+/// Those of fstat(2).
+pub fn facts(file: BorrowedFd<'_>) -> io::Result<Facts> {
+    Ok(fstat(file)?.into())
+}
+
+/// What `name`, one component, is in `directory`; a symlink is not followed.
+///
+/// # Errors
+///
+/// Those of fstatat(2).
+pub fn facts_at(directory: BorrowedFd<'_>, name: &str) -> io::Result<Facts> {
+    Ok(fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW)?.into())
+}
+
+/// Opens a directory as a root for the functions below.
+///
+/// # Errors
+///
+/// Those of open(2); `ENOTDIR` if it is none.
+pub fn open_directory(path: &Path) -> io::Result<File> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    Ok(File::from(open(path, flags, Mode::empty())?))
+}
+
+/// How [`open_beneath`] opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// For reading, without waiting for the other end of a FIFO.
+    Read,
+    /// A directory.
+    Directory,
+    /// Only to know what it is.
+    Look,
+}
+
+/// Opens `path`, relative, as seen from `root`. Symlinks are followed as long as
+/// they do not lead out of it.
+///
+/// # Errors
+///
+/// Those of openat2(2); `EXDEV` if the path leads out, `ENOENT` also for an empty
+/// one.
+pub fn open_beneath(root: BorrowedFd<'_>, path: &str, access: Access) -> io::Result<File> {
+    let flags = match access {
+        Access::Read => OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY,
+        Access::Directory => OFlag::O_RDONLY | OFlag::O_DIRECTORY,
+        Access::Look => OFlag::O_PATH,
+    };
+    let how = OpenHow::new()
+        .flags(flags | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    // A rename elsewhere while ".." of a symlink is resolved gives EAGAIN.
+    for _ in 0..16 {
+        match openat2(root, path, how) {
+            Err(Errno::EAGAIN) => {}
+            result => return Ok(File::from(result?)),
+        }
+    }
+    Err(Errno::EXDEV.into())
+}
+
+/// The path by which the system knows an open file or directory.
+///
+/// # Errors
+///
+/// Those of readlink(2), if /proc is not mounted above all.
+pub fn path_of(file: BorrowedFd<'_>) -> io::Result<PathBuf> {
+    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(PathBuf::from(readlink(link.as_str())?))
+}
+
+/// Creates a file in `directory` that has no name, and that vanishes unless
+/// [`link_unnamed`] gives it one. `mode` is subject to the umask.
+///
+/// # Errors
+///
+/// Those of open(2) with `O_TMPFILE`; `EOPNOTSUPP`, or on old systems `EISDIR`,
+/// `EINVAL` or `ENOENT`, where there is no such thing.
+pub fn create_unnamed(directory: BorrowedFd<'_>, mode: u32) -> io::Result<File> {
+    let flags = OFlag::O_TMPFILE | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+    let mode = Mode::from_bits_truncate(mode);
+    Ok(File::from(openat(directory, ".", flags, mode)?))
+}
+
+/// Creates the file `name`, one component, in `directory`, where it must not
+/// exist yet.
+///
+/// # Errors
+///
+/// Those of open(2) with `O_EXCL`.
+pub fn create_new(directory: BorrowedFd<'_>, name: &str, mode: u32) -> io::Result<File> {
+    let flags =
+        OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    let mode = Mode::from_bits_truncate(mode);
+    Ok(File::from(openat(directory, name, flags, mode)?))
+}
+
+/// Gives a file of [`create_unnamed`] its name, one component.
+///
+/// # Errors
+///
+/// Those of linkat(2); `EEXIST` if the name is taken.
+pub fn link_unnamed(file: BorrowedFd<'_>, directory: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    // Without CAP_DAC_READ_SEARCH this was ENOENT up to Linux 6.9.
+    match linkat(file, "", directory, name, LinkatFlags::AT_EMPTY_PATH) {
+        Err(Errno::ENOENT | Errno::EPERM) => {}
+        result => return Ok(result?),
+    }
+    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let flags = LinkatFlags::AT_SYMLINK_FOLLOW;
+    Ok(linkat(AT_FDCWD, link.as_str(), directory, name, flags)?)
+}
+
+/// Renames within `directory`, over what is there.
+///
+/// # Errors
+///
+/// Those of renameat(2).
+pub fn rename_within(directory: BorrowedFd<'_>, from: &str, to: &str) -> io::Result<()> {
+    Ok(renameat(directory, from, directory, to)?)
+}
+
+/// Removes a file, one component, from `directory`.
+///
+/// # Errors
+///
+/// Those of unlinkat(2).
+pub fn remove(directory: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    Ok(unlinkat(directory, name, UnlinkatFlags::NoRemoveDir)?)
+}
+
+/// Has the file system report errors that it would keep for close(2), as NFS
+/// does with quotas: every close of a descriptor flushes.
+///
+/// # Errors
+///
+/// Those of dup(2) and close(2).
+pub fn flush(file: BorrowedFd<'_>) -> io::Result<()> {
+    let copy = file.try_clone_to_owned()?;
+    Ok(nix::unistd::close(copy)?)
+}
+
+/// Octets that may still be written to the file system of an open file, `None`
+/// where it does not say.
+#[must_use]
+pub fn room(file: BorrowedFd<'_>) -> Option<u64> {
+    let stat = nix::sys::statvfs::fstatvfs(file).ok()?;
+    (stat.blocks() > 0).then(|| stat.blocks_available().saturating_mul(stat.fragment_size()))
+}

@@ -1,1 +1,33 @@
-//! The TFTP server.
+//! The TFTP server: everything between agent and guest goes through it.
+//!
+//! | what | source | where |
+//! |---|---|---|
+//! | packets, modes, error codes | RFC 1350 | [`packet`] |
+//! | retransmission, Sorcerer's Apprentice, broadcast | RFC 1123 §4.2.3 | [`transfer`], [`TftpServer`] |
+//! | options and their acknowledgement | RFC 2347 | [`options`] |
+//! | blksize; timeout and tsize; windowsize | RFC 2348; 2349; 7440 | [`options`] |
+//!
+//! [`packet`], [`options`], [`netascii`], [`map`] and [`transfer`] are pure: no
+//! socket, no file, no clock. [`source`], [`tree`] and [`upload`] are the files,
+//! [`TftpServer`] the socket and the clock.
+//!
+//! Unlike RFC 1350's server, this one answers from the port on which it listens:
+//! behind the redirect a reply from another port does not reach a strict client.
+//! A transfer is therefore known by its peer's address and port.
+
+mod exchange;
+pub mod map;
+pub mod netascii;
+pub mod options;
+pub mod packet;
+mod post;
+mod server;
+pub mod source;
+pub mod transfer;
+pub mod tree;
+pub mod upload;
+
+pub use exchange::Counters;
+pub use map::{Map, Name};
+pub use packet::{ErrorCode, Kind, Refusal};
+pub use server::{Accept, Config, Served, TftpServer};

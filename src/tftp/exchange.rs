@@ -1,0 +1,283 @@
+//! One transfer with its file: the state machine's wishes, carried out.
+
+use std::time::Instant;
+
+use super::map::Name;
+use super::options::Terms;
+use super::packet::{self, Kind, Refusal};
+use super::post::{self, Segmentation};
+use super::source::Source;
+use super::transfer::{Input, Outcome, Output, Receiver, Sender, Timer, Transfer};
+use super::tree;
+use super::upload::Upload;
+use crate::sys::udp::{Route, Socket};
+
+/// What went through a server since it was bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Requests that were read, refused ones included.
+    pub requests: u64,
+    /// DATA packets sent, repeated ones included.
+    pub blocks_sent: u64,
+    /// Their payload in octets.
+    pub octets_sent: u64,
+    /// DATA packets that were stored.
+    pub blocks_received: u64,
+    /// Their payload in octets.
+    pub octets_received: u64,
+    /// Files sent as a whole.
+    pub files_sent: u64,
+    /// Files stored.
+    pub files_received: u64,
+    /// When a transfer last moved forward, if ever: for a limit on idle time.
+    pub last_progress: Option<Instant>,
+}
+
+/// What all transfers of a server share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) socket: Socket,
+    pub(super) counters: Counters,
+    /// Where blocks are put together.
+    pub(super) room: Vec<u8>,
+    /// Whether finished files are to be on disk before the last ACK.
+    pub(super) durable: bool,
+    /// Octets of uploads that are stored or under way, and how many there may be.
+    pub(super) upload_octets: u64,
+    pub(super) upload_octets_most: u64,
+}
+
+/// The file of a transfer.
+#[derive(Debug)]
+enum Role {
+    Get(Source),
+    /// Gone when it was stored.
+    Put(Option<Upload>),
+}
+
+/// One transfer.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    pub(super) kind: Kind,
+    pub(super) name: Name,
+    pub(super) route: Route,
+    pub(super) terms: Terms,
+    /// The request as it came, to know it when it comes again.
+    pub(super) request: Vec<u8>,
+    /// The request came again in the midst of it: when to take that for the
+    /// start of another one, unless this one moves on.
+    pub(super) again: Option<Instant>,
+    /// Octets of the file: all of them for a GET, those stored for a PUT.
+    pub(super) size: u64,
+    /// Whether the file of a PUT is in place.
+    pub(super) stored: bool,
+    oack: Option<Vec<u8>>,
+    segmentation: Segmentation,
+    transfer: Transfer,
+    role: Role,
+}
+
+const TOTAL: Refusal = Refusal::new(packet::ErrorCode::DiskFull, "uploads larger than the limit");
+
+/// What a transfer is about.
+#[derive(Debug)]
+pub(super) struct About {
+    pub(super) name: Name,
+    pub(super) route: Route,
+    pub(super) terms: Terms,
+    pub(super) request: Vec<u8>,
+}
+
+impl Exchange {
+    /// A transfer that reads `source`.
+    pub(super) fn get(now: Instant, about: About, source: Source) -> Exchange {
+        let oack = about.terms.oack();
+        let timer = Timer::new(now, about.terms.timeout);
+        let sender = Sender::new(timer, about.terms.window, source.last(), oack.is_some());
+        let size = source.size();
+        Exchange::new(
+            Kind::Get,
+            about,
+            oack,
+            size,
+            Transfer::Get(sender),
+            Role::Get(source),
+        )
+    }
+
+    /// A transfer that writes `upload`, `limit` octets on the wire at most.
+    pub(super) fn put(now: Instant, about: About, upload: Upload, limit: u64) -> Exchange {
+        let oack = about.terms.oack();
+        let timer = Timer::new(now, about.terms.timeout);
+        let receiver = Receiver::new(timer, about.terms.blksize, about.terms.window, limit);
+        Exchange::new(
+            Kind::Put,
+            about,
+            oack,
+            0,
+            Transfer::Put(receiver),
+            Role::Put(Some(upload)),
+        )
+    }
+
+    fn new(
+        kind: Kind,
+        about: About,
+        oack: Option<Vec<u8>>,
+        size: u64,
+        transfer: Transfer,
+        role: Role,
+    ) -> Exchange {
+        Exchange {
+            kind,
+            name: about.name,
+            route: about.route,
+            terms: about.terms,
+            request: about.request,
+            again: None,
+            size,
+            stored: false,
+            oack,
+            segmentation: Segmentation(true),
+            transfer,
+            role,
+        }
+    }
+
+    /// See [`Transfer::due`].
+    pub(super) fn due(&self) -> Option<Instant> {
+        match (self.transfer.due(), self.again) {
+            (Some(due), Some(again)) => Some(due.min(again)),
+            (due, again) => due.or(again),
+        }
+    }
+
+    /// See [`Transfer::has_begun`].
+    pub(super) fn has_begun(&self) -> bool {
+        self.transfer.has_begun()
+    }
+
+    /// See [`Transfer::last_progress`].
+    pub(super) fn last_progress(&self) -> Instant {
+        self.transfer.last_progress()
+    }
+
+    /// Octets of the upload under way.
+    pub(super) fn pending_octets(&self) -> u64 {
+        match &self.role {
+            Role::Put(Some(upload)) => upload.size(),
+            _ => 0,
+        }
+    }
+
+    /// The block whose ACK was the last one of an upload.
+    pub(super) fn last_block(&self) -> u64 {
+        match &self.transfer {
+            Transfer::Put(receiver) => receiver.received(),
+            Transfer::Get(sender) => sender.acknowledged(),
+        }
+    }
+
+    /// Hands in what happened and does what follows. `payload` is that of the
+    /// DATA packet, if it is one. Returns how the transfer ended, once it has.
+    pub(super) fn drive(
+        &mut self,
+        shared: &mut Shared,
+        now: Instant,
+        input: Input,
+        payload: &[u8],
+    ) -> Option<Outcome> {
+        self.transfer.handle(now, input);
+        while let Some(output) = self.transfer.poll() {
+            let next = match output {
+                Output::Accept => {
+                    match &self.oack {
+                        Some(oack) => post::packet(&shared.socket, &self.route, oack),
+                        None => post::packet(&shared.socket, &self.route, &packet::ack(0)),
+                    }
+                    None
+                }
+                Output::Data { first, count } => self.send(shared, first, count),
+                Output::Ack(number) => {
+                    post::packet(&shared.socket, &self.route, &packet::ack(number));
+                    None
+                }
+                Output::Append => self.append(shared, payload),
+                Output::Store => Some(self.store(shared)),
+                Output::Error(refusal) => {
+                    post::packet(&shared.socket, &self.route, &refusal.to_packet());
+                    None
+                }
+                Output::Done(outcome) => return Some(outcome),
+            };
+            if let Some(input) = next {
+                self.transfer.handle(now, input);
+            }
+        }
+        None
+    }
+
+    fn send(&mut self, shared: &mut Shared, first: u64, count: u64) -> Option<Input> {
+        let Role::Get(source) = &mut self.role else {
+            return None;
+        };
+        let end = first + count;
+        let mut at = first;
+        while at < end {
+            let blocks = match source.blocks(at, end - at, &mut shared.room) {
+                Ok(blocks) => blocks,
+                Err(refusal) => return Some(Input::Failed(refusal)),
+            };
+            post::blocks(
+                &shared.socket,
+                &mut shared.counters,
+                &self.route,
+                &mut self.segmentation,
+                at,
+                &blocks,
+            );
+            at += blocks.count;
+            if blocks.last {
+                return Some(Input::Last(at - 1));
+            }
+        }
+        None
+    }
+
+    fn append(&mut self, shared: &mut Shared, payload: &[u8]) -> Option<Input> {
+        let Role::Put(Some(upload)) = &mut self.role else {
+            return None;
+        };
+        let before = upload.size();
+        if let Err(error) = upload.append(payload) {
+            return Some(Input::Failed(tree::refusal(&error)));
+        }
+        shared.upload_octets += upload.size() - before;
+        shared.counters.blocks_received += 1;
+        shared.counters.octets_received += payload.len() as u64;
+        (shared.upload_octets > shared.upload_octets_most).then_some(Input::Failed(TOTAL))
+    }
+
+    fn store(&mut self, shared: &mut Shared) -> Input {
+        let Role::Put(upload) = &mut self.role else {
+            return Input::Stored;
+        };
+        let Some(upload) = upload.take() else {
+            return Input::Stored;
+        };
+        let before = upload.size();
+        match upload.commit(shared.durable) {
+            Ok(size) => {
+                // A CR at the very end of a text comes to light only now.
+                shared.upload_octets += size.saturating_sub(before);
+                self.size = size;
+                self.stored = true;
+                Input::Stored
+            }
+            Err(error) => {
+                shared.upload_octets -= before;
+                Input::Failed(tree::refusal(&error))
+            }
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! The netascii mode (RFC 1350 §1, RFC 764): LF is CR LF on the wire, CR is CR
+//! NUL. Pure; a pair may be split by the end of a block.
+
+/// File octets to wire octets, resumable at any point: a copy of the state is a
+/// place to go back to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Encoder {
+    /// The second half of a pair that did not fit.
+    pending: Option<u8>,
+}
+
+impl Encoder {
+    /// Converts from `file` into `wire` until either is exhausted. Returns how
+    /// many octets were taken and how many were made.
+    pub fn encode(&mut self, file: &[u8], wire: &mut [u8]) -> (usize, usize) {
+        let (mut taken, mut made) = (0, 0);
+        while let Some(place) = wire.get_mut(made) {
+            if let Some(second) = self.pending.take() {
+                *place = second;
+            } else {
+                let Some(&octet) = file.get(taken) else {
+                    break;
+                };
+                taken += 1;
+                (*place, self.pending) = match octet {
+                    b'\n' => (b'\r', Some(b'\n')),
+                    b'\r' => (b'\r', Some(0)),
+                    other => (other, None),
+                };
+            }
+            made += 1;
+        }
+        (taken, made)
+    }
+
+    /// Whether half a pair is still to be sent.
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
+        self.pending.is_some()
+    }
+}
+
+/// Wire octets to file octets.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Decoder {
+    /// A CR came last; what it means depends on the next octet.
+    return_seen: bool,
+}
+
+impl Decoder {
+    /// Converts all of `wire`, appending to `file`. A CR that is followed by
+    /// neither LF nor NUL is none of netascii's, and kept as it is.
+    pub fn decode(&mut self, wire: &[u8], file: &mut Vec<u8>) {
+        for &octet in wire {
+            if std::mem::take(&mut self.return_seen) {
+                match octet {
+                    b'\n' => file.push(b'\n'),
+                    0 => file.push(b'\r'),
+                    b'\r' => {
+                        file.push(b'\r');
+                        self.return_seen = true;
+                    }
+                    other => file.extend([b'\r', other]),
+                }
+            } else if octet == b'\r' {
+                self.return_seen = true;
+            } else {
+                file.push(octet);
+            }
+        }
+    }
+
+    /// What is left at the end of the file: a CR that nothing followed.
+    pub fn finish(&mut self, file: &mut Vec<u8>) {
+        if std::mem::take(&mut self.return_seen) {
+            file.push(b'\r');
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Option negotiation (RFC 2347, 2348, 2349, 7440). Pure.
+//!
+//! The answer never raises a value and never has an option that was not asked
+//! for; a value out of its RFC's range is ignored as if it had not been sent.
+
+use std::time::Duration;
+
+use super::packet::{self, Kind, Mode, OptionType, Request, TransferOption};
+
+/// The block size without the option (RFC 1350).
+pub const BLKSIZE_DEFAULT: u16 = 512;
+/// The smallest and the largest block size (RFC 2348).
+pub const BLKSIZE_RANGE: std::ops::RangeInclusive<u64> = 8..=65464;
+/// Timeouts in seconds (RFC 2349).
+pub const TIMEOUT_RANGE: std::ops::RangeInclusive<u64> = 1..=255;
+/// Window sizes in blocks (RFC 7440).
+pub const WINDOW_RANGE: std::ops::RangeInclusive<u64> = 1..=65535;
+/// The largest window that is granted, in blocks. One GSO send takes as many.
+pub const WINDOW_MOST: u16 = 64;
+
+/// What the kernel charges a receive buffer for a datagram besides its octets,
+/// about (`sizeof(struct sk_buff)`, `skb_shared_info`, rounding).
+const DATAGRAM_OVERHEAD: u64 = 800;
+
+/// The terms of a transfer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Terms {
+    /// Octets of every block but the last.
+    pub blksize: u16,
+    /// Blocks sent before an ACK is due.
+    pub window: u16,
+    /// The retransmission interval, if one was negotiated; it is then kept to.
+    pub timeout: Option<Duration>,
+    /// The size that the peer announced for its upload, if it did: 0 is what
+    /// curl says when it does not know.
+    pub announced: Option<u64>,
+    /// What the OACK says, in the order asked; empty means no OACK at all.
+    pub answer: Vec<TransferOption>,
+}
+
+impl Terms {
+    /// Agrees with a request as far as possible.
+    ///
+    /// `size` is that of the file to be read, where it is known in octets on the
+    /// wire. `receive_buffer` is that of the socket in octets: a window of an
+    /// upload that does not fit would be lost at the same place every time.
+    #[must_use]
+    pub fn agree(request: &Request, size: Option<u64>, receive_buffer: u64) -> Terms {
+        let mut terms = Terms {
+            blksize: BLKSIZE_DEFAULT,
+            window: 1,
+            timeout: None,
+            announced: None,
+            answer: Vec::with_capacity(request.options.len()),
+        };
+        let mut window_at = None;
+        for &TransferOption { option, value } in &request.options {
+            let granted = match option {
+                OptionType::BlockSize if BLKSIZE_RANGE.contains(&value) => {
+                    terms.blksize = u16::try_from(value).unwrap_or(BLKSIZE_DEFAULT);
+                    value
+                }
+                OptionType::Timeout if TIMEOUT_RANGE.contains(&value) => {
+                    terms.timeout = Some(Duration::from_secs(value));
+                    value
+                }
+                OptionType::WindowSize if WINDOW_RANGE.contains(&value) => {
+                    window_at = Some(terms.answer.len());
+                    value
+                }
+                // The size of a text on the wire is not known beforehand.
+                OptionType::TransferSize if request.mode == Mode::Octet => match request.kind {
+                    Kind::Get => match size {
+                        Some(size) => size,
+                        None => continue,
+                    },
+                    Kind::Put => {
+                        terms.announced = Some(value).filter(|&size| size > 0);
+                        value
+                    }
+                },
+                _ => continue,
+            };
+            terms.answer.push(TransferOption {
+                option,
+                value: granted,
+            });
+        }
+        // After the loop, for the block size may come after the window size.
+        if let Some(answer) = window_at.and_then(|at| terms.answer.get_mut(at)) {
+            let mut most = u64::from(WINDOW_MOST);
+            if request.kind == Kind::Put {
+                let block = u64::from(terms.blksize) + DATAGRAM_OVERHEAD;
+                most = most.min(receive_buffer / block).max(1);
+            }
+            answer.value = answer.value.min(most);
+            terms.window = u16::try_from(answer.value).unwrap_or(1);
+        }
+        terms
+    }
+
+    /// The OACK packet, if there is anything to acknowledge.
+    #[must_use]
+    pub fn oack(&self) -> Option<Vec<u8>> {
+        (!self.answer.is_empty()).then(|| packet::oack(&self.answer))
+    }
+}

@@ -1,0 +1,174 @@
+//! One transfer as a state machine: no socket, no file, no clock.
+//!
+//! ```text
+//!           GET                                  PUT
+//!   RRQ ──► DATA 1 ◄─┐ timer,              WRQ ──► ACK 0 ◄─┐ timer
+//!    │        │ ACK n│ repeated ACK         │        │ DATA │
+//!    ▼        ▼      │ in a window          ▼        ▼      │
+//!   OACK ─► DATA n ──┘                     OACK ─► ACK per window or gap
+//!             │ ACK of the last                      │ last DATA
+//!             ▼                                      ▼
+//!           done                                   store ─► last ACK ─► done
+//! ```
+//!
+//! The caller hands in what happened by `handle(now, input)`, then takes what is
+//! to be done by `poll()` until there is nothing, and comes back at `due()` if
+//! nothing else happens before. [`Linger`] is what is left of a transfer that is
+//! over: it answers a peer that has not understood so yet.
+
+mod linger;
+mod receive;
+mod send;
+mod timer;
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+pub use linger::{Linger, Reply};
+pub use receive::Receiver;
+pub use send::Sender;
+pub use timer::{CEILING, FIRST, FLOOR, PATIENCE, Timer, Verdict};
+
+use super::packet::{ErrorCode, Refusal};
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// The transfer was just set up: say so to the peer.
+    Begin,
+    /// An ACK came in.
+    Ack(u16),
+    /// A DATA came in, with so many octets.
+    Data(u16, usize),
+    /// An ERROR came in.
+    PeerError,
+    /// The peer sent its request once more.
+    RequestAgain,
+    /// Time has passed.
+    Tick,
+    /// The block of this number is the last one (told by who reads the file,
+    /// where its size on the wire was not known before).
+    Last(u64),
+    /// What [`Output::Store`] asked for is done.
+    Stored,
+    /// What was asked for cannot be done; tell the peer.
+    Failed(Refusal),
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// Send the OACK (or, of an upload without options, ACK 0).
+    Accept,
+    /// Send so many blocks from this one on, each once.
+    Data {
+        /// The number of the first one; blocks count from 1 and never wrap.
+        first: u64,
+        /// How many.
+        count: u64,
+    },
+    /// Send an ACK for this block.
+    Ack(u64),
+    /// The payload that was just handed in belongs at the end of the file.
+    Append,
+    /// The file is whole: make it visible, then hand in [`Input::Stored`].
+    Store,
+    /// Send an ERROR.
+    Error(Refusal),
+    /// The transfer is over. Nothing follows.
+    Done(Outcome),
+}
+
+/// How a transfer ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// The peer has, or we have, the whole file.
+    Complete,
+    /// The peer sent an ERROR.
+    PeerError,
+    /// The peer fell silent.
+    Silent,
+    /// We refused to go on.
+    Refused(Refusal),
+}
+
+/// The outputs waiting to be taken. A handful at most, so that the ring is
+/// allocated once for a transfer.
+#[derive(Clone, Debug)]
+struct Outputs(VecDeque<Output>);
+
+impl Outputs {
+    fn new() -> Outputs {
+        Outputs(VecDeque::with_capacity(4))
+    }
+
+    fn push(&mut self, output: Output) {
+        self.0.push_back(output);
+    }
+
+    /// What cannot be done any more is not to be done.
+    fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    fn pop(&mut self) -> Option<Output> {
+        self.0.pop_front()
+    }
+}
+
+/// What the peer is told when it was silent for too long.
+const SILENCE: Refusal = Refusal::new(ErrorCode::NotDefined, "timed out");
+
+/// A transfer of either direction.
+#[derive(Clone, Debug)]
+pub enum Transfer {
+    /// The peer reads.
+    Get(Sender),
+    /// The peer writes.
+    Put(Receiver),
+}
+
+impl Transfer {
+    /// Takes note of what happened at `now`.
+    pub fn handle(&mut self, now: Instant, input: Input) {
+        match self {
+            Transfer::Get(sender) => sender.handle(now, input),
+            Transfer::Put(receiver) => receiver.handle(now, input),
+        }
+    }
+
+    /// The next thing to be done, if any.
+    pub fn poll(&mut self) -> Option<Output> {
+        match self {
+            Transfer::Get(sender) => sender.poll(),
+            Transfer::Put(receiver) => receiver.poll(),
+        }
+    }
+
+    /// When to hand in [`Input::Tick`], if nothing happens before.
+    #[must_use]
+    pub fn due(&self) -> Option<Instant> {
+        match self {
+            Transfer::Get(sender) => sender.due(),
+            Transfer::Put(receiver) => receiver.due(),
+        }
+    }
+
+    /// Whether the peer has answered our first packet yet.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        match self {
+            Transfer::Get(sender) => sender.has_begun(),
+            Transfer::Put(receiver) => receiver.has_begun(),
+        }
+    }
+
+    /// When the peer last moved the transfer forward.
+    #[must_use]
+    pub fn last_progress(&self) -> Instant {
+        match self {
+            Transfer::Get(sender) => sender.timer().last_progress(),
+            Transfer::Put(receiver) => receiver.timer().last_progress(),
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! When to send again, and when to give up (RFC 1123 §4.2.3.2, RFC 6298).
+//!
+//! Without a negotiated timeout the interval follows the measured round trip,
+//! doubled with each vain attempt. It starts at a second and may fall below
+//! that only as evidence comes in: one quick answer says little about the next.
+//! With a negotiated timeout that interval is kept to (RFC 2349).
+
+use std::time::{Duration, Instant};
+
+/// The interval before anything was measured (RFC 6298 §2.1).
+pub const FIRST: Duration = Duration::from_secs(1);
+/// The least interval. A guest may not be scheduled for that long.
+pub const FLOOR: Duration = Duration::from_millis(50);
+/// The longest interval.
+pub const CEILING: Duration = Duration::from_secs(8);
+/// A peer that is silent for so long is gone: at a second to start with, that
+/// is after 5 attempts and 31 s, like tftpd-hpa's server.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+/// Round trips it takes for each halving of the least interval.
+const EVIDENCE: u32 = 4;
+/// The clock's share in the interval (RFC 6298 §2, G).
+const GRANULARITY: Duration = Duration::from_millis(1);
+
+/// What the passing of time means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing yet.
+    Wait,
+    /// Send again.
+    Resend,
+    /// The peer is gone.
+    GiveUp,
+}
+
+/// The clockwork of one transfer. Time is always an argument.
+#[derive(Clone, Debug)]
+pub struct Timer {
+    negotiated: Option<Duration>,
+    smoothed: Duration,
+    variation: Duration,
+    samples: u32,
+    /// When what is now awaited was first sent, and last.
+    asked: Instant,
+    last: Instant,
+    /// When the peer last moved the transfer forward.
+    progress: Instant,
+    attempts: u32,
+    /// It was sent more than once: an answer may be one to either (Karn).
+    ambiguous: bool,
+    due: Option<Instant>,
+}
+
+impl Timer {
+    /// A timer that stands still until [`Timer::sent`].
+    #[must_use]
+    pub fn new(now: Instant, negotiated: Option<Duration>) -> Timer {
+        Timer {
+            negotiated,
+            smoothed: Duration::ZERO,
+            variation: Duration::ZERO,
+            samples: 0,
+            asked: now,
+            last: now,
+            progress: now,
+            attempts: 0,
+            ambiguous: false,
+            due: None,
+        }
+    }
+
+    /// When [`Timer::check`] has something to say.
+    #[must_use]
+    pub fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// When what is awaited was last asked for.
+    #[must_use]
+    pub fn last_sent(&self) -> Instant {
+        self.last
+    }
+
+    /// When the peer last moved the transfer forward.
+    #[must_use]
+    pub fn last_progress(&self) -> Instant {
+        self.progress
+    }
+
+    /// The smoothed round trip, if one was measured.
+    #[must_use]
+    pub fn round_trip(&self) -> Option<Duration> {
+        (self.samples > 0).then_some(self.smoothed)
+    }
+
+    /// The interval to the next attempt.
+    #[must_use]
+    pub fn interval(&self) -> Duration {
+        if let Some(negotiated) = self.negotiated {
+            return negotiated;
+        }
+        let measured = if self.samples == 0 {
+            FIRST
+        } else {
+            let floor = FIRST / (1 << (self.samples / EVIDENCE).min(6));
+            (self.smoothed + (self.variation * 4).max(GRANULARITY)).max(floor.max(FLOOR))
+        };
+        (measured * (1 << self.attempts.min(10))).min(CEILING)
+    }
+
+    /// Something that awaits an answer was sent for the first time.
+    pub fn sent(&mut self, now: Instant) {
+        self.asked = now;
+        self.last = now;
+        self.attempts = 0;
+        self.ambiguous = false;
+        self.due = Some(now + self.interval());
+    }
+
+    /// It was sent again because the time had come.
+    pub fn sent_again(&mut self, now: Instant) {
+        self.attempts = self.attempts.saturating_add(1);
+        self.sent_early(now);
+    }
+
+    /// It was sent again because the peer reported a loss, which it may do once
+    /// without progress in between: this puts the next attempt off.
+    pub fn sent_early(&mut self, now: Instant) {
+        self.last = now;
+        self.ambiguous = true;
+        self.due = Some(now + self.interval());
+    }
+
+    /// It was sent again because the peer repeated itself. It may do so for
+    /// ever, so that this does not put anything off.
+    pub fn repeated(&mut self, now: Instant) {
+        self.last = now;
+        self.ambiguous = true;
+    }
+
+    /// The awaited answer came.
+    pub fn answered(&mut self, now: Instant) {
+        if !self.ambiguous && self.due.is_some() {
+            self.sample(now.saturating_duration_since(self.asked));
+        }
+        self.attempts = 0;
+        self.progress = now;
+    }
+
+    /// The peer is alive, but the answer is not complete: start over with the
+    /// same interval.
+    pub fn restart(&mut self, now: Instant) {
+        self.progress = now;
+        self.attempts = 0;
+        if std::mem::take(&mut self.ambiguous) {
+            self.asked = now;
+        }
+        self.due = Some(now + self.interval());
+    }
+
+    /// Nothing is awaited any more.
+    pub fn stop(&mut self) {
+        self.due = None;
+    }
+
+    fn sample(&mut self, trip: Duration) {
+        if self.samples == 0 {
+            self.smoothed = trip;
+            self.variation = trip / 2;
+        } else {
+            let difference = self.smoothed.abs_diff(trip);
+            self.variation = (self.variation * 3 + difference) / 4;
+            self.smoothed = (self.smoothed * 7 + trip) / 8;
+        }
+        self.samples = self.samples.saturating_add(1);
+    }
+
+    /// What to do now.
+    #[must_use]
+    pub fn check(&self, now: Instant) -> Verdict {
+        match self.due {
+            Some(due) if now >= due => {}
+            _ => return Verdict::Wait,
+        }
+        let enough = match self.negotiated {
+            // A long interval must not make a dead peer immortal, nor a short
+            // one kill a peer that was not scheduled for some seconds.
+            Some(interval) => {
+                let fitting = PATIENCE.as_secs() / interval.as_secs().max(1);
+                u64::from(self.attempts) >= fitting.clamp(2, 6)
+            }
+            None => now.saturating_duration_since(self.progress) >= PATIENCE,
+        };
+        if enough {
+            Verdict::GiveUp
+        } else {
+            Verdict::Resend
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Directories that requests lead to: names to open files, confined to a root.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+
+use super::map::Name;
+use super::packet::{ErrorCode, Refusal};
+use crate::sys::file::{self, Access, Facts, Kind};
+
+/// What the peer is told about a failed system call: enough for it, and nothing
+/// about the host.
+#[must_use]
+pub fn refusal(error: &io::Error) -> Refusal {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    let (code, text) = match errno {
+        Some(Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG) => {
+            (ErrorCode::FileNotFound, "file not found")
+        }
+        Some(Errno::ENOSPC | Errno::EDQUOT | Errno::EFBIG) => (ErrorCode::DiskFull, "disk full"),
+        Some(
+            Errno::EACCES
+            | Errno::EPERM
+            | Errno::ELOOP
+            | Errno::EXDEV
+            | Errno::EISDIR
+            | Errno::ENXIO
+            | Errno::EROFS
+            | Errno::ETXTBSY,
+        ) => (ErrorCode::AccessViolation, "access violation"),
+        Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM) => {
+            (ErrorCode::NotDefined, "server is busy")
+        }
+        _ => (ErrorCode::NotDefined, "input/output error"),
+    };
+    Refusal::new(code, text)
+}
+
+const NOT_A_FILE: Refusal = Refusal::new(ErrorCode::AccessViolation, "not a regular file");
+const DENIED: Refusal = Refusal::new(ErrorCode::AccessViolation, "access violation");
+
+/// A directory and what is below it.
+#[derive(Debug)]
+pub struct Tree {
+    path: PathBuf,
+    root: Option<File>,
+}
+
+impl Tree {
+    /// The directory at `path`, which is opened when it is first needed.
+    #[must_use]
+    pub fn new(path: PathBuf) -> Tree {
+        Tree { path, root: None }
+    }
+
+    /// The directory itself, opened again if the one that was open is gone.
+    fn root(&mut self) -> io::Result<&File> {
+        let root = match self.root.take() {
+            Some(root) => root,
+            None => file::open_directory(&self.path)?,
+        };
+        Ok(self.root.insert(root))
+    }
+
+    /// Runs `attempt` on the root, a second time if the root was removed and
+    /// made anew meanwhile, as a build directory is.
+    fn with_root<T>(&mut self, attempt: impl Fn(&File) -> io::Result<T>) -> io::Result<T> {
+        let root = self.root()?;
+        let result = attempt(root);
+        if let Err(error) = &result
+            && error.kind() == io::ErrorKind::NotFound
+            && file::facts(root.as_fd()).is_ok_and(|facts| facts.links == 0)
+        {
+            self.root = None;
+            return attempt(self.root()?);
+        }
+        result
+    }
+
+    /// Opens a regular file for reading. `Ok(None)` if there is no such name.
+    ///
+    /// # Errors
+    ///
+    /// What to tell the peer.
+    pub fn open(&mut self, name: &Name) -> Result<Option<(File, Facts)>, Refusal> {
+        let opened =
+            self.with_root(|root| file::open_beneath(root.as_fd(), name.as_str(), Access::Read));
+        let opened = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                let refusal = refusal(&error);
+                return match refusal.code {
+                    ErrorCode::FileNotFound => Ok(None),
+                    _ => Err(refusal),
+                };
+            }
+        };
+        let facts = file::facts(opened.as_fd()).map_err(|error| refusal(&error))?;
+        if facts.kind != Kind::Regular {
+            return Err(NOT_A_FILE);
+        }
+        // Root may read it nevertheless; who took the bits away meant it.
+        if facts.mode & 0o444 == 0 {
+            return Err(DENIED);
+        }
+        Ok(Some((opened, facts)))
+    }
+
+    /// Finds the directory that `name` is to be written in, and its name there.
+    /// A symlink that stays below the root is followed, so that it is the file
+    /// behind it that is written.
+    ///
+    /// # Errors
+    ///
+    /// What to tell the peer.
+    pub fn place(&mut self, name: &Name) -> Result<Place, Refusal> {
+        self.with_root(|root| Place::find(root, name.as_str()))
+            .map_err(|error| refusal(&error))?
+            .ok_or(NOT_A_FILE)
+    }
+
+    /// The path of the directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Where a file is to appear.
+#[derive(Debug)]
+pub struct Place {
+    /// The directory.
+    pub directory: File,
+    /// The name in it, one component.
+    pub name: String,
+}
+
+impl Place {
+    /// `Ok(None)`: something other than a regular file is in the way.
+    fn find(root: &File, name: &str) -> io::Result<Option<Place>> {
+        let (parent, base) = name.rsplit_once('/').unwrap_or((".", name));
+        let directory = file::open_beneath(root.as_fd(), parent, Access::Directory)?;
+        let writable = file::facts(directory.as_fd())?.mode & 0o222 != 0;
+        if !writable {
+            return Err(Errno::EACCES.into());
+        }
+        let place = Place {
+            directory,
+            name: base.to_owned(),
+        };
+        match file::facts_at(place.directory.as_fd(), base) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Some(place)),
+            Err(error) => Err(error),
+            Ok(facts) => match facts.kind {
+                Kind::Regular if facts.mode & 0o222 == 0 => Err(Errno::EACCES.into()),
+                Kind::Regular => Ok(Some(place)),
+                Kind::Symlink => Place::behind(root, name),
+                Kind::Directory | Kind::Other => Ok(None),
+            },
+        }
+    }
+
+    /// The place of the file that the symlink `name` leads to.
+    fn behind(root: &File, name: &str) -> io::Result<Option<Place>> {
+        let target = match file::open_beneath(root.as_fd(), name, Access::Look) {
+            // A symlink to nothing: whatever it would create, nobody asked for.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(Errno::EACCES.into());
+            }
+            target => target?,
+        };
+        let below = file::path_of(root.as_fd())?;
+        let path = file::path_of(target.as_fd())?;
+        // By its real path there is no symlink left in it, unless somebody is
+        // moving things about; then this ends in a refusal.
+        match path.strip_prefix(&below).ok().and_then(Path::to_str) {
+            Some(real) if !real.is_empty() && real != name => Place::find(root, real),
+            _ => Err(Errno::EXDEV.into()),
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! The guard of a file that is being uploaded: invisible until it is whole.
+//!
+//! Where the file system can (`O_TMPFILE`), the file has no name until then, so
+//! that not even a killed process leaves anything behind; elsewhere it has a
+//! hidden one in the same directory. It takes the place of an old file by a
+//! rename: who opens the name sees the old file or the new one, whole.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::FileExt as _;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use nix::errno::Errno;
+
+use super::map::{PART_PREFIX, PART_SUFFIX};
+use super::netascii::Decoder;
+use super::packet::Mode;
+use super::tree::Place;
+use crate::diag;
+use crate::error::reason;
+use crate::sys::file;
+
+/// Small blocks are gathered up to so many octets before they are written.
+const GATHER: usize = 16 * 1024;
+
+/// Permissions of an uploaded file, before the umask.
+const MODE: u32 = 0o666;
+
+/// A file under way. Dropped, it was never there.
+#[derive(Debug)]
+pub struct Upload {
+    place: Place,
+    file: File,
+    /// The hidden name of the file, where it must have one.
+    part: Option<String>,
+    decoder: Option<Decoder>,
+    gathered: Vec<u8>,
+    written: u64,
+}
+
+impl Upload {
+    /// Begins a file at `place`.
+    ///
+    /// # Errors
+    ///
+    /// Those of open(2).
+    pub fn create(place: Place, mode: Mode) -> io::Result<Upload> {
+        let (file, part) = match file::create_unnamed(place.directory.as_fd(), MODE) {
+            Ok(file) => (file, None),
+            Err(error) if lacks_unnamed(&error) => {
+                let (file, name) = create_hidden(&place)?;
+                (file, Some(name))
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Upload {
+            place,
+            file,
+            part,
+            decoder: (mode == Mode::Netascii).then(Decoder::default),
+            gathered: Vec::new(),
+            written: 0,
+        })
+    }
+
+    /// Octets of the file so far.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.written + self.gathered.len() as u64
+    }
+
+    /// Whether the file system has room for `size` octets, as far as it says.
+    #[must_use]
+    pub fn has_room(&self, size: u64) -> bool {
+        file::room(self.file.as_fd()).is_none_or(|room| size <= room)
+    }
+
+    /// Appends the payload of a block. What is not written yet is written by
+    /// [`Upload::commit`] at the latest.
+    ///
+    /// # Errors
+    ///
+    /// Those of write(2).
+    pub fn append(&mut self, payload: &[u8]) -> io::Result<()> {
+        if let Some(decoder) = &mut self.decoder {
+            decoder.decode(payload, &mut self.gathered);
+        } else if self.gathered.is_empty() && payload.len() >= GATHER / 4 {
+            self.file.write_all_at(payload, self.written)?;
+            self.written += payload.len() as u64;
+            return Ok(());
+        } else {
+            if self.gathered.capacity() == 0 {
+                self.gathered.reserve_exact(GATHER);
+            }
+            if self.gathered.len() + payload.len() > GATHER {
+                self.write_gathered()?;
+            }
+            self.gathered.extend_from_slice(payload);
+        }
+        if self.gathered.len() >= GATHER {
+            self.write_gathered()?;
+        }
+        Ok(())
+    }
+
+    fn write_gathered(&mut self) -> io::Result<()> {
+        self.file.write_all_at(&self.gathered, self.written)?;
+        self.written += self.gathered.len() as u64;
+        self.gathered.clear();
+        Ok(())
+    }
+
+    /// Writes what is left, has it on disk if `durable`, and gives the file its
+    /// name, in place of an old one. Returns its size.
+    ///
+    /// # Errors
+    ///
+    /// Those of write(2), fsync(2), linkat(2), rename(2), and those that a file
+    /// system keeps for close(2). The old file, if any, is then still there,
+    /// except that with `durable` the directory may fail to be written after the
+    /// fact.
+    pub fn commit(mut self, durable: bool) -> io::Result<u64> {
+        if let Some(decoder) = &mut self.decoder {
+            decoder.finish(&mut self.gathered);
+        }
+        if !self.gathered.is_empty() {
+            self.write_gathered()?;
+        }
+        if durable {
+            self.file.sync_all()?;
+        }
+        file::flush(self.file.as_fd())?;
+        self.publish()?;
+        if durable {
+            self.place.directory.sync_all()?;
+        }
+        Ok(self.written)
+    }
+
+    fn publish(&mut self) -> io::Result<()> {
+        let directory = self.place.directory.as_fd();
+        if self.part.is_none() {
+            match file::link_unnamed(self.file.as_fd(), directory, &self.place.name) {
+                // Only a rename replaces, and it takes a name to rename.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    let part = hidden_name();
+                    file::link_unnamed(self.file.as_fd(), directory, &part)?;
+                    self.part = Some(part);
+                }
+                result => return result,
+            }
+        }
+        if let Some(part) = &self.part {
+            file::rename_within(directory, part, &self.place.name)?;
+            self.part = None;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        let Some(part) = self.part.take() else {
+            return;
+        };
+        match file::remove(self.place.directory.as_fd(), &part) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                diag::warning(format_args!(
+                    "unable to remove unfinished upload {part}: {}",
+                    reason(&error)
+                ))
+                .emit();
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Whether the file system (or the kernel) has no files without a name.
+fn lacks_unnamed(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error().map(Errno::from_raw),
+        Some(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::EINVAL | Errno::ENOENT | Errno::ENOSYS)
+    )
+}
+
+/// A name that no other upload of this process has, and that none is refused
+/// for: the names in a directory are not for a guest to choose.
+fn hidden_name() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("{PART_PREFIX}{}-{number}{PART_SUFFIX}", std::process::id())
+}
+
+fn create_hidden(place: &Place) -> io::Result<(File, String)> {
+    // What a killed process of the same id left behind may be in the way.
+    for _ in 0..64 {
+        let name = hidden_name();
+        match file::create_new(place.directory.as_fd(), &name, MODE) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            result => return Ok((result?, name)),
+        }
+    }
+    Err(Errno::EEXIST.into())
+}
