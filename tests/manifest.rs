@@ -10,15 +10,27 @@ use bbot_agent::manifest::{Limits, Parser, Serializer, Style};
 use reference::{Era, Stream};
 
 mod reference;
+mod typed;
+mod values;
 
-/// The cases of a file under `data`.
-fn cases(file: &str) -> Vec<Value> {
-    let path = format!("{}/tests/data/{file}", env!("CARGO_MANIFEST_DIR"));
-    let text = std::fs::read_to_string(&path).unwrap();
-    match Value::parse(&text).unwrap() {
+/// A file under `data`.
+fn file(name: &str) -> Value {
+    let path = format!("{}/tests/data/{name}", env!("CARGO_MANIFEST_DIR"));
+    Value::parse(&std::fs::read_to_string(&path).unwrap()).unwrap()
+}
+
+/// The cases of a file that is a list of them.
+fn cases(name: &str) -> Vec<Value> {
+    match file(name) {
         Value::Array(cases) => cases,
-        other => panic!("{file} is not a list: {other}"),
+        other => panic!("{name} is not a list: {other}"),
     }
+}
+
+fn hex(digits: &str) -> Vec<u8> {
+    let pairs = digits.as_bytes().chunks(2);
+    let byte = |pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+    pairs.map(byte).collect()
 }
 
 fn text<'a>(case: &'a Value, member: &str) -> Option<&'a str> {
@@ -49,10 +61,7 @@ fn input(case: &Value) -> Vec<u8> {
     if let Some(input) = text(case, "input") {
         return input.as_bytes().to_vec();
     }
-    let hex = text(case, "input_hex").unwrap().as_bytes();
-    hex.chunks(2)
-        .map(|digits| u8::from_str_radix(std::str::from_utf8(digits).unwrap(), 16).unwrap())
-        .collect()
+    hex(text(case, "input_hex").unwrap())
 }
 
 /// Name line, name column, value line, value column.

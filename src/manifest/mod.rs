@@ -27,6 +27,19 @@
 //!
 //! Nothing here does I/O, prints, or reads a clock.
 
+mod bootstrap;
+mod exchange;
+mod machine;
+mod result;
 pub mod syntax;
+mod task;
+pub mod value;
+mod values;
 
+pub use bootstrap::{BootstrapManifest, BootstrappedMachine, ToolchainManifest};
+pub use exchange::{ResultRequest, TaskRequest, TaskResponse};
+pub use machine::{MachineHeader, MachineKind, MachineManifest, Role};
+pub use result::{OperationResult, ResultManifest, ResultStatus};
 pub use syntax::{Limits, Pair, ParseError, Parser, SerializeError, Serializer, Style};
+pub use task::TaskManifest;
+pub use values::Values;

@@ -1,0 +1,202 @@
+//! Bootstrapped machines: by which toolchain, with what outcome.
+
+use std::cmp::Ordering;
+
+use super::machine::MachineManifest;
+use super::syntax::{ParseError, SerializeError, Serializer, Style};
+use super::value::StandardVersion;
+use super::values::{Section, Stream, Values, single};
+
+/// The toolchain a machine was bootstrapped with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToolchainManifest(Values);
+
+impl ToolchainManifest {
+    const KIND: &str = "toolchain";
+
+    /// What the original records when it was not told any id.
+    pub const NO_ID: &str = "bogus";
+
+    /// A manifest of this toolchain id, which may be empty.
+    #[must_use]
+    pub fn new(id: &str) -> ToolchainManifest {
+        let id = if id.is_empty() { Self::NO_ID } else { id };
+        ToolchainManifest([("id", id)].into_iter().collect())
+    }
+
+    /// Reads a toolchain manifest.
+    ///
+    /// # Errors
+    ///
+    /// If the text is not a single manifest, or has no id.
+    pub fn parse(text: &[u8], source: &str) -> Result<ToolchainManifest, ParseError> {
+        ToolchainManifest::read(single(text, source, Self::KIND)?)
+    }
+
+    fn read(section: Section<'_>) -> Result<ToolchainManifest, ParseError> {
+        section.required("id")?;
+        Ok(ToolchainManifest(section.into_values()))
+    }
+
+    /// The text, values unknown to us included.
+    ///
+    /// # Errors
+    ///
+    /// If a value has a character that may not stand in a manifest.
+    pub fn to_text(&self, style: Style) -> Result<String, SerializeError> {
+        self.0.to_text("toolchain manifest", style)
+    }
+
+    /// The id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        self.0.get("id").unwrap_or_default()
+    }
+}
+
+/// What the worker says of itself after a bootstrap: versions of packages.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BootstrapManifest(Values);
+
+impl BootstrapManifest {
+    const KIND: &str = "bootstrap";
+
+    /// The packages whose versions decide whether a bootstrapped machine is of
+    /// use, in the order in which they are compared.
+    pub const PACKAGES: [&str; 4] = ["bbot", "libbbot", "libbpkg", "libbutl"];
+
+    /// A manifest of this version for all packages.
+    #[must_use]
+    pub fn new(version: &str) -> BootstrapManifest {
+        let names = Self::PACKAGES.iter().map(|p| format!("{p}-version"));
+        BootstrapManifest(names.map(|n| (n, version)).collect())
+    }
+
+    /// Reads a bootstrap result manifest. Versions are not looked at before
+    /// they are compared.
+    ///
+    /// # Errors
+    ///
+    /// If the text is not a single manifest.
+    pub fn parse(text: &[u8], source: &str) -> Result<BootstrapManifest, ParseError> {
+        BootstrapManifest::read(single(text, source, Self::KIND)?)
+    }
+
+    fn read(section: Section<'_>) -> Result<BootstrapManifest, ParseError> {
+        for package in Self::PACKAGES {
+            section.optional(&format!("{package}-version"))?;
+        }
+        Ok(BootstrapManifest(section.into_values()))
+    }
+
+    /// The text, values unknown to us included.
+    ///
+    /// # Errors
+    ///
+    /// If a value has a character that may not stand in a manifest.
+    pub fn to_text(&self, style: Style) -> Result<String, SerializeError> {
+        self.0.to_text("bootstrap manifest", style)
+    }
+
+    /// The version of this package.
+    #[must_use]
+    pub fn version(&self, package: &str) -> Option<&str> {
+        let mut values = self.0.iter();
+        let version = values.find(|(n, _)| n.strip_suffix("-version") == Some(package));
+        version.map(|(_, v)| v)
+    }
+
+    /// Whether these versions are older or newer than `ours`: the first package
+    /// of [`PACKAGES`](Self::PACKAGES) that differs decides, with its name.
+    ///
+    /// A missing version is older, and so is one that cannot be compared: a
+    /// bootstrap with our toolchain settles both.
+    #[must_use]
+    pub fn compare(&self, ours: &BootstrapManifest) -> (Ordering, Option<&'static str>) {
+        for package in Self::PACKAGES {
+            let Some(ours) = ours.version(package) else {
+                continue;
+            };
+            let theirs = self.version(package);
+            let ordering = theirs.map_or(Ordering::Less, |v| compare_versions(v, ours));
+            if ordering != Ordering::Equal {
+                return (ordering, Some(package));
+            }
+        }
+        (Ordering::Equal, None)
+    }
+}
+
+/// Integers, as in 2017, or standard versions, as today; a mixture is taken for
+/// older.
+fn compare_versions(theirs: &str, ours: &str) -> Ordering {
+    if theirs == ours {
+        return Ordering::Equal;
+    }
+    let integer = |text: &str| text.parse::<u64>().ok();
+    if let (Some(theirs), Some(ours)) = (integer(theirs), integer(ours)) {
+        return theirs.cmp(&ours);
+    }
+    match (StandardVersion::parse(theirs), StandardVersion::parse(ours)) {
+        (Ok(theirs), Ok(ours)) => theirs.cmp(&ours),
+        _ => Ordering::Less,
+    }
+}
+
+/// The `manifest` of a bootstrapped subvolume: an empty manifest, then one of
+/// each of these kinds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BootstrappedMachine {
+    /// The machine, with the MAC address it had.
+    pub machine: MachineManifest,
+    /// The toolchain it was bootstrapped with.
+    pub toolchain: ToolchainManifest,
+    /// What came out of it.
+    pub bootstrap: BootstrapManifest,
+}
+
+impl BootstrappedMachine {
+    const KIND: &str = "bootstrapped machine";
+
+    /// Reads a bootstrapped machine manifest, with or without the leading empty
+    /// one.
+    ///
+    /// # Errors
+    ///
+    /// If the text is not these three manifests, or one of them is not what it
+    /// should be, or there is no MAC address.
+    pub fn parse(text: &[u8], source: &str) -> Result<BootstrappedMachine, ParseError> {
+        let mut stream = Stream::new(text, source, Self::KIND);
+        let mut section = stream.expect(Self::KIND)?;
+        if section.pairs().is_empty() {
+            section = stream.expect(MachineManifest::KIND)?;
+        }
+        let section = section.of_kind(MachineManifest::KIND);
+        if !section.has("mac") {
+            return Err(section.missing("mac"));
+        }
+        let machine = MachineManifest::read(section)?;
+        let toolchain = ToolchainManifest::read(stream.expect(ToolchainManifest::KIND)?)?;
+        let bootstrap = BootstrapManifest::read(stream.expect(BootstrapManifest::KIND)?)?;
+        stream.finish()?;
+        Ok(BootstrappedMachine {
+            machine,
+            toolchain,
+            bootstrap,
+        })
+    }
+
+    /// The text.
+    ///
+    /// # Errors
+    ///
+    /// If a value has a character that may not stand in a manifest.
+    pub fn to_text(&self, style: Style) -> Result<String, SerializeError> {
+        let mut serializer = Serializer::with_style("bootstrapped machine manifest", style);
+        Values::new().write(&mut serializer)?;
+        self.machine.values().write(&mut serializer)?;
+        self.toolchain.0.write(&mut serializer)?;
+        self.bootstrap.0.write(&mut serializer)?;
+        Ok(serializer.into_text())
+    }
+}

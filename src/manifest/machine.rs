@@ -1,0 +1,259 @@
+//! Machines: the header that is sent to controllers, and the manifest in a
+//! machine's directory.
+
+use super::syntax::{ParseError, SerializeError, Style};
+use super::value;
+use super::values::{Section, Values, single};
+
+/// What a machine is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// Packages are built in it.
+    #[default]
+    Build,
+    /// It serves one that builds: a database, say.
+    Auxiliary,
+}
+
+fn role(text: &str) -> Result<Role, String> {
+    match text {
+        "build" => Ok(Role::Build),
+        "auxiliary" => Ok(Role::Auxiliary),
+        _ => Err(format!("unknown role '{text}'")),
+    }
+}
+
+fn kilobytes(text: &str) -> Result<u64, &'static str> {
+    // No sign, which `parse` would take.
+    if !text.bytes().all(|b| b.is_ascii_digit()) {
+        return Err("unsigned integer expected");
+    }
+    text.parse().map_err(|_| "integer out of range")
+}
+
+const HEADER: [&str; 6] = [
+    "id",
+    "name",
+    "summary",
+    "role",
+    "ram-minimum",
+    "ram-maximum",
+];
+
+/// What a controller is told of a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MachineHeader(Values);
+
+impl MachineHeader {
+    const KIND: &str = "machine header";
+
+    /// A header of the mandatory values.
+    #[must_use]
+    pub fn new(id: &str, name: &str, summary: &str) -> MachineHeader {
+        let values = [("id", id), ("name", name), ("summary", summary)];
+        MachineHeader(values.into_iter().collect())
+    }
+
+    /// Reads a machine header manifest.
+    ///
+    /// # Errors
+    ///
+    /// If the text is not a single manifest, or lacks a value, or a value makes
+    /// no sense.
+    pub fn parse(text: &[u8], source: &str) -> Result<MachineHeader, ParseError> {
+        MachineHeader::read(single(text, source, Self::KIND)?)
+    }
+
+    pub(super) fn read(section: Section<'_>) -> Result<MachineHeader, ParseError> {
+        check_header(&section)?;
+        Ok(MachineHeader(section.into_values()))
+    }
+
+    /// The text, values unknown to us included.
+    ///
+    /// # Errors
+    ///
+    /// If a value has a character that may not stand in a manifest.
+    pub fn to_text(&self, style: Style) -> Result<String, SerializeError> {
+        self.0.to_text("machine header manifest", style)
+    }
+
+    /// The header a controller gets: it rejects what it does not know, so role
+    /// and memory are only for those that plan auxiliary machines.
+    #[must_use]
+    pub fn for_request(&self, auxiliary: bool) -> MachineHeader {
+        let names = if auxiliary { &HEADER[..] } else { &HEADER[..3] };
+        let values = self.0.iter().filter(|(n, _)| names.contains(n));
+        MachineHeader(values.collect())
+    }
+
+    /// Identifies the machine's revision.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        self.0.get("id").unwrap_or_default()
+    }
+
+    /// The name of the machine, the same in all revisions.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.0.get("name").unwrap_or_default()
+    }
+
+    /// One line for people.
+    #[must_use]
+    pub fn summary(&self) -> &str {
+        self.0.get("summary").unwrap_or_default()
+    }
+
+    /// What the machine is for.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        let role = self.0.get("role").map(role);
+        role.and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// The least memory it works with, in kB.
+    #[must_use]
+    pub fn ram_minimum(&self) -> Option<u64> {
+        self.0.get("ram-minimum").and_then(|v| kilobytes(v).ok())
+    }
+
+    /// The most memory it has a use for, in kB.
+    #[must_use]
+    pub fn ram_maximum(&self) -> Option<u64> {
+        self.0.get("ram-maximum").and_then(|v| kilobytes(v).ok())
+    }
+
+    /// All values.
+    #[must_use]
+    pub fn values(&self) -> &Values {
+        &self.0
+    }
+}
+
+fn check_header(section: &Section<'_>) -> Result<(), ParseError> {
+    section.required("id")?;
+    section.required("name")?;
+    section.required("summary")?;
+    section.read("role", role)?;
+    section.read("ram-minimum", kilobytes)?;
+    section.read("ram-maximum", kilobytes)?;
+    Ok(())
+}
+
+/// How a machine is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MachineKind {
+    /// A virtual machine: `kvm`.
+    Kvm,
+    /// A container: `nspawn`.
+    Nspawn,
+}
+
+fn machine_kind(text: &str) -> Result<MachineKind, String> {
+    match text {
+        "kvm" => Ok(MachineKind::Kvm),
+        "nspawn" => Ok(MachineKind::Nspawn),
+        _ => Err(format!("unknown type '{text}'")),
+    }
+}
+
+/// The `manifest` of a machine subvolume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MachineManifest(Values);
+
+impl MachineManifest {
+    pub(super) const KIND: &str = "machine";
+
+    /// A manifest of the mandatory values.
+    #[must_use]
+    pub fn new(header: &MachineHeader, kind: MachineKind) -> MachineManifest {
+        let mut values = header.0.clone();
+        let kind = match kind {
+            MachineKind::Kvm => "kvm",
+            MachineKind::Nspawn => "nspawn",
+        };
+        values.replace("type", [kind], &HEADER);
+        MachineManifest(values)
+    }
+
+    /// Reads a machine manifest.
+    ///
+    /// # Errors
+    ///
+    /// If the text is not a single manifest, or lacks a value, or a value makes
+    /// no sense.
+    pub fn parse(text: &[u8], source: &str) -> Result<MachineManifest, ParseError> {
+        MachineManifest::read(single(text, source, Self::KIND)?)
+    }
+
+    pub(super) fn read(section: Section<'_>) -> Result<MachineManifest, ParseError> {
+        check_header(&section)?;
+        let kind = section.read("type", machine_kind)?;
+        kind.ok_or_else(|| section.missing("type"))?;
+        section.read("mac", value::check_mac)?;
+        section.read("options", |text| value::quoted_list(text, true))?;
+        Ok(MachineManifest(section.into_values()))
+    }
+
+    /// The text, values unknown to us included.
+    ///
+    /// # Errors
+    ///
+    /// If a value has a character that may not stand in a manifest.
+    pub fn to_text(&self, style: Style) -> Result<String, SerializeError> {
+        self.0.to_text("machine manifest", style)
+    }
+
+    /// The header part.
+    #[must_use]
+    pub fn header(&self) -> MachineHeader {
+        let values = self.0.iter().filter(|(n, _)| HEADER.contains(n));
+        MachineHeader(values.collect())
+    }
+
+    /// Identifies the machine's revision.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        self.0.get("id").unwrap_or_default()
+    }
+
+    /// The name of the machine, the same in all revisions.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.0.get("name").unwrap_or_default()
+    }
+
+    /// How the machine is run.
+    #[must_use]
+    pub fn kind(&self) -> MachineKind {
+        let kind = self.0.get("type").map(machine_kind);
+        kind.and_then(Result::ok).unwrap_or(MachineKind::Kvm)
+    }
+
+    /// The MAC address it is to have: six octets in lower-case hexadecimal.
+    #[must_use]
+    pub fn mac(&self) -> Option<&str> {
+        self.0.get("mac")
+    }
+
+    /// Records the MAC address.
+    pub fn set_mac(&mut self, mac: &str) {
+        self.0
+            .replace("mac", [mac], &[&HEADER[..], &["type"]].concat());
+    }
+
+    /// Options that replace the usual ones for network and disk, one level of
+    /// quotes removed.
+    #[must_use]
+    pub fn options(&self) -> Option<Vec<String>> {
+        let options = self.0.get("options")?;
+        value::quoted_list(options, true).ok()
+    }
+
+    /// All values.
+    #[must_use]
+    pub fn values(&self) -> &Values {
+        &self.0
+    }
+}

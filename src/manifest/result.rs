@@ -1,0 +1,242 @@
+//! Results: what came of a task.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+
+use super::syntax::{Pair, ParseError, SerializeError, Serializer, Style};
+use super::values::{Section, Values, end, pair, single, start};
+
+/// How a task or one of its operations ended, from the best to the worst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ResultStatus {
+    /// Nothing has changed since the last build.
+    Skip,
+    /// All is well.
+    Success,
+    /// It works, with warnings.
+    Warning,
+    /// It does not work.
+    Error,
+    /// It could not be done, or not in time.
+    Abort,
+    /// The worker or the agent is broken.
+    Abnormal,
+    /// It was dropped for something more important.
+    Interrupt,
+}
+
+impl ResultStatus {
+    /// All of them.
+    pub const ALL: [ResultStatus; 7] = [
+        ResultStatus::Skip,
+        ResultStatus::Success,
+        ResultStatus::Warning,
+        ResultStatus::Error,
+        ResultStatus::Abort,
+        ResultStatus::Abnormal,
+        ResultStatus::Interrupt,
+    ];
+
+    /// The word for it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            ResultStatus::Skip => "skip",
+            ResultStatus::Success => "success",
+            ResultStatus::Warning => "warning",
+            ResultStatus::Error => "error",
+            ResultStatus::Abort => "abort",
+            ResultStatus::Abnormal => "abnormal",
+            ResultStatus::Interrupt => "interrupt",
+        }
+    }
+
+    /// The status of this word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<ResultStatus> {
+        Self::ALL.into_iter().find(|s| s.word() == word)
+    }
+
+    /// Whether controllers of 2017 know it too.
+    #[must_use]
+    pub fn is_classic(self) -> bool {
+        !matches!(self, ResultStatus::Skip | ResultStatus::Interrupt)
+    }
+}
+
+impl fmt::Display for ResultStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// What came of one operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OperationResult {
+    /// `configure`, `update`, `test`, ...
+    pub operation: String,
+    /// How it ended.
+    pub status: ResultStatus,
+    /// What it printed.
+    pub log: String,
+}
+
+/// A result manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResultManifest {
+    /// The name of the package.
+    pub name: String,
+    /// The version of the package; `0` if the worker did not get so far.
+    pub version: String,
+    /// How the task ended.
+    pub status: ResultStatus,
+    /// The operations, in the order in which they were done.
+    pub results: Vec<OperationResult>,
+    /// The worker's checksum.
+    pub worker_checksum: Option<String>,
+    /// The checksum of the dependencies.
+    pub dependency_checksum: Option<String>,
+    /// Values not known to us.
+    pub others: Values,
+}
+
+impl ResultManifest {
+    pub(super) const KIND: &str = "result";
+
+    /// A result without operations.
+    #[must_use]
+    pub fn new(name: &str, version: &str, status: ResultStatus) -> ResultManifest {
+        ResultManifest {
+            name: name.to_owned(),
+            version: version.to_owned(),
+            status,
+            results: Vec::new(),
+            worker_checksum: None,
+            dependency_checksum: None,
+            others: Values::new(),
+        }
+    }
+
+    /// Reads a result manifest.
+    ///
+    /// A status without a log has an empty one. A log without a status counts
+    /// as an operation that ended as the task did, after all others.
+    ///
+    /// # Errors
+    ///
+    /// If the text is not a single manifest, or the package name, its version
+    /// or the status is missing, or a status is not one, or a value is there
+    /// twice.
+    pub fn parse(text: &[u8], source: &str) -> Result<ResultManifest, ParseError> {
+        ResultManifest::read(single(text, source, Self::KIND)?)
+    }
+
+    pub(super) fn read(section: Section<'_>) -> Result<ResultManifest, ParseError> {
+        let status = section.required("status")?;
+        let mut result = ResultManifest::new(
+            &section.required("name")?.value,
+            &section.required("version")?.value,
+            read_status(&section, status)?,
+        );
+        let checksum = |name| -> Result<_, ParseError> {
+            Ok(section.optional(name)?.map(|p| p.value.to_string()))
+        };
+        result.worker_checksum = checksum("worker-checksum")?;
+        result.dependency_checksum = checksum("dependency-checksum")?;
+        // By name, as a worker gone wild may send any number of operations.
+        let mut index = HashMap::new();
+        for pair in section.pairs() {
+            let Some(operation) = operation(pair.name, "-status") else {
+                continue;
+            };
+            if index.insert(operation, result.results.len()).is_some() {
+                return Err(section.redefinition(pair));
+            }
+            result.results.push(OperationResult {
+                operation: operation.to_owned(),
+                status: read_status(&section, pair)?,
+                log: String::new(),
+            });
+        }
+        let mut seen = HashSet::new();
+        for pair in section.pairs() {
+            if operation(pair.name, "-log").is_some() && !seen.insert(pair.name) {
+                return Err(section.redefinition(pair));
+            }
+        }
+        for pair in section.into_pairs() {
+            if let Some(operation) = operation(pair.name, "-log") {
+                let log = pair.value.into_owned();
+                match index.get(operation) {
+                    Some(&at) => result.results[at].log = log,
+                    None => result.results.push(OperationResult {
+                        operation: operation.to_owned(),
+                        status: result.status,
+                        log,
+                    }),
+                }
+            } else if operation(pair.name, "-status").is_none() && !KNOWN.contains(&pair.name) {
+                result.others.push(pair.name, pair.value);
+            }
+        }
+        Ok(result)
+    }
+
+    /// The text.
+    ///
+    /// # Errors
+    ///
+    /// If a value has a character that may not stand in a manifest, or an
+    /// operation's name is none.
+    pub fn to_text(&self, style: Style) -> Result<String, SerializeError> {
+        let mut serializer = Serializer::with_style("result manifest", style);
+        self.write(&mut serializer)?;
+        Ok(serializer.into_text())
+    }
+
+    pub(super) fn write(&self, to: &mut Serializer<'_>) -> Result<(), SerializeError> {
+        start(to)?;
+        pair(to, "name", &self.name)?;
+        pair(to, "version", &self.version)?;
+        pair(to, "status", self.status.word())?;
+        for result in &self.results {
+            pair(
+                to,
+                &format!("{}-status", result.operation),
+                result.status.word(),
+            )?;
+        }
+        for result in &self.results {
+            pair(to, &format!("{}-log", result.operation), &result.log)?;
+        }
+        if let Some(checksum) = &self.worker_checksum {
+            pair(to, "worker-checksum", checksum)?;
+        }
+        if let Some(checksum) = &self.dependency_checksum {
+            pair(to, "dependency-checksum", checksum)?;
+        }
+        for (name, value) in self.others.iter() {
+            pair(to, name, value)?;
+        }
+        end(to)
+    }
+}
+
+const KNOWN: [&str; 5] = [
+    "name",
+    "version",
+    "status",
+    "worker-checksum",
+    "dependency-checksum",
+];
+
+/// The operation of a name such as `update-log`.
+fn operation<'a>(name: &'a str, suffix: &str) -> Option<&'a str> {
+    name.strip_suffix(suffix)
+        .filter(|operation| !operation.is_empty())
+}
+
+fn read_status(section: &Section<'_>, pair: &Pair<'_>) -> Result<ResultStatus, ParseError> {
+    let status = ResultStatus::from_word(&pair.value);
+    status.ok_or_else(|| section.error(pair, format!("invalid result status '{}'", pair.value)))
+}

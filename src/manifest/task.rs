@@ -1,0 +1,145 @@
+//! Tasks: what a controller wants built, on its way to a worker.
+
+use super::syntax::{ParseError, SerializeError, Style};
+use super::values::{Section, Values, single};
+
+/// The names behind which `trust` and `auxiliary-environment` are put if they
+/// were not there, in the order of upstream's own writer.
+const BEFORE_TRUST: [&str; 5] = [
+    "name",
+    "version",
+    "repository",
+    "repository-url",
+    "repository-type",
+];
+const BEFORE_AUXILIARY: [&str; 3] = ["machine", "target", "environment"];
+
+/// A task manifest.
+///
+/// It is a list of values of which the agent understands a few: the others, and
+/// their order, reach the worker as the controller wrote them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskManifest(Values);
+
+impl TaskManifest {
+    pub(super) const KIND: &str = "task";
+
+    /// Reads a task manifest.
+    ///
+    /// # Errors
+    ///
+    /// If the text is not a single manifest, or the package name, its version
+    /// or the machine is missing or there twice.
+    pub fn parse(text: &[u8], source: &str) -> Result<TaskManifest, ParseError> {
+        TaskManifest::read(single(text, source, Self::KIND)?)
+    }
+
+    pub(super) fn read(section: Section<'_>) -> Result<TaskManifest, ParseError> {
+        section.required("name")?;
+        section.required("version")?;
+        section.required("machine")?;
+        section.unique("interactive")?;
+        Ok(TaskManifest(section.into_values()))
+    }
+
+    /// The text.
+    ///
+    /// # Errors
+    ///
+    /// If a value has a character that may not stand in a manifest.
+    pub fn to_text(&self, style: Style) -> Result<String, SerializeError> {
+        self.0.to_text("task manifest", style)
+    }
+
+    /// The name of the package.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.0.get("name").unwrap_or_default()
+    }
+
+    /// The version of the package, opaque.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        self.0.get("version").unwrap_or_default()
+    }
+
+    /// The machine to build in.
+    #[must_use]
+    pub fn machine(&self) -> &str {
+        self.0.get("machine").unwrap_or_default()
+    }
+
+    /// The target triplet.
+    #[must_use]
+    pub fn target(&self) -> Option<&str> {
+        self.0.get("target")
+    }
+
+    /// Where the package comes from, in the words of today or of 2017.
+    #[must_use]
+    pub fn repository(&self) -> Option<&str> {
+        let url = self.0.get("repository-url");
+        url.or_else(|| self.0.get("repository"))
+    }
+
+    /// The fingerprints of the certificates to trust.
+    pub fn trust(&self) -> impl Iterator<Item = &str> {
+        self.0.all("trust")
+    }
+
+    /// The auxiliary machines: the name of the environment, which may be empty,
+    /// and that of the machine.
+    pub fn auxiliary_machines(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().filter_map(|(name, machine)| {
+            let environment = name.strip_prefix("auxiliary-machine")?;
+            match environment.strip_prefix('-') {
+                Some(environment) => Some((environment, machine)),
+                None => environment.is_empty().then_some(("", machine)),
+            }
+        })
+    }
+
+    /// Where to stop for a person to log in.
+    #[must_use]
+    pub fn interactive(&self) -> Option<&str> {
+        self.0.get("interactive").filter(|v| !v.is_empty())
+    }
+
+    /// The worker checksum of the last build.
+    #[must_use]
+    pub fn worker_checksum(&self) -> Option<&str> {
+        self.0.get("worker-checksum").filter(|v| !v.is_empty())
+    }
+
+    /// The dependency checksum of the last build.
+    #[must_use]
+    pub fn dependency_checksum(&self) -> Option<&str> {
+        self.0.get("dependency-checksum").filter(|v| !v.is_empty())
+    }
+
+    /// Replaces what the controller trusts by what we do, if we say anything at
+    /// all about it.
+    pub fn replace_trust(&mut self, fingerprints: &[String]) {
+        if !fingerprints.is_empty() {
+            self.0.replace("trust", fingerprints, &BEFORE_TRUST);
+        }
+    }
+
+    /// Drops the checksums, so that the worker cannot skip the build.
+    pub fn drop_checksums(&mut self) {
+        self.0.remove("worker-checksum");
+        self.0.remove("dependency-checksum");
+    }
+
+    /// Adds what the auxiliary machines gave for the environment of the build.
+    pub fn set_auxiliary_environment(&mut self, text: &str) {
+        self.0
+            .replace("auxiliary-environment", [text], &BEFORE_AUXILIARY);
+    }
+
+    /// All values.
+    #[must_use]
+    pub fn values(&self) -> &Values {
+        &self.0
+    }
+}
