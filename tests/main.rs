@@ -12,5 +12,7 @@ mod auth;
 mod cli;
 mod controller;
 mod manifest;
+mod network;
+mod snapshot;
 mod support;
 mod tidy;

@@ -6,10 +6,17 @@
 //!
 //! ```text
 //! table bridge bbot-agent-T {
+//!   set address { type ipv4_addr; size 1; flags dynamic; }
+//!   chain others {
+//!     type filter hook prerouting priority -301; policy accept;
+//!     iifname "bb-*" iifname != "T" meta protocol arp arp saddr ip @address drop
+//!     iifname "bb-*" iifname != "T" meta protocol ip ip saddr @address drop
+//!   }
 //!   chain guest {
 //!     type filter hook prerouting priority -300; policy accept;
 //!     iifname "T" ether saddr != MAC drop
-//!     iifname "T" meta protocol ip ip protocol udp ip daddr 196.254.111.222 meta mark set M
+//!     iifname "T" meta protocol ip ip protocol udp ip daddr 196.254.111.222 \
+//!       meta mark set M add @address { ip saddr }
 //!   }
 //! }
 //! table ip bbot-agent-T {
@@ -31,6 +38,11 @@
 //! one that fits another guest's connection, which connection tracking would
 //! redirect without asking the first chain, does not pass the guard.
 //!
+//! The first address that the guest makes a request with is its own from then
+//! on: no guest on another tap of ours can claim it by ARP, to get our answers,
+//! or send with it. Only taps of ours are so restrained, lest a hostile guest
+//! shut out the rest of the network by claiming its addresses.
+//!
 //! Fragments: each carries the mark, and connection tracking puts them together
 //! before the `ip` chains see them; so uploads in blocks of up to 65464 octets
 //! pass. Numbers are those of `<linux/netfilter/nf_tables.h>`.
@@ -38,6 +50,7 @@
 use std::io;
 use std::net::SocketAddrV4;
 
+use super::tap::PREFIX;
 use super::{Mac, PORT, SERVER};
 use crate::sys::net::Name;
 use crate::sys::netlink::{ACK, APPEND, Batch, CREATE, EXCL, Socket};
@@ -94,6 +107,16 @@ fn installation(table: &str, rules: &Rules<'_>) -> Batch {
     let mut batch = Batch::new();
     transaction(&mut batch, |batch| {
         new_table(batch, BRIDGE, table, rules.owner);
+        new_address_set(batch, table);
+        new_chain(batch, BRIDGE, table, "others", "filter", PREROUTING, -301);
+        // Where the sender's address is in an ARP packet, and in an IP one.
+        for (protocol, offset) in [([0x08, 0x06], 14), ([0x08, 0x00], 12)] {
+            new_rule(batch, BRIDGE, table, "others", |rule| {
+                rule.meta(META_IIFNAME).is(PREFIX.as_bytes()).is_not(&tap);
+                rule.meta(META_PROTOCOL).is(&protocol);
+                rule.payload(NETWORK, offset, 4).in_set(ADDRESS).drop();
+            });
+        }
         new_chain(batch, BRIDGE, table, "guest", "filter", PREROUTING, -300);
         if let Some(mac) = rules.mac {
             new_rule(batch, BRIDGE, table, "guest", |rule| {
@@ -107,6 +130,8 @@ fn installation(table: &str, rules: &Rules<'_>) -> Batch {
             rule.payload(NETWORK, 9, 1).is(&[UDP]);
             rule.payload(NETWORK, 16, 4).is(&SERVER.octets());
             rule.load(1, &mark).set_meta(META_MARK);
+            // Ends the rule once the set is full, so it comes last.
+            rule.payload(NETWORK, 12, 4).add_to_set(ADDRESS);
         });
         new_table(batch, IPV4, table, rules.owner);
         new_chain(batch, IPV4, table, "redirect", "nat", PREROUTING, -100);
@@ -139,6 +164,7 @@ const NEWTABLE: u16 = 0;
 const DELTABLE: u16 = 2;
 const NEWCHAIN: u16 = 3;
 const NEWRULE: u16 = 6;
+const NEWSET: u16 = 9;
 // Families, NFPROTO_*
 const IPV4: u8 = 2;
 const BRIDGE: u8 = 7;
@@ -165,6 +191,21 @@ const RULE_EXPRESSIONS: u16 = 4;
 const ELEMENT: u16 = 1;
 const EXPRESSION_NAME: u16 = 1;
 const EXPRESSION_DATA: u16 = 2;
+// NFTA_SET_*, NFTA_SET_DESC_*
+const SET_TABLE: u16 = 1;
+const SET_NAME: u16 = 2;
+const SET_FLAGS: u16 = 3;
+const SET_KEY_TYPE: u16 = 4;
+const SET_KEY_LENGTH: u16 = 5;
+const SET_DESCRIPTION: u16 = 9;
+const SET_ID: u16 = 10;
+const SET_SIZE: u16 = 1;
+/// `NFT_SET_EVAL`
+const SET_DYNAMIC: u32 = 0x20;
+/// What nft(8) calls `ipv4_addr`; the kernel only keeps it.
+const TYPE_IPV4_ADDR: u32 = 7;
+/// The name of the set.
+const ADDRESS: &str = "address";
 // enum nft_meta_keys
 const META_PROTOCOL: u32 = 1;
 const META_MARK: u32 = 3;
@@ -235,6 +276,18 @@ fn new_rule(
     batch.nest(RULE_EXPRESSIONS, |inside| build(&mut Expressions(inside)));
 }
 
+/// A set for one IPv4 address, which rules add.
+fn new_address_set(batch: &mut Batch, table: &str) {
+    message(batch, NEWSET, CREATE, BRIDGE);
+    batch.put_text(SET_TABLE, table);
+    batch.put_text(SET_NAME, ADDRESS);
+    batch.put_be32(SET_FLAGS, SET_DYNAMIC);
+    batch.put_be32(SET_KEY_TYPE, TYPE_IPV4_ADDR);
+    batch.put_be32(SET_KEY_LENGTH, 4);
+    batch.nest(SET_DESCRIPTION, |inside| inside.put_be32(SET_SIZE, 1));
+    batch.put_be32(SET_ID, 1);
+}
+
 /// The expressions of a rule: loads into register 1, and what is done with it.
 struct Expressions<'a>(&'a mut Batch);
 
@@ -284,6 +337,21 @@ impl Expressions<'_> {
 
     fn is_not(&mut self, value: &[u8]) -> &mut Self {
         self.compare(1, value) // NFT_CMP_NEQ
+    }
+
+    fn in_set(&mut self, name: &str) -> &mut Self {
+        self.add("lookup", |data| {
+            data.put_text(1, name); // NFTA_LOOKUP_SET
+            data.put_be32(2, 1); // NFTA_LOOKUP_SREG
+        })
+    }
+
+    fn add_to_set(&mut self, name: &str) -> &mut Self {
+        self.add("dynset", |data| {
+            data.put_text(1, name); // NFTA_DYNSET_SET_NAME
+            data.put_be32(3, 0); // NFTA_DYNSET_OP: NFT_DYNSET_OP_ADD
+            data.put_be32(4, 1); // NFTA_DYNSET_SREG_KEY
+        })
     }
 
     fn load(&mut self, register: u32, value: &[u8]) -> &mut Self {

@@ -20,6 +20,9 @@ use crate::trace;
 /// which is high, the bridge keeps its own.
 const HOST_SIDE: Mac = Mac([0xfe, 0xff, 0xff, 0x62, 0x62, 0x74]);
 
+/// How the name of every tap begins; rules know our taps by it.
+pub(super) const PREFIX: &str = "bb-";
+
 /// Of `<linux/rtnetlink.h>`, `<linux/if_link.h>` and `<sys/socket.h>`.
 const RTM_SETLINK: u16 = 19;
 const IFLA_PROTINFO: u16 = 12;
@@ -144,7 +147,7 @@ pub fn tap_name(toolchain: &str, instance: u32) -> String {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
     let hash = (hash ^ (hash >> 32)) & 0x0fff_ffff;
-    format!("bb-{front}-{hash:07x}")
+    format!("{PREFIX}{front}-{hash:07x}")
 }
 
 #[cfg(test)]

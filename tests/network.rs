@@ -1,0 +1,477 @@
+//! Taps, bridges and redirects on the real kernel, with guests that are real
+//! network stacks.
+
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use bbot_agent::error::Class;
+use bbot_agent::network::{
+    self, Bridge, Mac, Peers, Redirect, RedirectKind, SERVER, Strategy, Tap, Target, tap_name,
+};
+
+use crate::support::netns::{GATEWAY, Guest, bridge};
+use crate::support::{
+    PATIENCE, Process, TempDir, eventually, isolated, require, require_programs, run,
+};
+
+const TFTP: SocketAddrV4 = SocketAddrV4::new(SERVER, 69);
+
+fn mac(n: u8) -> Mac {
+    Mac([0x52, 0x54, 0, 0, 0, n])
+}
+
+/// Runs `test` with a bridge `br1`, where there are taps.
+fn with_bridge(test: impl FnOnce(&Bridge) + Send) {
+    isolated(|| {
+        let tun = std::path::Path::new("/dev/net/tun").exists();
+        if require(tun, "/dev/net/tun") && require_programs(&["ip"]) {
+            bridge("br1");
+            test(&Bridge::probe("br1").unwrap());
+        }
+    });
+}
+
+/// The same once for each strategy that has rules.
+fn with_rules(test: impl Fn(&Bridge, &Strategy) + Send + Sync) {
+    with_bridge(|bridge| {
+        let strategy = Redirect::probe(RedirectKind::Nft, bridge).unwrap();
+        test(bridge, &strategy);
+    });
+    with_bridge(|bridge| {
+        if require_programs(&["iptables"]) {
+            run("ip link set br1 type bridge nf_call_iptables 1");
+            let bridge = Bridge::probe(bridge.name.as_str()).unwrap();
+            let strategy = Redirect::probe(RedirectKind::Iptables, &bridge).unwrap();
+            test(&bridge, &strategy);
+        }
+    });
+}
+
+/// A guest with its tap, its server and the redirect between them.
+struct Station {
+    // Released in this order.
+    redirect: Option<Redirect>,
+    server: UdpSocket,
+    guest: Guest,
+    tap: Tap,
+    records: TempDir,
+}
+
+impl Station {
+    fn new(bridge: &Bridge, strategy: &Strategy, n: u8) -> Station {
+        let tap = Tap::open(bridge, &format!("bb-{n}")).unwrap();
+        let server = UdpSocket::bind(strategy.server_address(bridge)).unwrap();
+        server.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut station = Station {
+            redirect: None,
+            guest: Guest::new(tap.fd(), 10 + n, mac(n).0),
+            server,
+            tap,
+            records: TempDir::new(),
+        };
+        station.redirect = Some(station.install(bridge, strategy));
+        station
+    }
+
+    fn install(&self, bridge: &Bridge, strategy: &Strategy) -> Redirect {
+        let target = Target {
+            bridge,
+            tap: &self.tap,
+            mac: Some(mac(self.tap.name().as_bytes()[3] - b'0')),
+            server: address(&self.server),
+            owner: "test-1",
+            records: self.records.path(),
+        };
+        Redirect::install(strategy, &target).unwrap()
+    }
+
+    /// The guest asks, the server answers; both see the expected other end.
+    fn talk(&self, client: &UdpSocket, request: &[u8], answer: &[u8]) {
+        client.send_to(request, TFTP).unwrap();
+        let peer = self.expect(request);
+        self.server.send_to(answer, peer).unwrap();
+        let mut buffer = vec![0; 70_000];
+        let (length, from) = client.recv_from(&mut buffer).unwrap();
+        assert!(buffer[..length] == *answer, "another answer");
+        assert_eq!(from, SocketAddr::V4(TFTP));
+    }
+
+    fn expect(&self, request: &[u8]) -> SocketAddr {
+        let mut buffer = vec![0; 70_000];
+        let (length, from) = self.server.recv_from(&mut buffer).unwrap();
+        assert!(buffer[..length] == *request, "another request");
+        from
+    }
+
+    /// Gives b's guest a's address. The gateway is known to it, so that no ARP
+    /// is needed.
+    fn take_address_of_a(&self) {
+        let gateway = run("ip -br link show br1");
+        let gateway = gateway.split_whitespace().nth(2).unwrap();
+        self.guest.inside(|| {
+            run("ip addr flush dev eth0");
+            run("ip addr add 192.168.123.11/24 dev eth0");
+            run("ip route add default via 192.168.123.1");
+            run(&format!(
+                "ip neigh replace 192.168.123.1 lladdr {gateway} dev eth0 nud permanent"
+            ));
+        });
+    }
+
+    fn take_own_address(&self) {
+        self.guest.inside(|| {
+            run("ip addr flush dev eth0");
+            run("ip addr add 192.168.123.12/24 dev eth0");
+            run("ip route add default via 192.168.123.1");
+        });
+    }
+
+    /// Nothing is waiting at the server. Whatever was sent before `self` last
+    /// talked has arrived by then: a tap is first in, first out.
+    fn heard_nothing(&self) {
+        self.server.set_nonblocking(true).unwrap();
+        let error = self.server.recv_from(&mut [0; 64]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        self.server.set_nonblocking(false).unwrap();
+    }
+}
+
+fn address(socket: &UdpSocket) -> SocketAddrV4 {
+    match socket.local_addr().unwrap() {
+        SocketAddr::V4(address) => address,
+        SocketAddr::V6(_) => panic!("not IPv4"),
+    }
+}
+
+/// All rules of the namespace as the kernel's other programs list them.
+fn rules() -> String {
+    let mut rules = run("nft list ruleset");
+    if rules.contains("FORWARD") || rules.contains("PREROUTING") {
+        rules = run("iptables-save");
+    }
+    rules.lines().filter(|line| line.contains("bbot")).collect()
+}
+
+#[test]
+fn two_guests_on_one_bridge_reach_each_its_own_server() {
+    with_rules(|bridge, strategy| {
+        let a = Station::new(bridge, strategy, 1);
+        let b = Station::new(bridge, strategy, 2);
+        let (client_a, client_b) = (a.guest.udp(0), b.guest.udp(0));
+        for _ in 0..3 {
+            a.talk(&client_a, b"from a", b"to a");
+            b.talk(&client_b, b"from b", b"to b");
+        }
+    });
+}
+
+#[test]
+fn blocks_of_any_size_pass_in_fragments() {
+    with_rules(|bridge, strategy| {
+        let a = Station::new(bridge, strategy, 1);
+        let client = a.guest.udp(0);
+        for size in [1468, 1469, 8192, 65464] {
+            let (up, down) = (vec![1; size + 4], vec![2; size + 4]);
+            a.talk(&client, &up, &down);
+        }
+    });
+}
+
+#[test]
+fn only_the_guest_of_the_tap_reaches_the_server() {
+    with_rules(|bridge, strategy| {
+        let a = Station::new(bridge, strategy, 1);
+        let b = Station::new(bridge, strategy, 2);
+        let client = a.guest.udp(2000);
+        a.talk(&client, b"hello", b"welcome");
+
+        // Straight to the port, from the other guest and from the host itself.
+        let stranger = b.guest.udp(0);
+        stranger.send_to(b"direct", address(&a.server)).unwrap();
+        let local = UdpSocket::bind((GATEWAY, 0)).unwrap();
+        local.send_to(b"local", address(&a.server)).unwrap();
+
+        // With the address and port of a connection that the kernel knows.
+        b.take_address_of_a();
+        let forger = b.guest.udp(2000);
+        forger.send_to(b"forged", TFTP).unwrap();
+
+        // What b's own server gets shows that all of it is through by now.
+        b.take_own_address();
+        b.talk(&b.guest.udp(0), b"done", b"well");
+        a.heard_nothing();
+        a.talk(&client, b"still here", b"good");
+    });
+}
+
+#[test]
+fn a_guest_cannot_claim_the_address_of_another() {
+    with_bridge(|bridge| {
+        let a = Station::new(bridge, &Strategy::Nft, 1);
+        let b = Station::new(bridge, &Strategy::Nft, 2);
+        let client = a.guest.udp(2000);
+        a.talk(&client, b"1", b"2");
+        // By ARP: who asks for the gateway also says who it is.
+        b.take_address_of_a();
+        b.guest
+            .inside(|| run("ip neigh del 192.168.123.1 dev eth0"));
+        let thief = b.guest.udp(0);
+        thief.send_to(b"arp", TFTP).unwrap();
+        thief
+            .set_read_timeout(Some(Duration::from_millis(200)))
+            .unwrap();
+        assert!(thief.recv_from(&mut [0; 8]).is_err());
+        b.heard_nothing();
+        a.talk(&client, b"3", b"4");
+        let neighbours = run("ip neigh show 192.168.123.11");
+        assert!(neighbours.contains("52:54:00:00:00:01"), "{neighbours}");
+    });
+}
+
+#[test]
+fn guests_do_not_reach_each_other() {
+    with_rules(|bridge, strategy| {
+        let a = Station::new(bridge, strategy, 1);
+        let b = Station::new(bridge, strategy, 2);
+        let (from, to) = (a.guest.udp(0), b.guest.udp(3000));
+        // Not by way of the host either: it does not forward.
+        from.send_to(b"psst", "192.168.123.12:3000").unwrap();
+        a.talk(&a.guest.udp(0), b"1", b"2");
+        b.talk(&b.guest.udp(0), b"1", b"2");
+        to.set_nonblocking(true).unwrap();
+        let error = to.recv_from(&mut [0; 8]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    });
+}
+
+#[test]
+fn frames_with_another_source_address_are_dropped() {
+    with_bridge(|bridge| {
+        let a = Station::new(bridge, &Strategy::Nft, 1);
+        let b = Station::new(bridge, &Strategy::Nft, 2);
+        a.talk(&a.guest.udp(0), b"1", b"2");
+        // The bridge would send the other's packets to whoever claims them.
+        b.guest
+            .inside(|| run("ip link set eth0 address 52:54:00:00:00:01"));
+        let client = b.guest.udp(0);
+        client.send_to(b"as a", TFTP).unwrap();
+        client
+            .set_read_timeout(Some(Duration::from_millis(200)))
+            .unwrap();
+        assert!(client.recv_from(&mut [0; 8]).is_err());
+        b.heard_nothing();
+        a.talk(&a.guest.udp(0), b"1", b"2");
+    });
+}
+
+#[test]
+fn a_redirect_leaves_nothing_behind() {
+    with_rules(|bridge, strategy| {
+        if !require_programs(&["nft", "iptables-save"]) {
+            return;
+        }
+        let mut a = Station::new(bridge, strategy, 1);
+        let b = Station::new(bridge, strategy, 2);
+        assert!(rules().contains("bbot-agent"), "{}", rules());
+        a.redirect.take().unwrap().close().unwrap();
+        assert!(!rules().contains("bb-1"), "{}", rules());
+        assert!(rules().contains("bb-2"), "another's is untouched");
+        b.talk(&b.guest.udp(0), b"1", b"2");
+        drop(b);
+        assert_eq!(rules(), "");
+        assert_eq!(fs::read_dir(a.records.path()).unwrap().count(), 0);
+    });
+}
+
+#[test]
+fn a_guest_with_the_same_port_reaches_the_next_server() {
+    with_rules(|bridge, strategy| {
+        let mut a = Station::new(bridge, strategy, 1);
+        let client = a.guest.udp(2000);
+        a.talk(&client, b"1", b"2");
+        a.redirect.take().unwrap().close().unwrap();
+        a.server = UdpSocket::bind(strategy.server_address(bridge)).unwrap();
+        a.server.set_read_timeout(Some(PATIENCE)).unwrap();
+        a.redirect = Some(a.install(bridge, strategy));
+        a.talk(&client, b"3", b"4");
+    });
+}
+
+#[test]
+fn without_a_redirect_the_server_has_the_address_itself() {
+    with_bridge(|bridge| {
+        let error = Redirect::probe(RedirectKind::None, bridge).unwrap_err();
+        assert_eq!(error.class(), Class::Config);
+        run("ip addr add 196.254.111.222/32 dev br1");
+        let strategy = Redirect::probe(RedirectKind::None, bridge).unwrap();
+        assert_eq!(strategy.server_address(bridge), TFTP);
+        let a = Station::new(bridge, &strategy, 1);
+        let client = a.guest.udp(0);
+        a.talk(&client, b"1", b"2");
+        // The server is told whom to listen to.
+        let peers = a.redirect.as_ref().unwrap().peers();
+        assert!(matches!(peers, Peers::Station { .. }));
+        let port = address(&client).port();
+        assert!(peers.admits(SocketAddrV4::new([192, 168, 123, 11].into(), port)));
+        assert!(!peers.admits(SocketAddrV4::new([192, 168, 123, 12].into(), port)));
+        let tap = Tap::open(bridge, "bb-2").unwrap();
+        let b = Guest::new(tap.fd(), 12, mac(2).0);
+        b.udp(0).send_to(b"1", TFTP).unwrap();
+        a.expect(b"1");
+        assert!(!peers.admits(SocketAddrV4::new([192, 168, 123, 12].into(), port)));
+    });
+}
+
+#[test]
+fn auto_takes_nft_and_else_says_everything_that_is_missing() {
+    with_bridge(|bridge| {
+        let strategy = Redirect::probe(RedirectKind::Auto, bridge).unwrap();
+        assert_eq!(strategy, Strategy::Nft);
+        if require_programs(&["nft"]) {
+            assert_eq!(run("nft list ruleset"), "", "probing leaves nothing");
+        }
+    });
+}
+
+#[test]
+fn a_bridge_that_does_not_call_iptables_is_explained() {
+    with_bridge(|bridge| {
+        if !require_programs(&["iptables"]) {
+            return;
+        }
+        fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", "0").unwrap();
+        let error = Redirect::probe(RedirectKind::Iptables, bridge).unwrap_err();
+        assert_eq!(error.class(), Class::Config);
+        assert!(
+            error
+                .hints()
+                .any(|hint| hint.contains("nf_call_iptables 1"))
+        );
+    });
+}
+
+#[test]
+fn what_is_missing_of_a_bridge_is_explained() {
+    isolated(|| {
+        if !require_programs(&["ip"]) {
+            return;
+        }
+        let explain = || {
+            let error = Bridge::probe("br1").unwrap_err();
+            assert_eq!(error.class(), Class::Config);
+            error.to_string()
+        };
+        assert_eq!(explain(), "no bridge br1");
+        run("ip link add br1 type bridge");
+        assert_eq!(explain(), "bridge br1 is down");
+        run("ip link set br1 up");
+        assert_eq!(explain(), "bridge br1 has no IPv4 address");
+        run("ip addr add 10.0.0.1/8 dev br1");
+        assert_eq!(
+            Bridge::probe("br1").unwrap().address.to_string(),
+            "10.0.0.1"
+        );
+    });
+}
+
+#[test]
+fn a_tap_is_an_isolated_port_that_is_up_and_goes_with_us() {
+    with_bridge(|bridge| {
+        let name = tap_name("default", 1);
+        let tap = Tap::open(bridge, &name).unwrap();
+        let link = run(&format!("ip -d link show {name}"));
+        assert!(link.contains("master br1"), "{link}");
+        assert!(link.contains("isolated on"), "{link}");
+        assert!(link.contains(",UP"), "{link}");
+        let error = Tap::open(bridge, &name).unwrap_err();
+        assert_eq!(error.errno(), Some(nix::libc::EBUSY));
+        tap.close();
+        eventually("the tap is gone", || !run("ip link").contains(&name));
+    });
+}
+
+#[test]
+fn a_bridge_keeps_its_address_while_taps_come_and_go() {
+    with_bridge(|bridge| {
+        let bridge_mac = || {
+            run("ip -br link show br1")
+                .split_whitespace()
+                .nth(2)
+                .map(str::to_owned)
+        };
+        let first = Tap::open(bridge, "bb-1").unwrap();
+        let before = bridge_mac();
+        let others: Vec<Tap> = (2..8)
+            .map(|n| Tap::open(bridge, &format!("bb-{n}")).unwrap())
+            .collect();
+        assert_eq!(bridge_mac(), before);
+        drop(first);
+        eventually("the tap is gone", || !run("ip link").contains("bb-1"));
+        assert_eq!(bridge_mac(), before);
+        drop(others);
+    });
+}
+
+/// Not a test by itself: what [`what_a_killed_owner_leaves_is_swept`] kills.
+#[test]
+fn an_owner_that_waits_to_be_killed() {
+    let Ok(dir) = std::env::var("BBOT_TEST_OWNER") else {
+        return;
+    };
+    let kind: RedirectKind = std::env::var("BBOT_TEST_KIND").unwrap().parse().unwrap();
+    let bridge = Bridge::probe("br1").unwrap();
+    let strategy = Redirect::probe(kind, &bridge).unwrap();
+    let tap = Tap::open(&bridge, "bb-1").unwrap();
+    let server = UdpSocket::bind(strategy.server_address(&bridge)).unwrap();
+    let _redirect = Redirect::install(
+        &strategy,
+        &Target {
+            bridge: &bridge,
+            tap: &tap,
+            mac: Some(mac(1)),
+            server: address(&server),
+            owner: "test-1",
+            records: dir.as_ref(),
+        },
+    )
+    .unwrap();
+    fs::write(format!("{dir}/ready"), "").unwrap();
+    let _ = io::Read::read(&mut io::stdin(), &mut [0; 1]);
+}
+
+#[test]
+fn what_a_killed_owner_leaves_is_swept() {
+    with_rules(|_, strategy| {
+        if !require_programs(&["nft", "iptables-save"]) {
+            return;
+        }
+        let dir = TempDir::new();
+        let mut owner = Process(
+            Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "network::an_owner_that_waits_to_be_killed"])
+                .env("BBOT_TEST_OWNER", dir.path())
+                .env("BBOT_TEST_KIND", strategy.name())
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap(),
+        );
+        eventually("the owner is ready", || dir.path().join("ready").exists());
+        assert!(rules().contains("bb-1"));
+        owner.kill();
+        eventually("the tap is gone", || !run("ip link").contains("bb-1"));
+        let record = dir.path().join("bb-1.iptables");
+        if *strategy == Strategy::Nft {
+            eventually("the rules are gone", || rules().is_empty());
+            assert!(!record.exists());
+        } else {
+            assert!(rules().contains("bb-1"));
+            assert!(network::remove_recorded(&record).unwrap());
+            assert!(!network::remove_recorded(&record).unwrap());
+            assert_eq!(rules(), "");
+        }
+    });
+}
