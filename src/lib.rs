@@ -24,6 +24,7 @@ pub mod auth;
 pub mod cli;
 pub mod controller;
 pub mod json;
+pub mod lock;
 pub mod machine;
 pub mod machines;
 pub mod manifest;

@@ -17,6 +17,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // 1
     ("auth", &["watch", "sys", "error"]),
     ("cli", &["error", "diag"]),
+    ("lock", &["error"]),
     ("network", &["sys", "diag", "error"]),
     ("snapshot", &["sys", "diag", "error"]),
     ("tftp", &["sys", "diag", "error"]),
@@ -37,6 +38,7 @@ const CLOCK: &[&str] = &[
     "auth/openssl.rs",
     "controller/http.rs",
     "controller/transport.rs",
+    "diag/mod.rs",
     "machine/mod.rs",
     "sys/poll.rs",
     "watch.rs",

@@ -9,7 +9,6 @@ use super::notify::Notify;
 use super::state::{Outcome, State, Subject};
 use super::{Idle, Moment, Phase};
 use crate::diag;
-use crate::json::Value;
 
 /// How long a phase that is usually over at once goes unmentioned.
 const FLEETING: Duration = Duration::from_secs(1);
@@ -19,10 +18,6 @@ const STATUS_EVERY: Duration = Duration::from_secs(10);
 
 /// How often the progress line moves.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
-
-/// Columns of the progress line. A longer one would wrap and could not be
-/// taken back.
-const COLUMNS: usize = 79;
 
 /// Where the state is published.
 #[derive(Debug, Default)]
@@ -213,10 +208,6 @@ impl Board {
             line.push_str(", ");
             line.push_str(&super::bytes(self.bytes));
         }
-        if line.chars().count() > COLUMNS {
-            line = line.chars().take(COLUMNS - 3).collect();
-            line.push_str("...");
-        }
         diag::progress(&line);
     }
 
@@ -245,7 +236,14 @@ impl Board {
         }
         self.tell_status(now.instant);
         if let Some(path) = self.config.dir.as_ref().map(|dir| dir.join(file::NAME)) {
-            write(&path, &format!("{}\n", self.document()), "status");
+            write(
+                &path,
+                &format!(
+                    "{}\n",
+                    file::document(&self.config, self.started, &self.state)
+                ),
+                "status",
+            );
         }
         if let Some(path) = self.config.metrics.clone() {
             let labels = format!(
@@ -269,28 +267,6 @@ impl Board {
             crate::trace!(2, "publish", "{line}");
         }
     }
-
-    /// The state file.
-    fn document(&self) -> Value {
-        let number = |n: u64| Value::Number(n.to_string());
-        let pid = u64::from(std::process::id());
-        let mut members: Vec<(String, Value)> = [
-            ("version", Value::String(env!("CARGO_PKG_VERSION").into())),
-            ("pid", number(pid)),
-            (
-                "pid_start",
-                number(super::show::start_time(pid).unwrap_or(0)),
-            ),
-            ("started", number(self.started.wall.as_secs())),
-            ("toolchain", Value::String(self.config.toolchain.clone())),
-            ("instance", number(self.config.instance.into())),
-        ]
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value))
-        .collect();
-        members.extend(self.state.json());
-        Value::Object(members)
-    }
 }
 
 fn write(path: &Path, text: &str, what: &str) {
@@ -306,6 +282,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::json::Value;
 
     /// A clock that is moved by hand.
     fn at(start: Instant, seconds: u64) -> Moment {

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
+use super::{Config, Moment, State, show};
 use crate::error::{Context as _, Error, Result};
 use crate::json::Value;
 
@@ -31,6 +32,25 @@ pub(super) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
         let _ = fs::remove_file(&temporary);
     }
     written
+}
+
+/// The text of the state file, as a value.
+pub(super) fn document(config: &Config, started: Moment, state: &State) -> Value {
+    let number = |n: u64| Value::Number(n.to_string());
+    let pid = u64::from(std::process::id());
+    let mut members: Vec<(String, Value)> = [
+        ("version", Value::String(env!("CARGO_PKG_VERSION").into())),
+        ("pid", number(pid)),
+        ("pid_start", number(show::start_time(pid).unwrap_or(0))),
+        ("started", number(started.wall.as_secs())),
+        ("toolchain", Value::String(config.toolchain.clone())),
+        ("instance", number(config.instance.into())),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value))
+    .collect();
+    members.extend(state.json());
+    Value::Object(members)
 }
 
 /// Reads the state file at `path`; `None` if there is none.

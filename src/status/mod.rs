@@ -14,6 +14,7 @@
 
 mod board;
 mod file;
+mod laps;
 mod metrics;
 mod notify;
 mod show;
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 
 pub use self::board::{Board, Config};
 pub use self::file::{find, read};
+pub use self::laps::Laps;
 pub use self::notify::Notify;
 pub use self::show::{json, text};
 pub use self::state::{Outcome, State, Subject};

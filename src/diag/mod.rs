@@ -8,11 +8,21 @@
 //! processes cannot split it. What guests and networks said ends up in records,
 //! so control characters are escaped here, once, for terminals and logs alike.
 //! Standard error may be closed or full: nothing here fails or panics for it.
+//!
+//! An error or warning that comes again and again is said once, then counted
+//! ([`repeats`]); at level 3 and above every record is wanted.
 
+mod repeats;
+
+use std::ffi::OsStr;
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
+use nix::sys::stat::fstat;
+
+use self::repeats::{Repeats, Verdict};
 use crate::error::Error;
 
 /// How records look and which are shown.
@@ -25,6 +35,8 @@ struct Settings {
     scope: Option<String>,
     /// A progress line stands on the terminal, to be wiped before a record.
     progress: bool,
+    /// What was said lately.
+    repeats: Repeats,
 }
 
 static SETTINGS: Mutex<Settings> = Mutex::new(Settings {
@@ -32,6 +44,7 @@ static SETTINGS: Mutex<Settings> = Mutex::new(Settings {
     systemd: false,
     scope: None,
     progress: false,
+    repeats: Repeats::new(),
 });
 
 fn settings() -> MutexGuard<'static, Settings> {
@@ -43,6 +56,21 @@ pub fn configure(level: u8, systemd: bool) {
     let mut settings = settings();
     settings.level = level;
     settings.systemd = systemd;
+}
+
+/// Whether standard error is the journal: `$JOURNAL_STREAM`, `stream` here, is
+/// its device and inode (systemd.exec(5)). A child whose error output goes
+/// elsewhere inherits the variable, so it says nothing by itself.
+#[must_use]
+pub fn is_journal(stream: Option<&OsStr>) -> bool {
+    let Some((device, inode)) = stream
+        .and_then(OsStr::to_str)
+        .and_then(|text| text.split_once(':'))
+    else {
+        return false;
+    };
+    fstat(std::io::stderr())
+        .is_ok_and(|stat| device.parse() == Ok(stat.st_dev) && inode.parse() == Ok(stat.st_ino))
 }
 
 /// Whether traces of `level` are shown.
@@ -116,16 +144,66 @@ impl Record {
         if settings.level < least {
             return;
         }
+        let again = if settings.level < 3 && self.may_repeat() {
+            let settings = &mut *settings;
+            let line = &self.lines[0].1;
+            let scope = settings.scope.as_deref();
+            match settings
+                .repeats
+                .said(self.severity, scope, line, Instant::now())
+            {
+                Verdict::First => None,
+                Verdict::Again(times) => Some(times),
+                Verdict::Counted => return,
+            }
+        } else {
+            None
+        };
+        self.write(&mut settings, again);
+    }
+
+    fn may_repeat(&self) -> bool {
+        matches!(self.severity, Severity::Error | Severity::Warning)
+    }
+
+    /// Writes the record; one that is said again has its advice left out.
+    fn write(&self, settings: &mut Settings, again: Option<u64>) {
         let mut text = String::new();
         if std::mem::take(&mut settings.progress) {
             text.push_str(WIPE);
         }
+        let systemd = settings.systemd;
         for (i, (severity, line)) in self.lines.iter().enumerate() {
             let scope = settings.scope.as_deref().filter(|_| i == 0);
-            render(&mut text, *severity, scope, line, settings.systemd);
+            match again {
+                None => render(&mut text, *severity, scope, line, systemd),
+                Some(times) => {
+                    let line = format!("{line} ({times} more times)");
+                    render(&mut text, *severity, scope, &line, systemd);
+                    break;
+                }
+            }
         }
         write(text.as_bytes());
     }
+}
+
+/// Says how often what was said once came again, for whatever is still to be
+/// told: to be called before the program ends.
+pub fn end_repeats() {
+    let mut settings = settings();
+    let all = settings.repeats.take(|_| true);
+    tell(&mut settings, all);
+}
+
+fn tell(settings: &mut Settings, repeats: Vec<repeats::Repeat>) {
+    let outer = settings.scope.take();
+    for repeat in repeats.into_iter().filter(|repeat| repeat.untold > 0) {
+        let record = Record::new(repeat.severity, &repeat.line);
+        settings.scope = repeat.scope;
+        record.write(settings, Some(repeat.untold));
+    }
+    settings.scope = outer;
 }
 
 /// An error that the agent goes on after.
@@ -195,18 +273,36 @@ impl Scope {
 
 impl Drop for Scope {
     fn drop(&mut self) {
-        settings().scope = self.0.take();
+        let mut settings = settings();
+        let ended = settings.scope.take();
+        if ended.is_some() {
+            let of_it = settings.repeats.take(|repeat| repeat.scope == ended);
+            settings.scope = ended;
+            tell(&mut settings, of_it);
+        }
+        settings.scope = self.0.take();
     }
 }
 
 /// Carriage return and erase to the end of the line (ECMA-48 CR, EL).
 const WIPE: &str = "\r\x1b[K";
 
-/// Shows `line` in place of the former progress line. The caller has made sure
-/// that standard error is a terminal.
+/// Columns of the progress line. A longer one would wrap and could not be
+/// taken back.
+const COLUMNS: usize = 79;
+
+/// Shows `line` in place of the former progress line, cut to fit. The caller
+/// has made sure that standard error is a terminal.
 pub fn progress(line: &str) {
+    let mut safe = String::new();
+    escape(&mut safe, line);
     let mut text = String::from(WIPE);
-    escape(&mut text, line);
+    if safe.chars().count() > COLUMNS {
+        text.extend(safe.chars().take(COLUMNS - 3));
+        text.push_str("...");
+    } else {
+        text.push_str(&safe);
+    }
     settings().progress = true;
     write(text.as_bytes());
 }
@@ -290,6 +386,16 @@ mod tests {
             rendered(Severity::Info, None, "\x1b[31mred\u{202e}", false),
             "info: \\u{1b}[31mred\\u{202e}\n"
         );
+    }
+
+    #[test]
+    fn a_stream_that_is_not_ours_is_not_the_journal() {
+        assert!(!is_journal(None));
+        assert!(!is_journal(Some(OsStr::new("8:1:2"))));
+        assert!(!is_journal(Some(OsStr::new("0:0"))));
+        let stat = fstat(std::io::stderr()).unwrap();
+        let stream = format!("{}:{}", stat.st_dev, stat.st_ino);
+        assert!(is_journal(Some(OsStr::new(&stream))));
     }
 
     #[test]

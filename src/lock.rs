@@ -1,0 +1,182 @@
+//! One agent per toolchain and instance: a lock that the kernel frees.
+//!
+//! Each agent has a directory `<run-dir>/<toolchain>-<instance>/` with the file
+//! `agent.lock` in it, held by flock(2) for as long as the agent lives. The
+//! descriptor is closed on exec, so no child keeps it. Whether an agent is dead
+//! is therefore a question to its lock, not to a process id or an age.
+//!
+//! The file is never removed: between opening and locking, another agent could
+//! lock the removed file and both would go on.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::error::{Class, Context as _, Error, Result};
+
+/// The name of the lock in the agent's directory.
+pub const NAME: &str = "agent.lock";
+
+/// The directory of the agent for a toolchain and instance.
+#[must_use]
+pub fn directory(run_dir: &Path, toolchain: &str, instance: u16) -> PathBuf {
+    run_dir.join(format!("{toolchain}-{instance}"))
+}
+
+/// A lock that is ours until it is dropped.
+#[derive(Debug)]
+pub struct Lock {
+    // Closing it is what frees the lock.
+    _file: Flock<File>,
+}
+
+/// What came of an attempt.
+#[derive(Debug)]
+pub enum Attempt {
+    /// The lock is ours.
+    Ours(Lock),
+    /// Another agent has it: its process, if it has said so.
+    Busy(Option<u32>),
+}
+
+impl Lock {
+    /// Makes `dir` if need be and tries to take the lock in it, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// A directory or file that cannot be made or written, with the class of a
+    /// missing permission or of an error of the system; never that the lock is
+    /// busy.
+    pub fn take(dir: &Path) -> Result<Attempt> {
+        attempt(dir).map_err(|error| match error.class() {
+            Class::Permission => error.hint("run as root, or name another --run-dir"),
+            _ => error.with_class(Class::Os),
+        })
+    }
+}
+
+fn attempt(dir: &Path) -> Result<Attempt> {
+    fs::create_dir_all(dir).context(|| format!("unable to make directory {}", dir.display()))?;
+    let path = dir.join(NAME);
+    let unable = || format!("unable to lock {}", path.display());
+    // Somebody who tidies the directory may remove the file between our
+    // opening and locking it, so: until what is locked is what is there.
+    for _ in 0..100 {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o644)
+            .open(&path)
+            .context(unable)?;
+        let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => lock,
+            Err((file, Errno::EWOULDBLOCK)) => return Ok(Attempt::Busy(holder(&file))),
+            Err((_, errno)) => return Err(std::io::Error::from(errno)).context(unable),
+        };
+        let ours = lock.metadata().context(unable)?;
+        let there = fs::metadata(&path);
+        if there.is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())) {
+            // For people only, so a full disk is no reason to give up.
+            let _ = note(&lock);
+            return Ok(Attempt::Ours(Lock { _file: lock }));
+        }
+    }
+    Err(Error::new(unable()).hint("somebody keeps removing it"))
+}
+
+/// Writes who we are.
+fn note(mut file: &File) -> std::io::Result<()> {
+    file.set_len(0)?;
+    file.seek(SeekFrom::Start(0))?;
+    writeln!(file, "{}", std::process::id())
+}
+
+fn holder(file: &File) -> Option<u32> {
+    let mut text = String::new();
+    file.take(16).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Scratch {
+            let name = format!("bbot-agent-lock-{name}-{}", std::process::id());
+            Scratch(std::env::temp_dir().join(name))
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn the_second_agent_learns_who_has_the_lock() {
+        let scratch = Scratch::new("second");
+        let dir = directory(&scratch.0, "default", 1);
+        let Attempt::Ours(lock) = Lock::take(&dir).unwrap() else {
+            panic!("the lock is free");
+        };
+        match Lock::take(&dir).unwrap() {
+            Attempt::Busy(pid) => assert_eq!(pid, Some(std::process::id())),
+            Attempt::Ours(_) => panic!("the lock is not free"),
+        }
+        let other = directory(&scratch.0, "default", 2);
+        assert!(matches!(Lock::take(&other).unwrap(), Attempt::Ours(_)));
+        drop(lock);
+        assert!(matches!(Lock::take(&dir).unwrap(), Attempt::Ours(_)));
+    }
+
+    #[test]
+    fn a_lock_dies_with_its_process() {
+        let scratch = Scratch::new("dies");
+        fs::create_dir_all(&scratch.0).unwrap();
+        let path = scratch.0.join(NAME);
+        let Ok(mut child) = std::process::Command::new("flock")
+            .arg(&path)
+            .args(["sh", "-c", "echo held; exec cat"])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+        else {
+            return;
+        };
+        let mut said = [0; 5];
+        child
+            .stdout
+            .as_mut()
+            .unwrap()
+            .read_exact(&mut said)
+            .unwrap();
+        assert!(matches!(
+            Lock::take(&scratch.0).unwrap(),
+            Attempt::Busy(None)
+        ));
+        // flock(1) waits for its child, which the end of input ends.
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert!(matches!(Lock::take(&scratch.0).unwrap(), Attempt::Ours(_)));
+    }
+
+    #[test]
+    fn a_run_directory_that_cannot_be_made_is_an_error_of_the_system() {
+        let error = Lock::take(Path::new("/dev/null/x")).unwrap_err();
+        assert_eq!(error.class(), Class::Os);
+        assert_eq!(
+            error.to_string(),
+            "unable to make directory /dev/null/x: Not a directory"
+        );
+    }
+}

@@ -1,0 +1,78 @@
+//! How long each part of a task took.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+/// A stopwatch with laps: `snapshot 0.1s, boot 3.4s, work 12m03s`.
+#[derive(Clone, Debug)]
+pub struct Laps {
+    start: Instant,
+    last: Instant,
+    laps: Vec<(&'static str, Duration)>,
+}
+
+impl Laps {
+    /// Starts the watch.
+    #[must_use]
+    pub fn start(now: Instant) -> Laps {
+        Laps {
+            start: now,
+            last: now,
+            laps: Vec::new(),
+        }
+    }
+
+    /// What was done since the last lap is called `name`. Laps of one name, as
+    /// those of retries, add up.
+    pub fn lap(&mut self, name: &'static str, now: Instant) {
+        let length = now.saturating_duration_since(self.last);
+        self.last = now;
+        match self.laps.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, sum)) => *sum += length,
+            None => self.laps.push((name, length)),
+        }
+    }
+
+    /// From the start to the last lap.
+    #[must_use]
+    pub fn total(&self) -> Duration {
+        self.last.saturating_duration_since(self.start)
+    }
+}
+
+impl fmt::Display for Laps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, (name, length)) in self.laps.iter().enumerate() {
+            if i > 0 {
+                f.write_str(", ")?;
+            }
+            if length.as_secs() < 60 {
+                write!(f, "{name} {:.1}s", length.as_secs_f64())?;
+            } else {
+                write!(f, "{name} {}", super::human(*length))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn laps_of_one_name_add_up() {
+        let start = Instant::now();
+        let mut laps = Laps::start(start);
+        for (name, at) in [
+            ("snapshot", 30),
+            ("boot", 4030),
+            ("snapshot", 4100),
+            ("work", 727_000),
+        ] {
+            laps.lap(name, start + Duration::from_millis(at));
+        }
+        assert_eq!(laps.to_string(), "snapshot 0.1s, boot 4.0s, work 12m02s");
+        assert_eq!(laps.total(), Duration::from_secs(727));
+    }
+}
