@@ -1,8 +1,10 @@
 //! Results: what came of a task.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
+use super::sanitize;
 use super::syntax::{Pair, ParseError, SerializeError, Serializer, Style};
 use super::values::{Section, Values, end, pair, single, start};
 
@@ -129,6 +131,27 @@ impl ResultManifest {
     /// twice.
     pub fn parse(text: &[u8], source: &str) -> Result<ResultManifest, ParseError> {
         ResultManifest::read(single(text, source, Self::KIND)?)
+    }
+
+    /// Reads a result whose logs may have characters that a manifest may not
+    /// hold, as workers of 2017 let them through: cleaned as [`sanitize`] does,
+    /// and whether that was necessary.
+    ///
+    /// # Errors
+    ///
+    /// As [`ResultManifest::parse`].
+    pub fn parse_dirty(text: &[u8], source: &str) -> Result<(ResultManifest, bool), ParseError> {
+        ResultManifest::parse(text, source).map_or_else(
+            |error| match sanitize(text) {
+                Cow::Borrowed(_) => Err(error),
+                // If that does not help, the first error has the right place.
+                Cow::Owned(text) => match ResultManifest::parse(text.as_bytes(), source) {
+                    Ok(result) => Ok((result, true)),
+                    Err(_) => Err(error),
+                },
+            },
+            |result| Ok((result, false)),
+        )
     }
 
     pub(super) fn read(section: Section<'_>) -> Result<ResultManifest, ParseError> {

@@ -405,6 +405,28 @@ fn a_result_is_refused_with_a_reason() {
 }
 
 #[test]
+fn a_dirty_result_is_cleaned_and_a_broken_one_is_not() {
+    let head = ": 1\nname: x\nversion: 1\nstatus: error\nupdate-status: error\nupdate-log:\\\n";
+    let parse = |log: &str| ResultManifest::parse_dirty((head.to_owned() + log).as_bytes(), "f");
+    let (result, dirty) = parse("fine\n\\\n").unwrap();
+    assert_eq!((&*result.results[0].log, dirty), ("fine", false));
+    let (result, dirty) = parse("\u{1B}[31mred\u{1B}[0m\r\n\u{0}\n\\\n").unwrap();
+    assert_eq!((&*result.results[0].log, dirty), ("red\n?", true));
+    let error = parse("fine\n\\\nx").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "invalid result manifest: f:9:2: ':' expected after name"
+    );
+    let error = parse("\u{1B}\n\\\nx").unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("invalid result manifest: f:7:1: "),
+        "{error}"
+    );
+}
+
+#[test]
 fn any_number_of_operations_is_read_in_linear_time() {
     let mut text = ": 1\nname: x\nversion: 1\nstatus: error\n".to_owned();
     for i in 0..40_000 {

@@ -18,7 +18,8 @@ fn each(kind: &str, count: usize, check: impl Fn(&Value)) {
     let cases = file.get(kind).and_then(Value::as_array).unwrap();
     assert_eq!(cases.len(), count, "{kind}");
     for case in cases {
-        println!("{case}");
+        // Shown with a test that fails.
+        eprintln!("{case}");
         check(case);
     }
 }

@@ -1,0 +1,281 @@
+//! Results cut to the size a controller takes.
+//!
+//! A controller answers 413 to a request over its limit, and a log of 100 MB
+//! has one line that matters: near the end, most often, or at the beginning. So
+//! each log that is too long keeps its head and its tail, and says what is gone.
+
+use super::exchange::ResultRequest;
+use super::syntax::{SerializeError, Style};
+
+/// What a request may have by default, in bytes: today's controllers take 15
+/// MiB, and those of 2017 10,000 kB.
+pub const DEFAULT_LIMIT: usize = 14 << 20;
+
+/// How far a cut is moved to be between two lines, in bytes.
+const LINE_REACH: usize = 4 << 10;
+
+/// Tries to meet the limit. The second one does already, unless a log wraps
+/// very differently in the parts that are left.
+const TRIES: usize = 8;
+
+/// A log that was cut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// The operation.
+    pub operation: String,
+    /// How many bytes of its log are gone.
+    pub bytes: usize,
+}
+
+/// The text of `request`, of at most `limit` bytes, and the logs that had to be
+/// cut for it.
+///
+/// # Errors
+///
+/// If a value has a character that may not stand in a manifest. Not if there is
+/// no way to meet the limit (it is tiny, or there are thousands of operations):
+/// the text is then as short as it gets, with no log left.
+pub fn fit(
+    request: &ResultRequest,
+    limit: usize,
+    style: Style,
+) -> Result<(String, Vec<Cut>), SerializeError> {
+    let mut text = request.to_text(style)?;
+    if text.len() <= limit {
+        return Ok((text, Vec::new()));
+    }
+    let mut bare = request.clone();
+    for result in &mut bare.result.results {
+        result.log = String::new();
+    }
+    let fixed = bare.to_text(style)?.len();
+    let lengths: Vec<usize> = request.result.results.iter().map(|r| r.log.len()).collect();
+    // Escapes and wrapping: how much longer logs are in the text.
+    let mut room = limit.saturating_sub(fixed);
+    let raw: usize = lengths.iter().sum();
+    room = scale(room, raw, text.len() - fixed);
+    for _ in 0..TRIES {
+        let share = share(&lengths, room);
+        let mut cuts = Vec::new();
+        for (whole, part) in request.result.results.iter().zip(&mut bare.result.results) {
+            let (log, gone) = cut(&whole.log, share);
+            part.log = log;
+            if gone > 0 {
+                cuts.push(Cut {
+                    operation: whole.operation.clone(),
+                    bytes: gone,
+                });
+            }
+        }
+        text = bare.to_text(style)?;
+        if text.len() <= limit {
+            return Ok((text, cuts));
+        }
+        // As much less as it was too much, and a little.
+        let target = limit.saturating_sub(fixed);
+        room = scale(room, target, text.len().saturating_sub(fixed)) / 64 * 63;
+    }
+    for result in &mut bare.result.results {
+        result.log = String::new();
+    }
+    let cuts = request.result.results.iter().filter(|r| !r.log.is_empty());
+    let cuts = cuts.map(|r| Cut {
+        operation: r.operation.clone(),
+        bytes: r.log.len(),
+    });
+    Ok((bare.to_text(style)?, cuts.collect()))
+}
+
+/// `number * up / down`, without overflow.
+fn scale(number: usize, up: usize, down: usize) -> usize {
+    let product = number as u128 * up as u128 / (down as u128).max(1);
+    usize::try_from(product).unwrap_or(usize::MAX)
+}
+
+/// The most that one log may have, so that all together have no more than
+/// `room`: short logs stay whole and leave their room to the long ones.
+fn share(lengths: &[usize], room: usize) -> usize {
+    let mut lengths = lengths.to_vec();
+    lengths.sort_unstable();
+    let mut left = room;
+    for (done, length) in lengths.iter().enumerate() {
+        let share = left / (lengths.len() - done);
+        if *length > share {
+            return share;
+        }
+        left -= length;
+    }
+    usize::MAX
+}
+
+/// Cuts a log down to about `most` bytes, never more: what is left, and how
+/// much is gone.
+fn cut(log: &str, most: usize) -> (String, usize) {
+    if log.len() <= most {
+        return (log.to_owned(), 0);
+    }
+    let marker =
+        |gone: usize, lines: usize| format!("[bbot-agent: {gone} bytes, {lines} lines left out]");
+    // Two newlines around it.
+    let longest = marker(log.len(), log.len()).len() + 2;
+    let Some(room) = most.checked_sub(longest) else {
+        return (String::new(), log.len());
+    };
+    // What went wrong is nearer to the end; what was attempted, at the start.
+    let head = head_end(log, room / 3);
+    let tail = tail_start(log, log.len() - (room - room / 3));
+    let gone = &log[head..tail];
+    let lines = gone.bytes().filter(|b| *b == b'\n').count();
+    let mut text = log[..head].to_owned();
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text.push_str(&marker(gone.len(), lines));
+    text.push('\n');
+    text.push_str(&log[tail..]);
+    (text, gone.len())
+}
+
+/// Where to end the head of a log, at `most` or before: behind a newline, if
+/// there is one near.
+fn head_end(log: &str, most: usize) -> usize {
+    let reach = &log.as_bytes()[most.saturating_sub(LINE_REACH)..most];
+    match reach.iter().rposition(|b| *b == b'\n') {
+        Some(at) => most - reach.len() + at + 1,
+        None => (0..=most)
+            .rfind(|&at| log.is_char_boundary(at))
+            .unwrap_or(0),
+    }
+}
+
+/// Where to begin the tail of a log, at `least` or behind it.
+fn tail_start(log: &str, least: usize) -> usize {
+    let end = log.len().min(least + LINE_REACH);
+    let reach = &log.as_bytes()[least..end];
+    match reach.iter().position(|b| *b == b'\n') {
+        Some(at) if least + at + 1 < log.len() => least + at + 1,
+        _ => (least..log.len())
+            .find(|&at| log.is_char_boundary(at))
+            .unwrap_or(log.len()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::{OperationResult, ResultManifest, ResultStatus};
+
+    fn request(logs: &[String]) -> ResultRequest {
+        let mut result = ResultManifest::new("libfoo", "1.2.3", ResultStatus::Success);
+        for (n, log) in logs.iter().enumerate() {
+            result.results.push(OperationResult {
+                operation: format!("op{n}"),
+                status: ResultStatus::Success,
+                log: log.clone(),
+            });
+        }
+        ResultRequest {
+            session: "s".to_owned(),
+            challenge: None,
+            agent_checksum: None,
+            result,
+        }
+    }
+
+    fn lines(count: usize) -> String {
+        (0..count).map(|n| format!("line {n} of a log\n")).collect()
+    }
+
+    #[test]
+    fn a_result_that_fits_is_left_alone() {
+        let request = request(&[lines(10), String::new()]);
+        let text = request.to_text(Style::TODAY).unwrap();
+        assert_eq!(
+            fit(&request, text.len(), Style::TODAY),
+            Ok((text.clone(), vec![]))
+        );
+        assert_eq!(
+            fit(&request, text.len() - 1, Style::TODAY).unwrap().1.len(),
+            1
+        );
+    }
+
+    #[test]
+    fn a_long_log_keeps_head_and_tail_and_says_what_is_gone() {
+        let log = lines(10_000);
+        let request = request(&[lines(3), log.clone()]);
+        let (text, cuts) = fit(&request, 10_000, Style::TODAY).unwrap();
+        assert!((9_000..=10_000).contains(&text.len()), "{}", text.len());
+        let parsed = ResultRequest::parse(text.as_bytes(), "").unwrap();
+        assert_eq!(parsed.result.results[0].log, lines(3));
+        let kept = &parsed.result.results[1].log;
+        let marker = kept
+            .lines()
+            .find(|l| l.starts_with("[bbot-agent: "))
+            .unwrap();
+        let (head, tail) = kept.split_once(&format!("{marker}\n")).unwrap();
+        assert!(log.starts_with(head) && log.ends_with(tail));
+        assert!(tail.len() > head.len() && head.len() > 2_000);
+        let gone = log.len() - head.len() - tail.len();
+        assert_eq!(
+            cuts,
+            [Cut {
+                operation: "op1".to_owned(),
+                bytes: gone
+            }]
+        );
+        let lines = 10_000 - head.lines().count() - tail.lines().count();
+        assert_eq!(
+            marker,
+            format!("[bbot-agent: {gone} bytes, {lines} lines left out]")
+        );
+    }
+
+    #[test]
+    fn any_logs_meet_any_limit() {
+        let logs = [
+            "x".repeat(50_000),
+            "é€😀".repeat(10_000),
+            "\\".repeat(30_000),
+            "\n".repeat(30_000),
+            "word ".repeat(20_000),
+            lines(2_000),
+            "a\n".repeat(40_000) + &"\\\n".repeat(20_000) + &"w".repeat(20_000),
+        ];
+        for style in [Style::TODAY, Style::OLD] {
+            for limit in (500..400_000).step_by(7_919) {
+                let request = request(&logs);
+                let (text, cuts) = fit(&request, limit, style).unwrap();
+                assert!(text.len() <= limit, "{} > {limit}", text.len());
+                assert!(
+                    text.len() > limit / 10 * 8 - 400,
+                    "{} of {limit}",
+                    text.len()
+                );
+                assert!(!cuts.is_empty());
+                let parsed = ResultRequest::parse(text.as_bytes(), "").unwrap();
+                assert_eq!(parsed.result.results.len(), logs.len());
+            }
+        }
+    }
+
+    #[test]
+    fn without_room_the_logs_go_first() {
+        let request = request(&[lines(100), lines(100)]);
+        let (text, cuts) = fit(&request, 10, Style::TODAY).unwrap();
+        assert_eq!(
+            cuts.iter().map(|c| c.bytes).sum::<usize>(),
+            2 * lines(100).len()
+        );
+        let parsed = ResultRequest::parse(text.as_bytes(), "").unwrap();
+        assert!(parsed.result.results.iter().all(|r| r.log.is_empty()));
+    }
+
+    #[test]
+    fn short_logs_leave_their_room_to_long_ones() {
+        assert_eq!(share(&[10, 1000, 20, 1000], 130), 50);
+        assert_eq!(share(&[10, 10], 20), usize::MAX);
+        assert_eq!(share(&[10, 11], 20), 10);
+        assert_eq!(share(&[], 0), usize::MAX);
+    }
+}

@@ -1,0 +1,304 @@
+//! A worker's result made one that the controller will take.
+//!
+//! A controller answers 400 to a result that does not go with its task, and the
+//! build is lost. What can be put right is, and what cannot becomes a result
+//! that says so.
+
+use super::result::{OperationResult, ResultManifest, ResultStatus};
+use super::task::TaskManifest;
+use super::value::PackageVersion;
+
+/// The operation whose log tells what we have to say. Controllers use it for
+/// results they make up themselves, so all of them know it.
+const OPERATION: &str = "configure";
+
+/// What the controller expects of a result.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms<'a> {
+    /// The task, as it was given to the worker.
+    pub task: &'a TaskManifest,
+    /// Whether [`vouch`](super::vouch) found that the controller has our agent
+    /// checksum: only then may a worker skip.
+    pub vouched: bool,
+    /// Whether the controller is one of 2017, which knows neither checksums nor
+    /// the statuses `skip` and `interrupt`.
+    pub legacy: bool,
+    /// Whether to keep values we do not know. Controllers refuse what they do
+    /// not know, so only a newer worker with a newer controller gains by it.
+    pub keep_unknown: bool,
+}
+
+/// A result without operations but one, which tells `reason`.
+#[must_use]
+pub fn explained(task: &TaskManifest, status: ResultStatus, reason: &str) -> ResultManifest {
+    let mut result = ResultManifest::new(task.name(), task.version(), status);
+    result.results.push(OperationResult {
+        operation: OPERATION.to_owned(),
+        status,
+        log: super::sanitize(format!("bbot-agent: {reason}").as_bytes()).into_owned(),
+    });
+    result
+}
+
+/// The result to send, and what has been changed about the worker's.
+#[must_use]
+pub fn settle(mut result: ResultManifest, terms: &Terms<'_>) -> (ResultManifest, Vec<String>) {
+    let mut notes = Vec::new();
+    if let Some(reason) = wrong_package(&result, terms.task) {
+        notes.push(reason.clone());
+        return (
+            explained(terms.task, ResultStatus::Abnormal, &reason),
+            notes,
+        );
+    }
+    let task = (terms.task.name(), terms.task.version());
+    if (result.name.as_str(), result.version.as_str()) != task {
+        let was = format!("{}/{}", result.name, result.version);
+        notes.push(format!(
+            "result for {was} taken as that for {}/{}",
+            task.0, task.1
+        ));
+        task.0.clone_into(&mut result.name);
+        task.1.clone_into(&mut result.version);
+    }
+    if result.status == ResultStatus::Skip
+        && let Some(reason) = illegal_skip(&result, terms)
+    {
+        notes.push(reason.clone());
+        return (explained(terms.task, ResultStatus::Abort, &reason), notes);
+    }
+    if terms.legacy {
+        downgrade(&mut result, &mut notes);
+    }
+    if !terms.keep_unknown && !result.others.is_empty() {
+        let names: Vec<_> = result.others.iter().map(|(n, _)| n).take(5).collect();
+        notes.push(format!(
+            "unknown result values dropped: {}",
+            names.join(", ")
+        ));
+        result.others = super::Values::new();
+    }
+    (result, notes)
+}
+
+/// Why the result cannot be that of the task, if it cannot.
+fn wrong_package(result: &ResultManifest, task: &TaskManifest) -> Option<String> {
+    let theirs = PackageVersion::parse(&result.version).ok();
+    let ours = PackageVersion::parse(task.version()).ok();
+    // With an unknown version, the name is a placeholder.
+    let is_unknown = theirs.as_ref().is_some_and(PackageVersion::is_unknown);
+    let same_name = result.name.eq_ignore_ascii_case(task.name());
+    let same_version = result.version == task.version() || theirs.is_some() && theirs == ours;
+    if is_unknown || same_name && same_version {
+        return None;
+    }
+    let ResultManifest { name, version, .. } = result;
+    Some(format!(
+        "worker returned the result of {name}/{version} for the task {}/{}",
+        task.name(),
+        task.version()
+    ))
+}
+
+/// Why the worker may not skip, if it may not.
+fn illegal_skip(result: &ResultManifest, terms: &Terms<'_>) -> Option<String> {
+    if terms.legacy {
+        return Some("worker skipped a build of a controller that knows no skipping".to_owned());
+    }
+    if !terms.vouched {
+        return Some("worker skipped a build without a matching agent checksum".to_owned());
+    }
+    let checksums = [
+        (
+            "worker",
+            terms.task.worker_checksum(),
+            &result.worker_checksum,
+        ),
+        (
+            "dependency",
+            terms.task.dependency_checksum(),
+            &result.dependency_checksum,
+        ),
+    ];
+    let (what, ..) = checksums
+        .into_iter()
+        .find(|(_, task, result)| task.is_none() || *task != result.as_deref())?;
+    Some(format!(
+        "worker skipped a build without a matching {what} checksum"
+    ))
+}
+
+/// Leaves what a controller of 2017 knows.
+fn downgrade(result: &mut ResultManifest, notes: &mut Vec<String>) {
+    let operations = result.results.iter_mut().map(|r| &mut r.status);
+    for status in operations.chain([&mut result.status]) {
+        if !status.is_classic() {
+            notes.push(format!(
+                "status '{status}' turned into 'abort' for a legacy controller"
+            ));
+            *status = ResultStatus::Abort;
+        }
+    }
+    result.worker_checksum = None;
+    result.dependency_checksum = None;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TASK: &str = ": 1\nname: libfoo\nversion: 1.2.0\ndependency-checksum: d\nmachine: m\nworker-checksum: w\n";
+
+    fn task() -> TaskManifest {
+        TaskManifest::parse(TASK.as_bytes(), "").unwrap()
+    }
+
+    fn settled(
+        result: ResultManifest,
+        legacy: bool,
+        vouched: bool,
+    ) -> (ResultManifest, Vec<String>) {
+        let task = task();
+        let terms = Terms {
+            task: &task,
+            vouched,
+            legacy,
+            keep_unknown: false,
+        };
+        settle(result, &terms)
+    }
+
+    fn skip() -> ResultManifest {
+        let mut skip = ResultManifest::new("libfoo", "1.2.0", ResultStatus::Skip);
+        skip.worker_checksum = Some("w".to_owned());
+        skip.dependency_checksum = Some("d".to_owned());
+        skip
+    }
+
+    #[test]
+    fn a_result_as_it_should_be_is_left_alone() {
+        let mut result = skip();
+        for status in ResultStatus::ALL {
+            result.status = status;
+            assert_eq!(
+                settled(result.clone(), false, true),
+                (result.clone(), vec![])
+            );
+        }
+    }
+
+    #[test]
+    fn an_unknown_version_is_replaced_with_the_tasks() {
+        for status in [ResultStatus::Abnormal, ResultStatus::Success] {
+            let (result, notes) = settled(ResultManifest::new("unknown", "0", status), false, true);
+            assert_eq!((&*result.name, &*result.version), ("libfoo", "1.2.0"));
+            assert_eq!(result.status, status);
+            assert_eq!(
+                notes,
+                ["result for unknown/0 taken as that for libfoo/1.2.0"]
+            );
+        }
+    }
+
+    #[test]
+    fn other_spellings_of_the_same_package_are_put_right() {
+        for (name, version) in [
+            ("libfoo", "1.2"),
+            ("LibFoo", "1.2.0"),
+            ("libfoo", "+1-01.2.0+0"),
+        ] {
+            let result = ResultManifest::new(name, version, ResultStatus::Success);
+            let (result, notes) = settled(result, false, true);
+            assert_eq!((&*result.name, &*result.version), ("libfoo", "1.2.0"));
+            assert_eq!((result.status, notes.len()), (ResultStatus::Success, 1));
+        }
+    }
+
+    #[test]
+    fn the_result_of_another_package_is_refused_and_says_so() {
+        for (name, version) in [
+            ("libbar", "1.2.0"),
+            ("libfoo", "1.2.1"),
+            ("libfoo", "1.2.0+1"),
+            ("libfoo", "?"),
+        ] {
+            let result = ResultManifest::new(name, version, ResultStatus::Success);
+            let (result, notes) = settled(result, false, true);
+            assert_eq!((&*result.name, &*result.version), ("libfoo", "1.2.0"));
+            assert_eq!(result.status, ResultStatus::Abnormal);
+            let reason =
+                format!("worker returned the result of {name}/{version} for the task libfoo/1.2.0");
+            assert_eq!(result.results[0].log, format!("bbot-agent: {reason}"));
+            assert_eq!(notes, [reason]);
+        }
+    }
+
+    #[test]
+    fn a_version_that_is_none_matches_itself() {
+        let text = TASK.replace("1.2.0", "v1~x");
+        let task = TaskManifest::parse(text.as_bytes(), "").unwrap();
+        let result = ResultManifest::new("libfoo", "v1~x", ResultStatus::Success);
+        assert_eq!(wrong_package(&result, &task), None);
+    }
+
+    #[test]
+    fn a_skip_needs_all_three_checksums() {
+        let reason = |result: ResultManifest, legacy, vouched| {
+            let (result, notes) = settled(result, legacy, vouched);
+            assert_eq!(result.status, ResultStatus::Abort);
+            assert_eq!(result.results[0].log, format!("bbot-agent: {}", notes[0]));
+            notes.concat()
+        };
+        assert!(reason(skip(), false, false).ends_with("without a matching agent checksum"));
+        assert!(reason(skip(), true, true).ends_with("knows no skipping"));
+        let mut other = skip();
+        other.dependency_checksum = Some("e".to_owned());
+        assert!(reason(other, false, true).ends_with("without a matching dependency checksum"));
+        let mut none = skip();
+        none.worker_checksum = None;
+        assert!(reason(none, false, true).ends_with("without a matching worker checksum"));
+
+        // The task did not have them.
+        let mut task = task();
+        task.drop_checksums();
+        let terms = Terms {
+            task: &task,
+            vouched: true,
+            legacy: false,
+            keep_unknown: false,
+        };
+        let mut bare = skip();
+        bare.worker_checksum = None;
+        bare.dependency_checksum = None;
+        assert_eq!(settle(bare, &terms).0.status, ResultStatus::Abort);
+    }
+
+    #[test]
+    fn a_legacy_controller_gets_five_statuses_and_no_checksums() {
+        let mut result = skip();
+        result.status = ResultStatus::Interrupt;
+        for status in ResultStatus::ALL {
+            result.results.push(OperationResult {
+                operation: status.word().to_owned(),
+                status,
+                log: String::new(),
+            });
+        }
+        result.others.push("x", "y");
+        let (result, notes) = settled(result, true, true);
+        assert_eq!(result.status, ResultStatus::Abort);
+        assert!(result.results.iter().all(|r| r.status.is_classic()));
+        assert_eq!(
+            (result.worker_checksum, result.dependency_checksum),
+            (None, None)
+        );
+        assert_eq!(notes.last().unwrap(), "unknown result values dropped: x");
+        assert_eq!(notes.len(), 4);
+    }
+
+    #[test]
+    fn an_explanation_can_always_be_written() {
+        let result = explained(&task(), ResultStatus::Abort, "\u{1B}[1mbad\0\r\n");
+        assert_eq!(result.results[0].log, "bbot-agent: bad?\n");
+    }
+}
