@@ -15,6 +15,8 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod bootstrap;
+pub mod breaker;
 pub mod diag;
 pub mod error;
 pub mod sys;
@@ -23,12 +25,14 @@ pub mod watch;
 pub mod auth;
 pub mod cli;
 pub mod controller;
+pub mod guest;
 pub mod json;
 pub mod lock;
 pub mod machine;
 pub mod machines;
 pub mod manifest;
 pub mod network;
+pub mod perform;
 pub mod snapshot;
 pub mod status;
 pub mod tftp;

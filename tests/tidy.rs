@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 const MAY_USE: &[(&str, &[&str])] = &[
     // 0: know nothing of each other.
     ("diag", &["error"]),
+    ("breaker", &[]),
     ("error", &[]),
     ("json", &[]),
     ("manifest", &[]),
@@ -29,8 +30,38 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "machine",
         &["json", "manifest", "network", "sys", "diag", "error"],
     ),
+    // 3
+    (
+        "guest",
+        &[
+            "machine", "network", "tftp", "manifest", "watch", "sys", "diag", "error",
+        ],
+    ),
+    // 4: neither knows the other, or where a task came from.
+    (
+        "bootstrap",
+        &[
+            "guest", "machine", "snapshot", "tftp", "manifest", "watch", "diag", "error",
+        ],
+    ),
+    (
+        "perform",
+        &[
+            "guest", "machine", "snapshot", "tftp", "manifest", "watch", "diag", "error",
+        ],
+    ),
     // 5
-    ("machines", &["manifest", "snapshot", "diag", "error"]),
+    (
+        "machines",
+        &[
+            "bootstrap",
+            "snapshot",
+            "manifest",
+            "watch",
+            "diag",
+            "error",
+        ],
+    ),
 ];
 
 /// Files that may read a clock or sleep; all others take time as an argument.
@@ -39,7 +70,11 @@ const CLOCK: &[&str] = &[
     "controller/http.rs",
     "controller/transport.rs",
     "diag/mod.rs",
+    "guest/mod.rs",
+    "guest/wait.rs",
     "machine/mod.rs",
+    "machines/mod.rs",
+    "perform.rs",
     "sys/poll.rs",
     "watch.rs",
 ];

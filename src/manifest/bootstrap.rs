@@ -1,10 +1,7 @@
 //! Bootstrapped machines: by which toolchain, with what outcome.
 
-use std::cmp::Ordering;
-
 use super::machine::MachineManifest;
 use super::syntax::{ParseError, SerializeError, Serializer, Style};
-use super::value::StandardVersion;
 use super::values::{Section, Stream, Values, single};
 
 /// The toolchain a machine was bootstrapped with.
@@ -61,19 +58,14 @@ pub struct BootstrapManifest(Values);
 impl BootstrapManifest {
     const KIND: &str = "bootstrap";
 
-    /// The packages whose versions decide whether a bootstrapped machine is of
-    /// use, in the order in which they are compared.
-    pub const PACKAGES: [&str; 4] = ["bbot", "libbbot", "libbpkg", "libbutl"];
-
-    /// A manifest of this version for all packages.
-    #[must_use]
-    pub fn new(version: &str) -> BootstrapManifest {
-        let names = Self::PACKAGES.iter().map(|p| format!("{p}-version"));
-        BootstrapManifest(names.map(|n| (n, version)).collect())
+    /// A manifest of these packages and their versions.
+    pub fn new<'a>(versions: impl IntoIterator<Item = (&'a str, &'a str)>) -> BootstrapManifest {
+        let versions = versions.into_iter();
+        BootstrapManifest(versions.map(|(p, v)| (format!("{p}-version"), v)).collect())
     }
 
     /// Reads a bootstrap result manifest. Versions are not looked at before
-    /// they are compared.
+    /// they are compared; of a package that is there twice the first counts.
     ///
     /// # Errors
     ///
@@ -83,9 +75,6 @@ impl BootstrapManifest {
     }
 
     fn read(section: Section<'_>) -> Result<BootstrapManifest, ParseError> {
-        for package in Self::PACKAGES {
-            section.optional(&format!("{package}-version"))?;
-        }
         Ok(BootstrapManifest(section.into_values()))
     }
 
@@ -104,42 +93,6 @@ impl BootstrapManifest {
         let mut values = self.0.iter();
         let version = values.find(|(n, _)| n.strip_suffix("-version") == Some(package));
         version.map(|(_, v)| v)
-    }
-
-    /// Whether these versions are older or newer than `ours`: the first package
-    /// of [`PACKAGES`](Self::PACKAGES) that differs decides, with its name.
-    ///
-    /// A missing version is older, and so is one that cannot be compared: a
-    /// bootstrap with our toolchain settles both.
-    #[must_use]
-    pub fn compare(&self, ours: &BootstrapManifest) -> (Ordering, Option<&'static str>) {
-        for package in Self::PACKAGES {
-            let Some(ours) = ours.version(package) else {
-                continue;
-            };
-            let theirs = self.version(package);
-            let ordering = theirs.map_or(Ordering::Less, |v| compare_versions(v, ours));
-            if ordering != Ordering::Equal {
-                return (ordering, Some(package));
-            }
-        }
-        (Ordering::Equal, None)
-    }
-}
-
-/// Integers, as in 2017, or standard versions, as today; a mixture is taken for
-/// older.
-fn compare_versions(theirs: &str, ours: &str) -> Ordering {
-    if theirs == ours {
-        return Ordering::Equal;
-    }
-    let integer = |text: &str| text.parse::<u64>().ok();
-    if let (Some(theirs), Some(ours)) = (integer(theirs), integer(ours)) {
-        return theirs.cmp(&ours);
-    }
-    match (StandardVersion::parse(theirs), StandardVersion::parse(ours)) {
-        (Ok(theirs), Ok(ours)) => theirs.cmp(&ours),
-        _ => Ordering::Less,
     }
 }
 

@@ -1,7 +1,5 @@
 //! The kinds of manifests: what each one takes, keeps and refuses.
 
-use std::cmp::Ordering;
-
 use bbot_agent::manifest::{
     BootstrapManifest, BootstrappedMachine, MachineHeader, MachineKind, MachineManifest,
     ResultManifest, ResultRequest, ResultStatus, Role, Style, TaskManifest, TaskRequest,
@@ -225,7 +223,7 @@ fn a_bootstrapped_machine_is_four_manifests() {
     let bootstrapped = BootstrappedMachine {
         machine,
         toolchain: ToolchainManifest::new("tc1"),
-        bootstrap: BootstrapManifest::new("0.17.0"),
+        bootstrap: BootstrapManifest::new([("bbot", "0.17.0")]),
     };
     let text = bootstrapped.to_text(Style::TODAY).unwrap();
     // The serializer case `real-bootstrapped`.
@@ -268,44 +266,6 @@ fn a_toolchain_without_an_id_is_bogus() {
         "7e"
     );
     ToolchainManifest::parse(b": 1\n", "f").unwrap_err();
-}
-
-#[test]
-fn bootstrap_versions_of_both_eras_compare() {
-    let bootstrap =
-        |text: &str| BootstrapManifest::parse(format!(": 1\n{text}").as_bytes(), "f").unwrap();
-    let ours = BootstrapManifest::new("0.17.0");
-    for (text, expected) in [
-        (
-            "bbot-version: 0.17.0\nlibbbot-version: 0.17.0\nlibbpkg-version: 0.17.0\nlibbutl-version: 0.17.0\n",
-            (Ordering::Equal, None),
-        ),
-        (
-            "bbot-version: 0.17.0\nlibbbot-version: 0.17.0\nlibbpkg-version: 0.18.0\nlibbutl-version: 0.16.0\n",
-            (Ordering::Greater, Some("libbpkg")),
-        ),
-        ("bbot-version: 0.16.9\n", (Ordering::Less, Some("bbot"))),
-        ("bbot-version: 0.17.0-a.1\n", (Ordering::Less, Some("bbot"))),
-        (
-            "bbot-version: 0.17.0\nlibbutl-version: 0.17.0\n",
-            (Ordering::Less, Some("libbbot")),
-        ),
-        ("bbot-version: 49990010\n", (Ordering::Less, Some("bbot"))),
-        ("bbot-version: what\n", (Ordering::Less, Some("bbot"))),
-        ("", (Ordering::Less, Some("bbot"))),
-    ] {
-        assert_eq!(bootstrap(text).compare(&ours), expected, "{text}");
-    }
-    let ours = BootstrapManifest::new("49990010");
-    assert_eq!(
-        bootstrap("bbot-version: 50000000\n").compare(&ours).0,
-        Ordering::Greater
-    );
-    assert_eq!(
-        bootstrap("bbot-version: 49990009\n").compare(&ours).0,
-        Ordering::Less
-    );
-    assert_eq!(ours.compare(&ours), (Ordering::Equal, None));
 }
 
 #[test]

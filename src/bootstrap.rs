@@ -1,0 +1,209 @@
+//! Bootstrapping: a snapshot of a machine is booted, installs our toolchain,
+//! says what it installed, and is shut down cleanly.
+//!
+//! Whose machine it is, and what becomes of the snapshot, is the caller's.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::diag;
+use crate::error::{Context as _, Error, Result};
+use crate::guest::{self, Boot, Directory, Ended, Guest, Phase, Step, Why};
+use crate::machine::Purpose;
+use crate::manifest::{
+    BootstrapManifest, BootstrappedMachine, MachineManifest, Style, ToolchainManifest,
+};
+use crate::snapshot::Snapshot;
+use crate::tftp::Map;
+use crate::trace;
+use crate::watch::Watch;
+
+/// What the worker may call its manifest: as the original does, and as today.
+const MANIFESTS: [&str; 2] = ["manifest", "bootstrap.manifest"];
+
+/// The hardware address that fake machines have.
+pub const FAKE_MAC: &str = "de:ad:be:ef:de:ad";
+
+/// A bootstrap manifest is a few lines; this bounds a mad guest.
+const MANIFEST_LIMIT: u64 = 1024 * 1024;
+
+/// Settings of all bootstraps.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Settings of all guests.
+    pub guest: guest::Config,
+    /// `<tftp>`: the guest reads below `toolchain/<toolchain>`.
+    pub tftp: PathBuf,
+    /// The name of the toolchain.
+    pub toolchain: String,
+    /// Its id.
+    pub toolchain_id: String,
+    /// Until the first request.
+    pub startup: Duration,
+    /// From there to the manifest.
+    pub work: Duration,
+    /// From there to power off.
+    pub shutdown: Duration,
+    /// Further attempts with a guest that made no request.
+    pub retries: u32,
+    /// Versions to record in place of running the guest.
+    pub fake: Option<Vec<(String, String)>>,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub enum Bootstrapped {
+    /// This, which is also the manifest in the snapshot now.
+    Done(Box<BootstrappedMachine>),
+    /// The guest failed; it was reported, with the evidence.
+    Failed(Error),
+    /// We were told to stop.
+    Stopped,
+}
+
+/// Bootstraps the snapshot of the machine that `machine` describes, and writes
+/// what it became to its `manifest`. A guest without an address of its own gets
+/// `previous_mac`, the one it had before, if there is one.
+///
+/// # Errors
+///
+/// When something of ours fails: the host, its disk, QEMU.
+pub fn bootstrap(
+    config: &Config,
+    machine: &MachineManifest,
+    previous_mac: Option<&str>,
+    snapshot: &Snapshot,
+    watch: &Watch,
+) -> Result<Bootstrapped> {
+    let mut machine = machine.clone();
+    let reported = if let Some(versions) = &config.fake {
+        machine.set_mac(FAKE_MAC);
+        BootstrapManifest::new(versions.iter().map(|(p, v)| (p.as_str(), v.as_str())))
+    } else {
+        let mac = guest::mac(&machine, previous_mac)?;
+        machine.set_mac(&mac.to_string());
+        match attempts(config, &machine, snapshot, watch)? {
+            Step::Done(manifest) => manifest,
+            Step::Ended(Ended {
+                why: Why::Stopped, ..
+            }) => return Ok(Bootstrapped::Stopped),
+            Step::Ended(ended) => {
+                return Ok(Bootstrapped::Failed(Error::new(format!(
+                    "unable to bootstrap {}: {ended}",
+                    snapshot.path().display()
+                ))));
+            }
+        }
+    };
+    let manifest = BootstrappedMachine {
+        machine,
+        toolchain: ToolchainManifest::new(&config.toolchain_id),
+        bootstrap: reported,
+    };
+    write(&manifest, snapshot.path())?;
+    Ok(Bootstrapped::Done(Box::new(manifest)))
+}
+
+/// Runs the guest; once more if it never made a request.
+fn attempts(
+    config: &Config,
+    machine: &MachineManifest,
+    snapshot: &Snapshot,
+    watch: &Watch,
+) -> Result<Step<BootstrapManifest>> {
+    let directory = Directory::create(&config.tftp.join("bootstrap").join(&config.guest.owner))?;
+    let mut left = config.retries;
+    loop {
+        let step = run(
+            config,
+            machine,
+            snapshot,
+            directory.path(),
+            left == 0,
+            watch,
+        )?;
+        match &step {
+            Step::Ended(ended) if ended.never_asked() && left > 0 => {
+                left -= 1;
+                diag::warning(format_args!(
+                    "bootstrap startup timeout for machine {}, trying again",
+                    snapshot.path().display()
+                ))
+                .emit();
+            }
+            _ => {
+                directory.close()?;
+                return Ok(step);
+            }
+        }
+    }
+}
+
+fn run(
+    config: &Config,
+    machine: &MachineManifest,
+    snapshot: &Snapshot,
+    uploads: &Path,
+    last: bool,
+    watch: &Watch,
+) -> Result<Step<BootstrapManifest>> {
+    let map = Map::new()
+        .get(config.tftp.join("toolchain").join(&config.toolchain))
+        .get(config.tftp.join("toolchains").join(&config.toolchain))
+        .put(uploads);
+    let mut guest = Guest::boot(
+        &config.guest,
+        Boot {
+            machine,
+            directory: snapshot.path(),
+            purpose: Purpose::Bootstrap,
+            map,
+            upload_limit: MANIFEST_LIMIT,
+        },
+        watch,
+    )?;
+    let step = converse(config, &mut guest);
+    if let Ok(Step::Ended(ended)) = &step
+        && (last || !ended.never_asked())
+    {
+        guest.report_and_hold(&format!("bootstrap {}", ended.title()), ended)?;
+    }
+    guest.close()?;
+    step
+}
+
+fn converse(config: &Config, guest: &mut Guest<'_>) -> Result<Step<BootstrapManifest>> {
+    if let Step::Ended(ended) = guest.await_request(config.startup)? {
+        return Ok(Step::Ended(ended));
+    }
+    let upload = match guest.await_upload(&MANIFESTS, config.work)? {
+        Step::Done(upload) => upload,
+        Step::Ended(ended) => return Ok(Step::Ended(ended)),
+    };
+    let text = upload.read(MANIFEST_LIMIT)?;
+    let manifest = match BootstrapManifest::parse(&text, &upload.name) {
+        Ok(manifest) => manifest,
+        Err(error) => {
+            return Ok(Step::Ended(guest.ended(
+                Phase::Work,
+                config.work,
+                format!("invalid bootstrap manifest: {error}"),
+            )));
+        }
+    };
+    trace!(3, "converse", "the worker has uploaded {}", upload.name);
+    if let Step::Ended(ended) = guest.await_power_off(config.shutdown)? {
+        return Ok(Step::Ended(ended));
+    }
+    Ok(Step::Done(manifest))
+}
+
+/// The manifest of the machine itself, which the snapshot brought, gives way to
+/// the composite. It is synced when the snapshot is kept.
+fn write(manifest: &BootstrappedMachine, snapshot: &Path) -> Result<()> {
+    let path = snapshot.join("manifest");
+    let text = manifest
+        .to_text(Style::default())
+        .context(|| "unable to compose the bootstrapped machine manifest")?;
+    std::fs::write(&path, text).context(|| format!("unable to write manifest {}", path.display()))
+}

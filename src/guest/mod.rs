@@ -1,0 +1,225 @@
+//! A guest run: a machine, its tap, the redirect and the TFTP server that serves
+//! it, from boot until nothing of it is left.
+//!
+//! Bootstrap and build are the same run with other limits. Its phases are
+//! *startup* (until the first request), *work* (until the upload that the caller
+//! waits for) and, for a bootstrap, *shutdown* (until the guest has powered
+//! off). One poll waits for the guest's requests, QEMU's exit, QMP and signals
+//! together, so that whatever ends a phase ends it at once.
+
+mod directory;
+mod phase;
+mod wait;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::error::{Context as _, Result};
+use crate::machine::{Accel, Machine, Purpose, Spec};
+use crate::manifest::MachineManifest;
+use crate::network::{Bridge, Mac, Redirect, RedirectKind, Strategy, Tap, Target};
+use crate::sys::process::Credentials;
+use crate::tftp::{self, Map, TftpServer};
+use crate::watch::Watch;
+
+pub use directory::Directory;
+pub use phase::{Ended, Phase, Step, Why};
+pub use wait::Upload;
+
+/// How long QEMU may take from its start until the guest runs.
+const START: Duration = Duration::from_secs(60);
+
+/// How many files a guest may upload in a run: it has a handful to say, and may
+/// repeat itself a little.
+const UPLOADS: u64 = 64;
+
+/// What all guest runs of the process have in common.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Who we are, `<toolchain>-<instance>`: names our rules and directories.
+    pub owner: String,
+    /// The bridge that guests are attached to.
+    pub bridge: String,
+    /// The name of our tap on it.
+    pub tap: String,
+    /// How guests reach the TFTP server.
+    pub redirect: RedirectKind,
+    /// The directory for sockets, the console log and records of our rules.
+    pub run_dir: PathBuf,
+    /// The QEMU program.
+    pub qemu: PathBuf,
+    /// Who executes the guest's instructions.
+    pub accel: Accel,
+    /// Virtual processors.
+    pub cpus: u32,
+    /// Memory in kB.
+    pub ram_kb: u64,
+    /// Who QEMU runs as, if not as we do.
+    pub user: Option<Credentials>,
+    /// How long a failed guest is kept for inspection.
+    pub hold: Hold,
+}
+
+/// How long a failed guest is kept, suspended, so that somebody can look at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// That long; zero means not at all.
+    For(Duration),
+    /// Until somebody ends it.
+    Forever,
+}
+
+/// What differs from run to run.
+#[derive(Debug)]
+pub struct Boot<'a> {
+    /// The machine; its `mac` is set.
+    pub machine: &'a MachineManifest,
+    /// The snapshot to boot.
+    pub directory: &'a Path,
+    /// What for.
+    pub purpose: Purpose,
+    /// What the guest finds, and where its uploads go.
+    pub map: Map,
+    /// The largest upload, in octets.
+    pub upload_limit: u64,
+}
+
+/// A guest that runs, with all it needs.
+#[derive(Debug)]
+pub struct Guest<'a> {
+    // Dropped in this order: the machine first, what it talks to after it.
+    machine: Machine,
+    redirect: Redirect,
+    tap: Tap,
+    server: TftpServer,
+    label: String,
+    hold: Hold,
+    watch: &'a Watch,
+}
+
+impl<'a> Guest<'a> {
+    /// Starts a guest: server, tap, redirect, QEMU, in this order, so that its
+    /// first packet finds everything in place.
+    ///
+    /// # Errors
+    ///
+    /// When the host lacks something, with the remedy; nothing is left behind.
+    pub fn boot(config: &Config, boot: Boot<'_>, watch: &'a Watch) -> Result<Guest<'a>> {
+        let (bridge, strategy) = network(config)?;
+        let mut server = TftpServer::bind(strategy.server_address(&bridge), limits(&boot))?;
+        let address = server.local_addr()?;
+        let tap = Tap::open(&bridge, &config.tap)?;
+        let redirect = Redirect::install(
+            &strategy,
+            &Target {
+                bridge: &bridge,
+                tap: &tap,
+                mac: known_mac(boot.machine),
+                server: address,
+                owner: &config.owner,
+                records: &config.run_dir,
+            },
+        )?;
+        let spec = spec(config, &boot, tap.name());
+        server.set_map(boot.map);
+        let machine = Machine::start(&spec, tap.fd(), Instant::now() + START)?;
+        let (label, hold) = (spec.label, config.hold);
+        Ok(Guest {
+            machine,
+            redirect,
+            tap,
+            server,
+            label,
+            hold,
+            watch,
+        })
+    }
+
+    /// Forces the guest down, if it still runs, and removes everything that was
+    /// made for it.
+    ///
+    /// # Errors
+    ///
+    /// The first one of doing so; the rest is done all the same.
+    pub fn close(self) -> Result<()> {
+        let Guest {
+            mut machine,
+            redirect,
+            tap,
+            server,
+            ..
+        } = self;
+        let down = machine.force_down().map(drop);
+        drop(machine);
+        let removed = redirect.close();
+        tap.close();
+        drop(server);
+        down.and(removed)
+    }
+}
+
+/// The bridge, and the way in which requests get from it to us.
+///
+/// # Errors
+///
+/// When the host lacks something for either, with the remedy.
+pub fn network(config: &Config) -> Result<(Bridge, Strategy)> {
+    let bridge = Bridge::probe(&config.bridge)?;
+    let strategy = Redirect::probe(config.redirect, &bridge)?;
+    Ok((bridge, strategy))
+}
+
+/// The address for a machine: its own if its manifest has one, else the one it
+/// had before, else a new one.
+///
+/// # Errors
+///
+/// When one of them is not an address.
+pub fn mac(machine: &MachineManifest, previous: Option<&str>) -> Result<Mac> {
+    match machine.mac().or(previous) {
+        Some(text) => text
+            .parse()
+            .context(|| format!("invalid mac in the manifest of machine {}", machine.name())),
+        None => Ok(Mac::random()),
+    }
+}
+
+/// The address that the guest is sure to use: options of its own may give it
+/// another.
+fn known_mac(machine: &MachineManifest) -> Option<Mac> {
+    let substituted = |options: Vec<String>| options.iter().any(|o| o.contains("mac=?"));
+    if machine
+        .options()
+        .is_some_and(|options| !substituted(options))
+    {
+        return None;
+    }
+    machine.mac()?.parse().ok()
+}
+
+/// A guest is somebody else's code: what it may send is bounded, in every way.
+fn limits(boot: &Boot<'_>) -> tftp::Config {
+    tftp::Config {
+        upload_most: boot.upload_limit,
+        uploads_octets_most: boot.upload_limit.saturating_mul(2),
+        uploads_most: UPLOADS,
+        ..tftp::Config::default()
+    }
+}
+
+fn spec(config: &Config, boot: &Boot<'_>, tap: &str) -> Spec {
+    Spec {
+        label: boot.directory.display().to_string(),
+        qemu: config.qemu.clone(),
+        accel: config.accel,
+        cpus: config.cpus,
+        ram_kb: config.ram_kb,
+        directory: boot.directory.to_owned(),
+        mac: boot.machine.mac().unwrap_or_default().to_owned(),
+        tap: tap.to_owned(),
+        options: boot.machine.options(),
+        purpose: boot.purpose,
+        run_dir: config.run_dir.clone(),
+        user: config.user.clone(),
+    }
+}

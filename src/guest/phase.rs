@@ -1,0 +1,144 @@
+//! The phases of a guest run, and how they end: values, not errors.
+
+use std::fmt;
+use std::time::Duration;
+
+/// A part of a run that has a limit of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// From boot to the first request.
+    Startup,
+    /// From the first request to the upload that is waited for.
+    Work,
+    /// From the power button to power off.
+    Shutdown,
+}
+
+/// What a phase came to.
+#[derive(Debug)]
+pub enum Step<T> {
+    /// What it was for.
+    Done(T),
+    /// Something else.
+    Ended(Ended),
+}
+
+/// A phase that did not reach its purpose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// The phase.
+    pub phase: Phase,
+    /// Its limit.
+    pub limit: Duration,
+    /// How long it had lasted.
+    pub elapsed: Duration,
+    /// Why it ended.
+    pub why: Why,
+}
+
+/// Why a phase ended before its purpose was reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Its limit was over.
+    TimedOut,
+    /// The guest is gone or of no use any more: how that came, as a clause.
+    Lost(String),
+    /// What the guest sent is no good, as a clause.
+    Invalid(String),
+    /// Something of ours failed under the guest, for instance its disk is full.
+    Host(String),
+    /// We were told to stop.
+    Stopped,
+}
+
+impl Ended {
+    /// Whether the guest may just have failed to boot, so that another attempt
+    /// is worth it.
+    #[must_use]
+    pub fn never_asked(&self) -> bool {
+        self.phase == Phase::Startup && matches!(self.why, Why::TimedOut | Why::Lost(_))
+    }
+
+    /// Whether the fault is the host's and not the guest's.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        matches!(self.why, Why::Host(_))
+    }
+
+    /// What happened in a word or two, for the head of a report.
+    #[must_use]
+    pub fn title(&self) -> String {
+        match self.why {
+            Why::TimedOut => format!("{} timeout", self.phase),
+            Why::Lost(_) | Why::Invalid(_) | Why::Host(_) => format!("{} failure", self.phase),
+            Why::Stopped => format!("{} interrupted", self.phase),
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Phase::Startup => "startup",
+            Phase::Work => "work",
+            Phase::Shutdown => "shutdown",
+        })
+    }
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let before = match self.phase {
+            Phase::Startup => "it made a first request",
+            Phase::Work => "it had uploaded its manifest",
+            Phase::Shutdown => "it had powered off",
+        };
+        match &self.why {
+            Why::TimedOut => {
+                write!(
+                    f,
+                    "the guest was given {} seconds, which were over before {before}",
+                    self.limit.as_secs()
+                )
+            }
+            Why::Lost(how) => write!(f, "{how} before {before}"),
+            Why::Invalid(what) | Why::Host(what) => f.write_str(what),
+            Why::Stopped => write!(f, "the agent was told to stop before {before}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(phase: Phase, why: Why) -> Ended {
+        Ended {
+            phase,
+            limit: Duration::from_secs(240),
+            elapsed: Duration::from_secs(3),
+            why,
+        }
+    }
+
+    #[test]
+    fn a_sentence_says_what_was_waited_for() {
+        assert_eq!(
+            ended(Phase::Startup, Why::TimedOut).to_string(),
+            "the guest was given 240 seconds, which were over before it made a first request"
+        );
+        assert_eq!(
+            ended(Phase::Work, Why::Lost("the guest panicked".into())).to_string(),
+            "the guest panicked before it had uploaded its manifest"
+        );
+    }
+
+    #[test]
+    fn only_a_guest_that_never_asked_is_worth_another_attempt() {
+        assert!(ended(Phase::Startup, Why::TimedOut).never_asked());
+        assert!(ended(Phase::Startup, Why::Lost("x".into())).never_asked());
+        assert!(!ended(Phase::Startup, Why::Stopped).never_asked());
+        assert!(!ended(Phase::Startup, Why::Host("x".into())).never_asked());
+        assert!(!ended(Phase::Work, Why::TimedOut).never_asked());
+    }
+}

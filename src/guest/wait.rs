@@ -1,0 +1,260 @@
+//! Waiting for a guest: one poll over its requests, QEMU, QMP and signals.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::{Ended, Guest, Hold, Phase, Step, Why};
+use crate::diag;
+use crate::error::{Context as _, Error, Result};
+use crate::machine::{Event, ShutdownReason};
+use crate::tftp::Served;
+use crate::trace;
+
+/// Waking up later than this after what was asked for means that we, or the
+/// host, were stopped meanwhile: that time is not the guest's.
+const LATE: Duration = Duration::from_secs(2);
+
+/// An upload of the guest that is complete.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upload {
+    /// Its name, as the guest has it.
+    pub name: String,
+    /// Where it is.
+    pub path: PathBuf,
+}
+
+impl Upload {
+    /// What is in it, up to `limit` octets.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading it; more than `limit` is one.
+    pub fn read(&self, limit: u64) -> Result<Vec<u8>> {
+        let what = || format!("unable to read upload {}", self.path.display());
+        let file = File::open(&self.path).context(what)?;
+        let mut text = Vec::new();
+        file.take(limit.saturating_add(1))
+            .read_to_end(&mut text)
+            .context(what)?;
+        if text.len() as u64 > limit {
+            return Err(Error::new(format!(
+                "{}: it is larger than {limit} bytes",
+                what()
+            )));
+        }
+        Ok(text)
+    }
+}
+
+/// What the end of a wait is decided by.
+enum Seen {
+    Served(Served),
+    Event(Event),
+}
+
+impl Guest<'_> {
+    /// Waits for the first request of the guest, of whatever kind.
+    ///
+    /// # Errors
+    ///
+    /// When serving or waiting fails.
+    pub fn await_request(&mut self, limit: Duration) -> Result<Step<()>> {
+        self.wait(Phase::Startup, limit, |seen| match seen {
+            Seen::Served(Served::Requested { .. }) => Some(()),
+            _ => None,
+        })
+    }
+
+    /// Serves the guest until it has uploaded a file by one of `names`.
+    ///
+    /// # Errors
+    ///
+    /// When serving or waiting fails.
+    pub fn await_upload(&mut self, names: &[&str], limit: Duration) -> Result<Step<Upload>> {
+        self.wait(Phase::Work, limit, |seen| match seen {
+            Seen::Served(Served::Uploaded { name, path, .. }) if names.contains(&name.as_str()) => {
+                Some(Upload {
+                    name: name.clone(),
+                    path: path.clone(),
+                })
+            }
+            _ => None,
+        })
+    }
+
+    /// Presses the power button until the guest has powered off.
+    ///
+    /// # Errors
+    ///
+    /// When serving or waiting fails.
+    pub fn await_power_off(&mut self, limit: Duration) -> Result<Step<()>> {
+        self.machine.power_down(Instant::now());
+        self.wait(Phase::Shutdown, limit, |seen| match seen {
+            Seen::Event(Event::Exited {
+                reason: Some(ShutdownReason::GuestShutdown),
+                ..
+            }) => Some(()),
+            _ => None,
+        })
+    }
+
+    fn wait<T>(
+        &mut self,
+        phase: Phase,
+        limit: Duration,
+        reached: impl Fn(&Seen) -> Option<T>,
+    ) -> Result<Step<T>> {
+        let start = Instant::now();
+        let mut deadline = start + limit;
+        let ended = |why| Ended {
+            phase,
+            limit,
+            elapsed: start.elapsed(),
+            why,
+        };
+        loop {
+            let now = Instant::now();
+            self.watch.tick(now);
+            if self.watch.must_stop() {
+                return Ok(Step::Ended(ended(Why::Stopped)));
+            }
+            while let Some(event) = self.machine.handle(now) {
+                trace!(4, "wait", "{event:?}");
+                let seen = Seen::Event(event);
+                if let Some(found) = reached(&seen) {
+                    return Ok(Step::Done(found));
+                }
+                let Seen::Event(event) = seen else { continue };
+                if let Some(why) = bad_news(event) {
+                    return Ok(Step::Ended(ended(why)));
+                }
+            }
+            if now >= deadline {
+                return Ok(Step::Ended(ended(Why::TimedOut)));
+            }
+            let until = [
+                Some(deadline),
+                self.machine.deadline(),
+                self.watch.until(Some(deadline)),
+            ]
+            .into_iter()
+            .flatten()
+            .min();
+            let served = {
+                let mut others: Vec<BorrowedFd<'_>> = vec![self.watch.fd()];
+                others.extend(self.machine.fds());
+                self.server.serve(until, &others)?
+            };
+            if let Some(late) = until.and_then(|until| Instant::now().checked_duration_since(until))
+                && late > LATE
+            {
+                deadline += late;
+            }
+            if let Some(found) = reached(&Seen::Served(served)) {
+                return Ok(Step::Done(found));
+            }
+        }
+    }
+
+    /// An end for which the caller has the reason.
+    #[must_use]
+    pub fn ended(&self, phase: Phase, limit: Duration, reason: String) -> Ended {
+        Ended {
+            phase,
+            limit,
+            elapsed: Duration::ZERO,
+            why: Why::Invalid(reason),
+        }
+    }
+
+    /// Says what happened, with all the evidence there is, then keeps the guest,
+    /// suspended, for as long as the operator wants to look at it.
+    ///
+    /// # Errors
+    ///
+    /// When waiting fails.
+    pub fn report_and_hold(&mut self, what: &str, ended: &Ended) -> Result<()> {
+        let gone = self.machine.exited().is_some();
+        let holds = !gone && self.hold != Hold::For(Duration::ZERO);
+        let tail = if holds { ", suspending" } else { "" };
+        let mut record = diag::error(format_args!("{what} for machine {}{tail}", self.label))
+            .info(ended)
+            .info(format_args!(
+                "the phase had lasted {} of {} seconds",
+                ended.elapsed.as_secs(),
+                ended.limit.as_secs()
+            ));
+        if holds {
+            self.machine.suspend(Instant::now());
+        }
+        for line in self.machine.evidence() {
+            record = record.info(line);
+        }
+        if holds {
+            record = record.info(match self.hold {
+                Hold::For(length) => format!(
+                    "holding it for {} seconds (--hold); to end that: kill {}",
+                    length.as_secs(),
+                    self.machine.pid()
+                ),
+                Hold::Forever => format!("holding it until it ends: kill {}", self.machine.pid()),
+            });
+        }
+        record.emit();
+        if holds { self.keep() } else { Ok(()) }
+    }
+
+    /// Serves nothing any more, and waits for the end of the hold, of QEMU or of
+    /// the operator's patience.
+    fn keep(&mut self) -> Result<()> {
+        let deadline = match self.hold {
+            Hold::For(length) => Some(Instant::now() + length),
+            Hold::Forever => None,
+        };
+        loop {
+            let now = Instant::now();
+            self.watch.tick(now);
+            while self.machine.handle(now).is_some() {}
+            if self.machine.exited().is_some()
+                || self.watch.must_stop()
+                || deadline.is_some_and(|deadline| now >= deadline)
+            {
+                return Ok(());
+            }
+            let mut fds: Vec<BorrowedFd<'_>> = vec![self.watch.fd()];
+            fds.extend(self.machine.fds());
+            let until = [self.watch.until(deadline), self.machine.deadline()]
+                .into_iter()
+                .flatten()
+                .min();
+            let mut ready = vec![false; fds.len()];
+            crate::sys::poll::readable(&fds, &mut ready, until)
+                .context(|| format!("unable to wait for machine {}", self.label))?;
+        }
+    }
+}
+
+/// Why a guest is of no use after `event`, if it is not.
+fn bad_news(event: Event) -> Option<Why> {
+    match event {
+        Event::Panicked => Some(Why::Lost("the guest panicked".to_owned())),
+        Event::DiskFailed { full, reason } => Some(Why::Host(if full {
+            "the host's disk became full under the guest".to_owned()
+        } else {
+            format!("the host's disk failed under the guest ({reason})")
+        })),
+        Event::MonitorLost(why) => Some(Why::Host(format!("the monitor of qemu was lost ({why})"))),
+        Event::Exited { status, reason } => Some(Why::Lost(match reason {
+            Some(reason) => format!("the {reason}"),
+            None => format!("qemu ended by itself ({status})"),
+        })),
+        Event::Suspended
+        | Event::Resumed
+        | Event::ShuttingDown(_)
+        | Event::Unanswered { .. }
+        | Event::Refused { .. } => None,
+    }
+}
