@@ -1,10 +1,25 @@
 //! Who executes the guest's instructions: KVM, or QEMU's emulation.
 //!
 //! That `/dev/kvm` opens proves nothing: there are hosts (often virtual
-//! machines themselves) where it does and guests abort or hang in their first
-//! second. So KVM counts as usable only when a guest has run.
+//! machines themselves) where it does, and guests abort or hang in their first
+//! second. So KVM counts as usable only when a guest has run: a boot sector that
+//! asks the BIOS for its disk, goes to long mode and says so (`probe.S`). That
+//! takes a fifth of a second where it works.
 
 use std::fmt;
+use std::fs::OpenOptions;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+use super::capture::Tail;
+use crate::error::{Class, Context as _, Error, Result};
+use crate::sys::process::{Credentials, Process};
 
 /// The accelerators that we use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +28,19 @@ pub enum Accel {
     Kvm,
     /// QEMU's translator; some ten times slower, and everywhere.
     Tcg,
+}
+
+impl Accel {
+    /// QEMU's `-cpu`. `host` is what the original gives; it exists with KVM
+    /// only. `max` is every feature that the emulation has, and was measured
+    /// to be faster than QEMU's default.
+    #[must_use]
+    pub fn processor(self) -> &'static str {
+        match self {
+            Accel::Kvm => "host",
+            Accel::Tcg => "max",
+        }
+    }
 }
 
 impl fmt::Display for Accel {
@@ -34,4 +62,181 @@ pub enum Choice {
     Tcg,
     /// KVM where a guest runs under it, else emulation.
     Auto,
+}
+
+/// What came of trying an accelerator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// A guest ran.
+    Usable,
+    /// None did, for this reason.
+    Unusable(String),
+}
+
+/// The accelerator to use, and why not KVM if [`Choice::Auto`] decided so.
+/// Trying KVM ends at `deadline`; 10 s are plenty.
+///
+/// # Errors
+///
+/// With [`Choice::Kvm`], if KVM is not usable; if there is no such `qemu`.
+pub fn resolve(
+    choice: Choice,
+    qemu: &Path,
+    user: Option<&Credentials>,
+    deadline: Instant,
+) -> Result<(Accel, Option<String>)> {
+    if choice == Choice::Tcg {
+        return Ok((Accel::Tcg, None));
+    }
+    match (probe(Accel::Kvm, qemu, user, deadline)?, choice) {
+        (Verdict::Usable, _) => Ok((Accel::Kvm, None)),
+        (Verdict::Unusable(why), Choice::Auto) => Ok((Accel::Tcg, Some(why))),
+        (Verdict::Unusable(why), _) => Err(Error::new(format!("kvm is not usable here: {why}"))
+            .with_class(Class::Config)
+            .hint("use --accel tcg to emulate, some ten times slower, or --accel auto")),
+    }
+}
+
+/// Runs a guest's first instructions under `accel`, as `user`.
+///
+/// # Errors
+///
+/// If there is no such `qemu` or it cannot be started at all.
+pub fn probe(
+    accel: Accel,
+    qemu: &Path,
+    user: Option<&Credentials>,
+    deadline: Instant,
+) -> Result<Verdict> {
+    if accel == Accel::Kvm
+        && let Err(error) = open_kvm()
+        && (user.is_none() || error.kind() == io::ErrorKind::NotFound)
+    {
+        let reason = crate::error::reason(&error);
+        return Ok(Verdict::Unusable(format!(
+            "unable to open {DEVICE}: {reason}"
+        )));
+    }
+    let disk = boot_sector().context(|| "unable to make the disk of the probe")?;
+    let mut command = Command::new(qemu);
+    command
+        .args(["-nodefaults", "-no-user-config", "-no-reboot"])
+        .args(["-machine", "q35", "-m", "64", "-display", "none"])
+        .args(["-accel", &accel.to_string(), "-cpu", accel.processor()])
+        .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"])
+        .arg("-drive")
+        .arg(format!(
+            "if=none,id=d,format=raw,readonly=on,file=/proc/self/fd/{}",
+            disk.as_raw_fd()
+        ))
+        .args(["-device", "virtio-blk-pci,drive=d,bootindex=1"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    crate::trace!(4, "probe", "trying a guest under {accel}");
+    let mut process = super::start::executed(Process::spawn(command, &[disk.as_fd()], user), qemu)?;
+    let ended = process
+        .wait(Some(deadline))
+        .context(|| "unable to wait for qemu")?;
+    Ok(match ended {
+        Some(status) if status.code() == Some(RAN) => Verdict::Usable,
+        Some(status) => Verdict::Unusable(match last_words(&mut process) {
+            Some(words) => format!("qemu ended with {status}: {words}"),
+            None => format!("qemu ended with {status}"),
+        }),
+        None => Verdict::Unusable("a guest hangs in its first instructions".to_owned()),
+    })
+}
+
+const DEVICE: &str = "/dev/kvm";
+
+fn open_kvm() -> io::Result<()> {
+    OpenOptions::new().read(true).write(true).open(DEVICE)?;
+    Ok(())
+}
+
+/// The last line that a QEMU which has ended wrote, without waiting for more.
+fn last_words(process: &mut Process) -> Option<String> {
+    let mut stderr = process.take_stderr()?;
+    fcntl(&stderr, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).ok()?;
+    let mut bytes = [0; 4096];
+    let count = stderr.read(&mut bytes).ok()?;
+    let mut tail = Tail::new(bytes.len());
+    tail.push(&bytes[..count]);
+    tail.lines(1).pop()
+}
+
+/// A disk in memory with the boot sector. SeaBIOS boots from no smaller one.
+fn boot_sector() -> io::Result<OwnedFd> {
+    const SECTOR: usize = 512;
+    let fd = memfd_create(c"probe", MFdFlags::MFD_CLOEXEC)?;
+    let mut file = std::fs::File::from(fd);
+    let mut sector = CODE.to_vec();
+    sector.resize(SECTOR - 2, 0);
+    // The signature of a boot record.
+    sector.extend([0x55, 0xaa]);
+    file.write_all(&sector)?;
+    file.set_len(1 << 20)?;
+    Ok(file.into())
+}
+
+/// What QEMU exits with when the boot sector got to its end.
+const RAN: i32 = 0x15 * 2 + 1;
+
+/// `probe.S`, assembled for address 0x7c00.
+#[rustfmt::skip]
+const CODE: [u8; 198] = [
+    0xfa, 0x31, 0xc0, 0x8e, 0xd8, 0x8e, 0xc0, 0x8e, 0xd0, 0xbc, 0x00, 0x7c, 0xea, 0x11,
+    0x7c, 0x00, 0x00, 0xb4, 0x41, 0xbb, 0xaa, 0x55, 0xb2, 0x80, 0xcd, 0x13, 0xfa, 0xbf,
+    0x00, 0x10, 0x66, 0x31, 0xc0, 0xb9, 0x00, 0x0c, 0xfc, 0x66, 0xf3, 0xab, 0x66, 0xc7,
+    0x06, 0x00, 0x10, 0x03, 0x20, 0x00, 0x00, 0x66, 0xc7, 0x06, 0x00, 0x20, 0x03, 0x30,
+    0x00, 0x00, 0x66, 0xc7, 0x06, 0x00, 0x30, 0x83, 0x00, 0x00, 0x00, 0x0f, 0x01, 0x16,
+    0xc0, 0x7c, 0x0f, 0x20, 0xc0, 0x0c, 0x01, 0x0f, 0x22, 0xc0, 0xea, 0x55, 0x7c, 0x08,
+    0x00, 0x66, 0xb8, 0x10, 0x00, 0x8e, 0xd8, 0x8e, 0xd0, 0x31, 0xc0, 0x0f, 0xa2, 0x0f,
+    0x20, 0xe0, 0x83, 0xc8, 0x20, 0x0f, 0x22, 0xe0, 0xb8, 0x00, 0x10, 0x00, 0x00, 0x0f,
+    0x22, 0xd8, 0xb9, 0x80, 0x00, 0x00, 0xc0, 0x0f, 0x32, 0x0d, 0x00, 0x01, 0x00, 0x00,
+    0x0f, 0x30, 0x0f, 0x20, 0xc0, 0x0d, 0x00, 0x00, 0x00, 0x80, 0x0f, 0x22, 0xc0, 0xea,
+    0x92, 0x7c, 0x00, 0x00, 0x18, 0x00, 0xb0, 0x15, 0xe6, 0xf4, 0xf4, 0xeb, 0xfd, 0x0f,
+    0x1f, 0x80, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+    0xff, 0xff, 0x00, 0x00, 0x00, 0x9a, 0xcf, 0x00, 0xff, 0xff, 0x00, 0x00, 0x00, 0x92,
+    0xcf, 0x00, 0xff, 0xff, 0x00, 0x00, 0x00, 0x9a, 0xaf, 0x00, 0x1f, 0x00, 0xa0, 0x7c,
+    0x00, 0x00,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bytes_are_those_of_the_source() {
+        let dir = std::env::temp_dir().join(format!("probe-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/machine/probe.S");
+        let run = |program: &str, args: &[&str]| {
+            let mut command = Command::new(program);
+            command
+                .current_dir(&dir)
+                .args(args)
+                .status()
+                .is_ok_and(|s| s.success())
+        };
+        let assembled = run("as", &["--64", "-o", "p.o", source.to_str().unwrap()])
+            && run(
+                "ld",
+                &["-Ttext=0x7c00", "--oformat", "binary", "-o", "p", "p.o"],
+            );
+        if assembled {
+            assert_eq!(std::fs::read(dir.join("p")).unwrap(), CODE);
+        }
+        std::fs::remove_dir_all(&dir).unwrap();
+        // The linker that links this very test is there.
+        assert!(assembled);
+    }
+
+    #[test]
+    fn emulation_asks_for_no_probe() {
+        let nowhere = Path::new("/nonexistent/qemu");
+        let chosen = resolve(Choice::Tcg, nowhere, None, Instant::now()).unwrap();
+        assert_eq!(chosen, (Accel::Tcg, None));
+    }
 }

@@ -11,6 +11,8 @@
 use std::ffi::OsString;
 use std::os::fd::RawFd;
 
+use crate::network::Mac;
+
 /// What `-netdev tap` does not take together with `fd=`. Scripts would have
 /// attached the tap to a bridge; it is attached already.
 const NOT_WITH_FD: &[&str] = &[
@@ -27,7 +29,7 @@ const NOT_WITH_FD: &[&str] = &[
 
 /// The options for the tap `name`, open as `fd`, and a MAC address.
 #[must_use]
-pub fn substituted(options: &[String], name: &str, mac: &str, fd: RawFd) -> Vec<OsString> {
+pub fn substituted(options: &[String], name: &str, mac: Mac, fd: RawFd) -> Vec<OsString> {
     options
         .iter()
         .map(|option| {
@@ -62,7 +64,12 @@ mod tests {
     use super::*;
 
     fn one(option: &str) -> String {
-        let mut all = substituted(&[option.to_owned()], "bb1", "52:54:00:00:00:01", 9);
+        let mut all = substituted(
+            &[option.to_owned()],
+            "bb1",
+            Mac([0x52, 0x54, 0, 0, 0, 1]),
+            9,
+        );
         all.remove(0).into_string().unwrap()
     }
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::accel::Accel;
 use super::options;
+use crate::network::Mac;
 use crate::sys::process::Credentials;
 
 /// What a machine is started for.
@@ -37,8 +38,8 @@ pub struct Spec {
     /// The snapshot of the machine: QEMU's working directory, so that
     /// `disk.img`, and file names in `options`, are found there.
     pub directory: PathBuf,
-    /// The guest's MAC address: six hexadecimal octets with colons.
-    pub mac: String,
+    /// The guest's MAC address.
+    pub mac: Mac,
     /// The name of the tap, for `ifname=?`.
     pub tap: String,
     /// The machine manifest's `options`, split, one level of quotes removed.
@@ -82,10 +83,10 @@ pub fn argv(spec: &Spec, fds: &Descriptors) -> Vec<OsString> {
     argv.extend(memory(spec.ram_kb));
     match &spec.options {
         Some(given) => {
-            argv.extend(options::substituted(given, &spec.tap, &spec.mac, fds.tap));
+            argv.extend(options::substituted(given, &spec.tap, spec.mac, fds.tap));
         }
         None => {
-            argv.extend(network(&spec.mac, fds.tap));
+            argv.extend(network(spec.mac, fds.tap));
             argv.extend(disk(spec.purpose));
         }
     }
@@ -141,16 +142,15 @@ fn base() -> Vec<OsString> {
     ])
 }
 
-/// `host` is what the original gives; it exists with KVM only. `max` is every
-/// feature that the emulation has, and measured faster than its default.
 fn processor(accel: Accel, cpus: u32) -> Vec<OsString> {
-    let (accel, cpu) = match accel {
-        Accel::Kvm => ("kvm", "host"),
-        Accel::Tcg => ("tcg", "max"),
-    };
-    let mut argv = words(["-accel", accel, "-cpu", cpu, "-smp"]);
-    argv.push(cpus.max(1).to_string().into());
-    argv
+    vec![
+        "-accel".into(),
+        accel.to_string().into(),
+        "-cpu".into(),
+        accel.processor().into(),
+        "-smp".into(),
+        cpus.max(1).to_string().into(),
+    ]
 }
 
 fn memory(ram_kb: u64) -> Vec<OsString> {
@@ -160,7 +160,7 @@ fn memory(ram_kb: u64) -> Vec<OsString> {
 /// The tap is a descriptor: QEMU needs no right to open one, and it is gone
 /// with the last process that holds it. `romfile=`: no network boot, so no
 /// option ROM to wait for or to install.
-fn network(mac: &str, tap: RawFd) -> Vec<OsString> {
+fn network(mac: Mac, tap: RawFd) -> Vec<OsString> {
     vec![
         "-netdev".into(),
         format!("tap,id=net0,fd={tap}").into(),
@@ -270,7 +270,7 @@ mod tests {
             cpus: 2,
             ram_kb: 1_048_576,
             directory: "/build/machines/v/linux-gcc/x".into(),
-            mac: "52:54:00:12:34:56".into(),
+            mac: Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56]),
             tap: "bb1".into(),
             options: None,
             purpose: Purpose::Build,

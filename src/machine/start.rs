@@ -53,6 +53,9 @@ impl Machine {
 }
 
 fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<Machine> {
+    // Else the error would be that of a missing program.
+    fs::metadata(&spec.directory)
+        .context(|| format!("unable to enter {}", spec.directory.display()))?;
     let files = Files {
         vnc: qemu::vnc_path(&spec.run_dir),
         operator: spec.run_dir.join("qmp"),
@@ -89,9 +92,10 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<Machine> {
         operator.as_fd(),
         console_theirs.as_fd(),
     ];
-    let mut process = Process::spawn(command, &keep, spec.user.as_ref())
-        .context(|| format!("unable to execute {}", spec.qemu.display()))
-        .map_err(|error| missing(error, &spec.qemu))?;
+    let mut process = executed(
+        Process::spawn(command, &keep, spec.user.as_ref()),
+        &spec.qemu,
+    )?;
     let stderr = process
         .take_stderr()
         .ok_or_else(|| Error::new("no pipe for the messages of qemu"))?;
@@ -175,15 +179,19 @@ fn failed(machine: &Machine, what: &str) -> Error {
         .fold(error, |error, line| error.hint(format!("qemu: {line}")))
 }
 
-fn missing(error: Error, qemu: &Path) -> Error {
-    if error.errno() != Some(nix::libc::ENOENT) {
-        return error;
+/// Names the program that could not be started, and how to get it.
+pub(super) fn executed(started: std::io::Result<Process>, qemu: &Path) -> Result<Process> {
+    let missing = matches!(&started, Err(error) if error.kind() == std::io::ErrorKind::NotFound);
+    let started = started.context(|| format!("unable to execute {}", qemu.display()));
+    if !missing {
+        return started;
     }
-    error.with_class(Class::Config).hint(format!(
-        "install it (Debian: apt-get install --no-install-recommends qemu-system-x86) or name \
-         another by --qemu; {} was looked for",
-        qemu.display()
-    ))
+    started.map_err(|error| {
+        error.with_class(Class::Config).hint(
+            "install it (Debian: apt-get install --no-install-recommends qemu-system-x86) or \
+             name another one by --qemu",
+        )
+    })
 }
 
 /// The directory for QEMU's own socket: empty, and its user's.

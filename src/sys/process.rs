@@ -214,8 +214,9 @@ mod tests {
 
     use super::*;
 
+    // bash: dash does not know descriptors above 9.
     fn shell(script: &str) -> Command {
-        let mut command = Command::new("/bin/sh");
+        let mut command = Command::new("/bin/bash");
         command.arg("-c").arg(script).stdin(Stdio::null());
         command
     }

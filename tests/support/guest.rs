@@ -1,0 +1,87 @@
+//! The test guest: its image, and how to steer it. See tests/guest/README.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Condvar, Mutex, OnceLock};
+
+/// The bridge's address, as the guest expects it, and the bits of its network.
+pub const BRIDGE: ([u8; 4], u8) = ([10, 195, 0, 1], 16);
+
+/// The program that runs it.
+pub const QEMU: &str = "qemu-system-x86_64";
+
+/// The image, built when needed; or why there is none.
+pub fn image() -> Result<&'static Path, &'static str> {
+    static IMAGE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let built = IMAGE.get_or_init(|| {
+        Command::new(QEMU)
+            .arg("--version")
+            .stdout(Stdio::null())
+            .status()
+            .map_err(|error| format!("{QEMU}: {error}"))?;
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest/build");
+        let output = Command::new(script).output().map_err(|e| e.to_string())?;
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).trim().to_owned());
+        }
+        let path = String::from_utf8(output.stdout).map_err(|e| e.to_string())?;
+        Ok(PathBuf::from(path.trim()))
+    });
+    match built {
+        Ok(path) => Ok(path),
+        Err(why) => Err(why),
+    }
+}
+
+/// Puts the image into `directory` as `disk.img`, with these settings.
+pub fn install(directory: &Path, settings: &str) {
+    let disk = directory.join("disk.img");
+    // Sparse; a reflink where the file system can.
+    let copied = Command::new("cp")
+        .args(["--sparse=always", "--reflink=auto"])
+        .args([image().unwrap(), &disk])
+        .status()
+        .unwrap();
+    assert!(copied.success());
+    steer(&disk, settings);
+}
+
+/// Writes the settings into an image.
+pub fn steer(disk: &Path, settings: &str) {
+    let mut area = settings.as_bytes().to_vec();
+    assert!(area.len() <= 4096);
+    area.resize(4096, 0);
+    let file = OpenOptions::new().write(true).open(disk).unwrap();
+    file.write_all_at(&area, 65536).unwrap();
+}
+
+/// Puts the worker into a toolchain directory.
+pub fn offer_worker(directory: &Path) {
+    fs::create_dir_all(directory).unwrap();
+    let worker = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest/worker");
+    fs::copy(worker, directory.join("worker")).unwrap();
+}
+
+/// Two guests at once, and not one for every test that is ready: emulated ones
+/// take a processor each.
+pub struct Turn;
+
+static RUNNING: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
+
+/// Waits until a guest may be started.
+pub fn turn() -> Turn {
+    const MOST: usize = 2;
+    let running = RUNNING.0.lock().unwrap();
+    let mut running = RUNNING.1.wait_while(running, |r| *r >= MOST).unwrap();
+    *running += 1;
+    Turn
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *RUNNING.0.lock().unwrap() -= 1;
+        RUNNING.1.notify_one();
+    }
+}
