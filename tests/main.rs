@@ -11,6 +11,7 @@
 mod auth;
 mod cli;
 mod controller;
+mod machine;
 mod manifest;
 mod network;
 mod snapshot;

@@ -129,20 +129,24 @@ impl Machine {
         let all = self.monitor.read();
         let any = !all.is_empty();
         for said in all {
-            match said {
-                Said::Event(name, data) => self.note(events::event(&name, &data)),
-                Said::Refused(command, reason) => {
-                    self.queue.push_back(Event::Refused { command, reason });
-                }
-                // A QEMU that exits closes its monitor first; if it lives on,
-                // it can still be killed.
-                Said::Lost(why) if why != monitor::CLOSED => {
-                    self.queue.push_back(Event::MonitorLost(why));
-                }
-                Said::Greeting(_) | Said::Done(_) | Said::Lost(_) => {}
-            }
+            self.hear(said);
         }
         any
+    }
+
+    fn hear(&mut self, said: Said) {
+        match said {
+            Said::Event(name, data) => self.note(events::event(&name, &data)),
+            Said::Refused(command, reason) => {
+                self.queue.push_back(Event::Refused { command, reason });
+            }
+            // A QEMU that exits closes its monitor first; if it lives on, it
+            // can still be killed.
+            Said::Lost(why) if why != monitor::CLOSED => {
+                self.queue.push_back(Event::MonitorLost(why));
+            }
+            Said::Greeting(_) | Said::Done(_) | Said::Lost(_) => {}
+        }
     }
 
     fn note(&mut self, event: Option<Event>) {

@@ -119,10 +119,13 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<Machine> {
 
 /// The greeting, the capabilities, and then the guest may run.
 fn converse(machine: &mut Machine, deadline: Instant) -> Result<()> {
+    let mut runs = false;
     loop {
         machine.stderr.read();
         for said in machine.monitor.read() {
             match said {
+                // What comes in one breath with the last answer is for later.
+                said if runs => machine.hear(said),
                 Said::Greeting(version) => {
                     crate::trace!(4, "start_machine", "qemu {version}, pid {}", machine.pid());
                     machine.monitor.send("qmp_capabilities", deadline);
@@ -130,7 +133,7 @@ fn converse(machine: &mut Machine, deadline: Instant) -> Result<()> {
                 Said::Done("qmp_capabilities") => machine.monitor.send("cont", deadline),
                 Said::Done(_) => {
                     machine.suspended = false;
-                    return Ok(());
+                    runs = true;
                 }
                 Said::Refused(command, reason) => {
                     return Err(failed(
@@ -141,15 +144,13 @@ fn converse(machine: &mut Machine, deadline: Instant) -> Result<()> {
                 // What it died of is known in a moment.
                 Said::Lost(super::monitor::CLOSED) => {}
                 Said::Lost(why) => return Err(failed(machine, &format!("qemu's monitor: {why}"))),
-                // The very first RESUME among them.
-                Said::Event(name, data) => {
-                    if let Some(event) = super::events::event(&name, &data)
-                        && event != super::Event::Resumed
-                    {
-                        machine.note(Some(event));
-                    }
-                }
+                // Our own `cont`.
+                Said::Event(name, _) if name == "RESUME" => {}
+                said @ Said::Event(..) => machine.hear(said),
             }
+        }
+        if runs {
+            return Ok(());
         }
         let exited = machine.process.try_wait();
         if let Some(status) = exited.context(|| "unable to wait for qemu")? {

@@ -1,10 +1,12 @@
 //! The test guest: its image, and how to steer it. See tests/guest/README.
 
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Condvar, Mutex, OnceLock};
+
+use super::run;
 
 /// The bridge's address, as the guest expects it, and the bits of its network.
 pub const BRIDGE: ([u8; 4], u8) = ([10, 195, 0, 1], 16);
@@ -57,13 +59,6 @@ pub fn steer(disk: &Path, settings: &str) {
     file.write_all_at(&area, 65536).unwrap();
 }
 
-/// Puts the worker into a toolchain directory.
-pub fn offer_worker(directory: &Path) {
-    fs::create_dir_all(directory).unwrap();
-    let worker = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest/worker");
-    fs::copy(worker, directory.join("worker")).unwrap();
-}
-
 /// Two guests at once, and not one for every test that is ready: emulated ones
 /// take a processor each.
 pub struct Turn;
@@ -84,4 +79,12 @@ impl Drop for Turn {
         *RUNNING.0.lock().unwrap() -= 1;
         RUNNING.1.notify_one();
     }
+}
+
+/// Makes the bridge `name` with the address that guests expect, up.
+pub fn bridge(name: &str) {
+    let ([a, b, c, d], bits) = BRIDGE;
+    run(&format!("ip link add {name} type bridge"));
+    run(&format!("ip addr add {a}.{b}.{c}.{d}/{bits} dev {name}"));
+    run(&format!("ip link set {name} up"));
 }

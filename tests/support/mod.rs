@@ -2,6 +2,7 @@
 //! temporary directories; and file systems and networks of their own.
 
 pub mod btrfs;
+pub mod guest;
 pub mod http;
 pub mod netns;
 
