@@ -35,4 +35,5 @@ pub mod network;
 pub mod perform;
 pub mod snapshot;
 pub mod status;
+pub mod store;
 pub mod tftp;

@@ -16,16 +16,20 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("manifest", &[]),
     ("sys", &[]),
     // 1
-    ("auth", &["watch", "sys", "error"]),
+    ("auth", &["manifest", "watch", "sys", "error"]),
     ("cli", &["error", "diag"]),
     ("lock", &["error"]),
     ("network", &["sys", "diag", "error"]),
     ("snapshot", &["sys", "diag", "error"]),
+    ("store", &["json", "diag", "error"]),
     ("tftp", &["sys", "diag", "error"]),
     ("status", &["json", "diag", "error"]),
     ("watch", &["status", "sys", "diag", "error"]),
     // 2
-    ("controller", &["manifest", "watch", "sys", "diag", "error"]),
+    (
+        "controller",
+        &["manifest", "store", "watch", "sys", "diag", "error"],
+    ),
     (
         "machine",
         &["json", "manifest", "network", "sys", "diag", "error"],

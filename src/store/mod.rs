@@ -1,0 +1,20 @@
+//! What must survive a crash: results that wait to be sent, and which task is
+//! under way.
+//!
+//! ```text
+//! <state>/journal                what became of each task
+//! <state>/results/<id>/          a result that waits to be sent
+//! <state>/aside/<id>/            one that nobody will take, and the reason
+//! <state>/reserve                space for the day when the disk is full
+//! ```
+//!
+//! One agent uses a state directory at a time; its lock is the agent's.
+
+pub mod file;
+mod journal;
+mod reserve;
+mod results;
+
+pub use journal::{Accepted, Journal, Stage, Unfinished};
+pub use reserve::Reserve;
+pub use results::{Artifact, Envelope, Results, Stored, StoredArtifact};

@@ -1,0 +1,451 @@
+//! Results that wait to be sent, each a directory that appears and goes by
+//! rename:
+//!
+//! ```text
+//! results/<id>/envelope      JSON: where it goes, and what it is
+//! results/<id>/result        the text to post
+//! results/<id>/artifact-<n>  a file to post before it, gone when posted
+//! ```
+
+use std::fmt;
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use super::file;
+use super::reserve::Reserve;
+use crate::diag;
+use crate::error::{Context as _, Error, Result, reason};
+use crate::json::Value;
+use crate::trace;
+
+/// Results that were set aside are kept for the operator, this many.
+const ASIDE_MAX: usize = 100;
+/// No result is longer: controllers take 15 MiB at most.
+const RESULT_MAX: u64 = 64 << 20;
+/// An envelope has some 1000 bytes, and as many per artifact.
+const ENVELOPE_MAX: u64 = 1 << 20;
+
+/// Where a result goes, and what it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Envelope {
+    /// Seconds since 1970 when it was stored.
+    pub stored: u64,
+    /// The controller that the task came from, for diagnostics.
+    pub controller: String,
+    /// Where it is posted to.
+    pub result_url: String,
+    /// The controller's name of the task.
+    pub session: String,
+    /// `<name>/<version> on <machine>`, for diagnostics.
+    pub task: String,
+}
+
+/// A file to be posted before the result.
+pub struct Artifact<'a> {
+    /// The `<type>` of `<type>-upload-url`.
+    pub kind: String,
+    /// Where it is posted to.
+    pub url: String,
+    /// The upload instance, `archive` for instance.
+    pub instance: String,
+    /// Its name, without directories.
+    pub name: String,
+    /// The signed challenge, if the controller authenticates agents.
+    pub challenge: Option<String>,
+    /// What it holds.
+    pub contents: &'a mut dyn Read,
+}
+
+impl fmt::Debug for Artifact<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Artifact")
+            .field("kind", &self.kind)
+            .field("instance", &self.instance)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An [`Artifact`] in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredArtifact {
+    /// As in [`Artifact`].
+    pub kind: String,
+    /// As in [`Artifact`].
+    pub url: String,
+    /// As in [`Artifact`].
+    pub instance: String,
+    /// As in [`Artifact`].
+    pub name: String,
+    /// As in [`Artifact`].
+    pub challenge: Option<String>,
+    /// SHA-256 of its contents, in lower-case hex.
+    pub sha256: String,
+    /// Where its contents are.
+    pub path: PathBuf,
+}
+
+/// A result in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Its name in the store; later ones sort after earlier ones.
+    pub id: String,
+    /// Where it goes.
+    pub envelope: Envelope,
+    /// What goes before it, and has not gone yet.
+    pub artifacts: Vec<StoredArtifact>,
+    sha256: String,
+}
+
+/// The directory of results.
+#[derive(Debug)]
+pub struct Results {
+    state: PathBuf,
+}
+
+impl Results {
+    /// Makes the directories in `state` if they are missing, and removes what a
+    /// crash left half-written.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system.
+    pub fn open(state: &Path) -> Result<Results> {
+        let results = Results {
+            state: state.to_owned(),
+        };
+        for name in ["results", "aside"] {
+            let path = state.join(name);
+            let mut builder = fs::DirBuilder::new();
+            builder
+                .recursive(true)
+                .mode(0o700)
+                .create(&path)
+                .context(|| format!("unable to create directory {}", path.display()))
+                .map_err(|error| error.hint("choose another place: --state <dir>"))?;
+        }
+        for name in results.names("results", true)? {
+            let path = results.path(&name);
+            trace!(3, "open", "rm -r {}", path.display());
+            fs::remove_dir_all(&path).context(|| format!("unable to remove {}", path.display()))?;
+        }
+        Ok(results)
+    }
+
+    /// Stores a result and its artifacts. When this returns, a power cut can no
+    /// longer take them away. On a full disk the reserve is given up for it.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system; nothing is stored then.
+    pub fn put(
+        &self,
+        envelope: &Envelope,
+        text: &[u8],
+        artifacts: &mut [Artifact<'_>],
+        reserve: &Reserve,
+    ) -> Result<Stored> {
+        let what = || format!("unable to store result in {}", self.state.display());
+        // Without space, what can be had again (the artifacts cannot) counts
+        // less than the result: they are tried only once.
+        match self.put_once(envelope, text, artifacts) {
+            Err(error) if file::is_full(&error) && reserve.release().context(what)? => {
+                diag::warning(format!(
+                    "{} is full: the reserve was given up for a result",
+                    self.state.display()
+                ))
+                .emit();
+                if !artifacts.is_empty() {
+                    diag::warning("the artifacts of the task were dropped").emit();
+                }
+                self.put_once(envelope, text, &mut []).context(what)
+            }
+            other => other.context(what),
+        }
+    }
+
+    fn put_once(
+        &self,
+        envelope: &Envelope,
+        text: &[u8],
+        artifacts: &mut [Artifact<'_>],
+    ) -> io::Result<Stored> {
+        let id = self.new_id(envelope.stored)?;
+        let hidden = self.path(&format!(".{id}"));
+        fs::DirBuilder::new().mode(0o700).create(&hidden)?;
+        let written = self.fill(&hidden, &id, envelope, text, artifacts);
+        let stored = written.inspect_err(|_| {
+            // The first error is the one to tell.
+            let _ = fs::remove_dir_all(&hidden);
+        })?;
+        Ok(stored)
+    }
+
+    fn fill(
+        &self,
+        hidden: &Path,
+        id: &str,
+        envelope: &Envelope,
+        text: &[u8],
+        artifacts: &mut [Artifact<'_>],
+    ) -> io::Result<Stored> {
+        file::write_new(&hidden.join("result"), &mut &text[..])?;
+        let last = self.path(id);
+        let mut stored = Stored {
+            id: id.to_owned(),
+            envelope: envelope.clone(),
+            artifacts: Vec::new(),
+            sha256: hex(ring::digest::digest(&ring::digest::SHA256, text).as_ref()),
+        };
+        for (i, artifact) in artifacts.iter_mut().enumerate() {
+            let name = format!("artifact-{i}");
+            let mut contents = Hashing::new(artifact.contents);
+            file::write_new(&hidden.join(&name), &mut contents)?;
+            stored.artifacts.push(StoredArtifact {
+                kind: artifact.kind.clone(),
+                url: artifact.url.clone(),
+                instance: artifact.instance.clone(),
+                name: artifact.name.clone(),
+                challenge: artifact.challenge.clone(),
+                sha256: contents.finish(),
+                path: last.join(&name),
+            });
+        }
+        let envelope = encode(&stored).to_string();
+        file::write_new(&hidden.join("envelope"), &mut envelope.as_bytes())?;
+        file::sync_directory(hidden)?;
+        file::rename(hidden, &last)?;
+        Ok(stored)
+    }
+
+    /// What waits to be sent, the oldest first. What cannot be read is set
+    /// aside, so that it is complained about once.
+    ///
+    /// # Errors
+    ///
+    /// When the directory cannot be read.
+    pub fn waiting(&self) -> Result<Vec<Stored>> {
+        let mut list = Vec::new();
+        for id in self.names("results", false)? {
+            match self.load(&id) {
+                Ok(stored) => list.push(stored),
+                Err(error) => {
+                    diag::failure(&error).emit();
+                    self.move_aside(&id, &error.to_string())?;
+                }
+            }
+        }
+        Ok(list)
+    }
+
+    fn load(&self, id: &str) -> Result<Stored> {
+        let dir = self.path(id);
+        let what = || format!("unable to read stored result {}", dir.display());
+        let text = file::read(&dir.join("envelope"), ENVELOPE_MAX).context(what)?;
+        let text = String::from_utf8(text).context(what)?;
+        let value = Value::parse(&text).context(what)?;
+        decode(&dir, id, &value).ok_or_else(|| Error::new(format!("{}: bad envelope", what())))
+    }
+
+    /// The text of a result.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read, or is not what was stored.
+    pub fn text(&self, stored: &Stored) -> Result<Vec<u8>> {
+        let path = self.path(&stored.id).join("result");
+        let what = || format!("unable to read stored result {}", path.display());
+        let text = file::read(&path, RESULT_MAX).context(what)?;
+        if hex(ring::digest::digest(&ring::digest::SHA256, &text).as_ref()) != stored.sha256 {
+            return Err(Error::new(format!("{}: it has changed", what())));
+        }
+        Ok(text)
+    }
+
+    /// Takes note that an artifact has been posted, or never will be.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system.
+    pub fn artifact_done(&self, artifact: &StoredArtifact) -> Result<()> {
+        file::remove(&artifact.path)
+            .context(|| format!("unable to remove {}", artifact.path.display()))
+    }
+
+    /// Removes a result that has been sent.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system.
+    pub fn done(&self, stored: &Stored) -> Result<()> {
+        let path = self.path(&stored.id);
+        // By rename first: half a result must never be seen.
+        let hidden = self.path(&format!(".{}", stored.id));
+        file::rename(&path, &hidden)
+            .and_then(|()| fs::remove_dir_all(&hidden))
+            .context(|| format!("unable to remove {}", path.display()))
+    }
+
+    /// Keeps a result that will not be sent any more, with the reason.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system.
+    pub fn set_aside(&self, stored: &Stored, why: &str) -> Result<()> {
+        self.move_aside(&stored.id, why)
+    }
+
+    fn move_aside(&self, id: &str, why: &str) -> Result<()> {
+        let from = self.path(id);
+        let to = self.state.join("aside").join(id);
+        let what = || format!("unable to set {} aside", from.display());
+        // Best effort: on a full disk the reason is only in the log.
+        if let Err(error) = file::replace(&from.join("reason"), format!("{why}\n").as_bytes()) {
+            trace!(2, "move_aside", "{}: {}", from.display(), reason(&error));
+        }
+        file::rename(&from, &to).context(what)?;
+        let old = self.names("aside", false)?;
+        for name in old.iter().take(old.len().saturating_sub(ASIDE_MAX)) {
+            let path = self.state.join("aside").join(name);
+            fs::remove_dir_all(&path).context(|| format!("unable to remove {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    fn path(&self, id: &str) -> PathBuf {
+        self.state.join("results").join(id)
+    }
+
+    /// Names by age; hidden ones are partial.
+    fn names(&self, directory: &str, hidden: bool) -> Result<Vec<String>> {
+        let path = self.state.join(directory);
+        let what = || format!("unable to read directory {}", path.display());
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&path).context(what)? {
+            let name = entry.context(what)?.file_name();
+            // Ours are ASCII; others are not ours.
+            if let Ok(name) = name.into_string()
+                && name.starts_with('.') == hidden
+            {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn new_id(&self, seconds: u64) -> io::Result<String> {
+        for n in 0..1_000_000 {
+            let id = format!("{seconds:012}-{n:06}");
+            let taken = |path: PathBuf| path.try_exists();
+            if !taken(self.path(&id))?
+                && !taken(self.path(&format!(".{id}")))?
+                && !taken(self.state.join("aside").join(&id))?
+            {
+                return Ok(id);
+            }
+        }
+        Err(io::ErrorKind::AlreadyExists.into())
+    }
+}
+
+/// A reader that computes SHA-256 of what passes.
+struct Hashing<'a> {
+    reader: &'a mut dyn Read,
+    context: ring::digest::Context,
+}
+
+impl<'a> Hashing<'a> {
+    fn new(reader: &'a mut dyn Read) -> Hashing<'a> {
+        Hashing {
+            reader,
+            context: ring::digest::Context::new(&ring::digest::SHA256),
+        }
+    }
+
+    fn finish(self) -> String {
+        hex(self.context.finish().as_ref())
+    }
+}
+
+impl Read for Hashing<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.reader.read(buffer)?;
+        self.context.update(&buffer[..count]);
+        Ok(count)
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn string(text: &str) -> Value {
+    Value::String(text.to_owned())
+}
+
+fn encode(stored: &Stored) -> Value {
+    let artifacts = stored.artifacts.iter().map(|artifact| {
+        let mut pairs = vec![
+            ("type", string(&artifact.kind)),
+            ("url", string(&artifact.url)),
+            ("instance", string(&artifact.instance)),
+            ("name", string(&artifact.name)),
+            ("sha256", string(&artifact.sha256)),
+        ];
+        if let Some(challenge) = &artifact.challenge {
+            pairs.push(("challenge", string(challenge)));
+        }
+        Value::object(pairs)
+    });
+    let envelope = &stored.envelope;
+    Value::object([
+        ("stored", Value::Number(envelope.stored.to_string())),
+        ("controller", string(&envelope.controller)),
+        ("result-url", string(&envelope.result_url)),
+        ("session", string(&envelope.session)),
+        ("task", string(&envelope.task)),
+        ("sha256", string(&stored.sha256)),
+        ("artifacts", Value::Array(artifacts.collect())),
+    ])
+}
+
+fn decode(dir: &Path, id: &str, value: &Value) -> Option<Stored> {
+    let text = |value: &Value, name: &str| Some(value.get(name)?.as_str()?.to_owned());
+    let mut artifacts = Vec::new();
+    for (i, item) in value.get("artifacts")?.as_array()?.iter().enumerate() {
+        let path = dir.join(format!("artifact-{i}"));
+        // Posted already.
+        if !path.exists() {
+            continue;
+        }
+        artifacts.push(StoredArtifact {
+            kind: text(item, "type")?,
+            url: text(item, "url")?,
+            instance: text(item, "instance")?,
+            name: text(item, "name")?,
+            challenge: text(item, "challenge"),
+            sha256: text(item, "sha256")?,
+            path,
+        });
+    }
+    Some(Stored {
+        id: id.to_owned(),
+        envelope: Envelope {
+            stored: value.get("stored")?.as_u64()?,
+            controller: text(value, "controller")?,
+            result_url: text(value, "result-url")?,
+            session: text(value, "session")?,
+            task: text(value, "task")?,
+        },
+        artifacts,
+        sha256: text(value, "sha256")?,
+    })
+}
