@@ -19,10 +19,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-
 use crate::error::{Class, Context as _, Error, Result};
+use crate::manifest::value::encode_base64;
 use crate::watch::Watch;
 use openssl::Openssl;
 
@@ -34,8 +32,6 @@ const SIGNATURE_MAX: usize = 2048;
 const PUBLIC_MAX: usize = 4096;
 /// A PEM private key of 16384 bits has some 13 kB.
 const KEY_MAX: u64 = 64 * 1024;
-/// Columns of base64 lines (coreutils base64, libbutl).
-const COLUMNS: usize = 76;
 
 /// Where the key is, and how it is used.
 #[derive(Clone, Debug)]
@@ -159,7 +155,7 @@ impl Key {
                 signature.len()
             )));
         }
-        Ok(base64_lines(&signature))
+        Ok(encode_base64(&signature))
     }
 }
 
@@ -235,33 +231,9 @@ fn fingerprint(public: &[u8]) -> String {
         })
 }
 
-/// Base64 in lines of 76 columns, without a newline at the end.
-#[must_use]
-pub fn base64_lines(bytes: &[u8]) -> String {
-    let encoded = STANDARD.encode(bytes);
-    let mut lines = String::with_capacity(encoded.len() + encoded.len() / COLUMNS + 1);
-    for (i, c) in encoded.chars().enumerate() {
-        if i > 0 && i % COLUMNS == 0 {
-            lines.push('\n');
-        }
-        lines.push(c);
-    }
-    lines
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn base64_breaks_after_76_columns_and_does_not_end_in_a_newline() {
-        assert_eq!(base64_lines(b""), "");
-        let line = base64_lines(&[0; 57]);
-        assert_eq!((line.len(), line.contains('\n')), (76, false));
-        let lines = base64_lines(&[0; 58]);
-        assert_eq!(lines.lines().map(str::len).collect::<Vec<_>>(), [76, 4]);
-        assert!(!lines.ends_with('\n'));
-    }
 
     #[test]
     fn keys_that_cannot_work_are_named() {
