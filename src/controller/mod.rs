@@ -1,7 +1,302 @@
-//! Controllers: who is asked for tasks and told the results.
+//! Controllers: who is asked for tasks, and told the results.
+//!
+//! A controller is an HTTP server that speaks brep's protocol, or a directory
+//! that plays one ([`spool`]). Both answer a task request with a task response
+//! and take result requests; everything else is the same code.
+//!
+//! A controller that cannot be asked is a [`Failure`], a value: the next one is
+//! asked, and the caller reports.
 
 pub mod failure;
 pub mod http;
+pub mod multipart;
+mod order;
 mod roots;
+pub mod spool;
 mod transport;
 pub mod url;
+
+use std::fs::File;
+use std::path::PathBuf;
+
+use crate::error::{Context as _, Error, Result};
+use crate::manifest::{ParseError, Style, TaskManifest, TaskRequest, TaskResponse};
+use crate::watch::Watch;
+
+use failure::{Failure, FailureClass};
+use http::{Body, Client, Settings};
+use multipart::Form;
+use spool::Spool;
+use url::{Argument, Place, Url, masked};
+
+/// What a task response may be at most. Tasks have a few kB.
+const RESPONSE_MAX: u64 = 1 << 20;
+/// What the answer to an upload may be at most.
+const UPLOAD_ANSWER_MAX: u64 = 64 << 10;
+/// The media type of manifests.
+const MANIFEST: &str = "text/manifest";
+
+/// A task, and all that it takes to bring its result back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assignment {
+    /// The controller, for diagnostics.
+    pub controller: String,
+    /// The controller's name of the task, opaque.
+    pub session: String,
+    /// What is to be signed, if the controller authenticates agents.
+    pub challenge: Option<String>,
+    /// Where the result goes: `http:`, `https:`, or `file:`.
+    pub result_url: String,
+    /// Where artifacts go: their type and the URL.
+    pub upload_urls: Vec<(String, String)>,
+    /// The agent checksum that came with the last result of this build.
+    pub agent_checksum: Option<String>,
+    /// The task.
+    pub task: TaskManifest,
+}
+
+/// A controller that could not be asked, and why.
+#[derive(Clone, Debug)]
+pub struct Failed {
+    /// The controller, without a password.
+    pub controller: String,
+    /// Why.
+    pub failure: Failure,
+}
+
+impl Failed {
+    /// As an error: `unable to request task from <url>: <reason>`.
+    #[must_use]
+    pub fn into_error(self) -> Error {
+        let what = format!("unable to request task from {}", self.controller);
+        self.failure.into_error(&what)
+    }
+}
+
+/// The outcome of asking the controllers in turn.
+#[derive(Debug, Default)]
+pub struct Round {
+    /// The first task offered, if any.
+    pub assignment: Option<Assignment>,
+    /// Who could not be asked before that.
+    pub failed: Vec<Failed>,
+    /// Who had nothing to do.
+    pub idle: usize,
+}
+
+impl Round {
+    /// Whether nobody could be asked: `--once` then exits with 69.
+    #[must_use]
+    pub fn nobody_answered(&self) -> bool {
+        self.assignment.is_none() && self.idle == 0 && !self.failed.is_empty()
+    }
+}
+
+/// One controller of the command line.
+#[derive(Debug)]
+struct Controller {
+    priority: Option<u32>,
+    place: Place,
+}
+
+/// The controllers of the command line.
+#[derive(Debug)]
+pub struct Controllers {
+    list: Vec<Controller>,
+    /// Directories that play controller: those of `list`, and those that a
+    /// stored result came from.
+    spools: Vec<Spool>,
+    client: Client,
+    shuffle: order::Shuffle,
+}
+
+impl Controllers {
+    /// Takes the arguments `[<priority>=]<url>`. Connects to nobody.
+    ///
+    /// # Errors
+    ///
+    /// An argument that is no URL; certificates or a proxy that cannot be used.
+    pub fn new(arguments: &[String], settings: &Settings, watch: &Watch) -> Result<Controllers> {
+        let client = Client::new(settings, watch)?;
+        let mut list = Vec::new();
+        for argument in arguments {
+            let Argument { priority, place } = Argument::parse(argument)?;
+            if matches!(&place, Place::Http(url) if url.scheme() == "https") {
+                client
+                    .check_https()
+                    .map_err(|failure| failure.into_error(&format!("unable to use {place}")))?;
+            }
+            list.push(Controller { priority, place });
+        }
+        Ok(Controllers {
+            list,
+            spools: Vec::new(),
+            client,
+            shuffle: order::Shuffle::seeded(),
+        })
+    }
+
+    /// The controllers as they are shown, in the order of the command line.
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        self.list.iter().map(|c| c.place.to_string())
+    }
+
+    /// Asks the controllers in turn until one has a task.
+    ///
+    /// # Errors
+    ///
+    /// Only if the request itself cannot be written: a name in it has characters
+    /// that no manifest may have.
+    pub fn request(&mut self, request: &TaskRequest, watch: &Watch) -> Result<Round> {
+        let text = request
+            .to_text(Style::OLD)
+            .context(|| "unable to write task request")?;
+        let mut round = Round::default();
+        let priorities: Vec<_> = self.list.iter().map(|c| c.priority).collect();
+        for index in self.shuffle.order(&priorities) {
+            let place = self.list[index].place.clone();
+            let answer = match &place {
+                Place::Http(url) => self.ask(url, &text),
+                Place::Directory(path) => self.spool(path).respond(request),
+            };
+            match answer.and_then(|response| assignment(&place, response)) {
+                Ok(None) => round.idle += 1,
+                Ok(some) => {
+                    round.assignment = some;
+                    break;
+                }
+                Err(failure) => round.failed.push(Failed {
+                    controller: place.to_string(),
+                    failure,
+                }),
+            }
+            if watch.must_stop() {
+                break;
+            }
+        }
+        Ok(round)
+    }
+
+    fn ask(&self, url: &Url, text: &str) -> Result<TaskResponse, Failure> {
+        let body = Body::Bytes(text.as_bytes());
+        let answer = self.client.post(url, MANIFEST, &body, RESPONSE_MAX)?;
+        TaskResponse::parse(&answer.body, "")
+            .map_err(|error| unreadable(&error, &answer.content_type))
+    }
+
+    /// Posts a result request. Once this is `Ok` the controller has it; it may
+    /// have it after a failure as well, and ignores it the second time.
+    ///
+    /// # Errors
+    ///
+    /// Whatever is not a 2xx, classified: see [`Failure::is_final`].
+    pub fn upload(&mut self, result_url: &str, text: &[u8]) -> Result<(), Failure> {
+        match place(result_url)? {
+            Place::Http(url) => {
+                // The header says all: what comes after it is not waited for.
+                let body = Body::Bytes(text);
+                self.client.post(&url, MANIFEST, &body, 0).map(|_| ())
+            }
+            Place::Directory(path) => {
+                let (dir, task) = spool::split_result(&path).ok_or_else(|| {
+                    let why = format!("no result of a directory: {}", path.display());
+                    Failure::new(FailureClass::Client(400), why)
+                })?;
+                self.spool(&dir).deliver(&task, text)
+            }
+        }
+    }
+
+    /// Posts an artifact; returns what the controller says about it.
+    ///
+    /// # Errors
+    ///
+    /// Whatever is not a 2xx, classified. 422 (wrong checksum) is final.
+    pub fn upload_artifact(
+        &self,
+        url: &str,
+        form: &Form<'_>,
+        file: &File,
+    ) -> Result<String, Failure> {
+        let Place::Http(url) = place(url)? else {
+            let why = "artifacts can only be posted to http: and https: urls";
+            return Err(Failure::new(FailureClass::Client(400), why));
+        };
+        let form = form.encode();
+        let body = Body::File(&form.before, file, &form.after);
+        let answer = self
+            .client
+            .post(&url, &form.content_type, &body, UPLOAD_ANSWER_MAX)?;
+        Ok(multipart::message(&answer.body))
+    }
+
+    /// Takes a claimed task of a directory back into our hands after a restart,
+    /// because its result is stored and will be delivered: nobody should do it
+    /// again. Does nothing for other controllers.
+    pub fn hold(&mut self, result_url: &str) {
+        if let Ok(Place::Directory(path)) = place(result_url)
+            && let Some((dir, task)) = spool::split_result(&path)
+        {
+            self.spool(&dir).hold(&task);
+        }
+    }
+
+    /// Whether a task that was under way when the agent died will be offered
+    /// again by itself, so that its controller need not be told.
+    #[must_use]
+    pub fn offers_again(result_url: &str) -> bool {
+        matches!(place(result_url), Ok(Place::Directory(_)))
+    }
+
+    fn spool(&mut self, dir: &std::path::Path) -> &mut Spool {
+        let known = self.spools.iter().position(|spool| spool.dir() == dir);
+        let index = known.unwrap_or_else(|| {
+            self.spools.push(Spool::new(PathBuf::from(dir)));
+            self.spools.len() - 1
+        });
+        &mut self.spools[index]
+    }
+}
+
+/// A response that has a task, as an assignment.
+fn assignment(place: &Place, response: TaskResponse) -> Result<Option<Assignment>, Failure> {
+    let (Some(task), Some(result_url)) = (response.task, response.result_url) else {
+        return Ok(None);
+    };
+    let wrong = |what: &str, text: &str, why: &str| {
+        let text = masked(text);
+        Failure::new(FailureClass::Content, format!("{what} '{text}': {why}"))
+    };
+    // A server must not make us write files of its choice.
+    if let Place::Http(_) = place {
+        Url::parse(&result_url).map_err(|why| wrong("result-url", &result_url, &why))?;
+        for (kind, text) in &response.upload_urls {
+            Url::parse(text).map_err(|why| wrong(&format!("{kind}-upload-url"), text, &why))?;
+        }
+    }
+    Ok(Some(Assignment {
+        controller: place.to_string(),
+        session: response.session,
+        challenge: response.challenge,
+        result_url,
+        upload_urls: response.upload_urls,
+        agent_checksum: response.agent_checksum,
+        task,
+    }))
+}
+
+fn place(url: &str) -> Result<Place, Failure> {
+    match Argument::parse(url) {
+        Ok(argument) => Ok(argument.place),
+        Err(error) => Err(Failure::new(FailureClass::Client(400), error.to_string())),
+    }
+}
+
+fn unreadable(error: &ParseError, content_type: &str) -> Failure {
+    let mut why = error.to_string();
+    // A login page of somebody in between is not a manifest with mistakes.
+    if !content_type.is_empty() && !content_type.starts_with(MANIFEST) {
+        why = format!("the answer is {content_type}, not {MANIFEST}: {why}");
+    }
+    Failure::new(FailureClass::Content, why)
+}

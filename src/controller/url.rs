@@ -42,12 +42,12 @@ impl Url {
     pub fn parse(text: &str) -> Result<Url, String> {
         // A fragment is never sent, and no part of what is asked for.
         let sent = text.split('#').next().unwrap_or_default();
-        let uri: Uri = sent.parse().map_err(|e| format!("not a url: {e}"))?;
-        match uri.scheme_str() {
+        match scheme_of(sent).map(str::to_ascii_lowercase).as_deref() {
             Some("http" | "https") => {}
             Some(other) => return Err(format!("unsupported scheme '{other}'")),
             None => return Err("no scheme in url".to_owned()),
         }
+        let uri: Uri = sent.parse().map_err(|e| format!("not a url: {e}"))?;
         if uri.host().is_none_or(str::is_empty) {
             return Err("no host in url".to_owned());
         }
@@ -61,7 +61,7 @@ impl Url {
         let scheme = base.scheme_str().unwrap_or("http");
         let authority = base.authority().map_or("", |a| a.as_str());
         let path = base.path();
-        let text = if has_scheme(location) {
+        let text = if scheme_of(location).is_some() {
             location.to_owned()
         } else if location.starts_with("//") {
             format!("{scheme}:{location}")
@@ -115,20 +115,19 @@ pub fn masked(text: &str) -> String {
     }
 }
 
-/// RFC 3986 section 3.1.
-fn has_scheme(text: &str) -> bool {
-    let Some((scheme, _)) = text.split_once(':') else {
-        return false;
-    };
-    scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+/// The scheme of a URL, if it has one (RFC 3986 section 3.1).
+fn scheme_of(text: &str) -> Option<&str> {
+    let (scheme, _) = text.split_once(':')?;
+    let valid = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
         && scheme
             .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+            .all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
+    valid.then_some(scheme)
 }
 
 impl Argument {
     /// Takes `[<priority>=]<url>`: `http:`, `https:`, `file:`, or an absolute
-    /// path. The priority has 4 or 5 decimal digits.
+    /// path. The priority has up to 5 decimal digits.
     ///
     /// # Errors
     ///
@@ -146,8 +145,8 @@ impl Argument {
             Some((digits, url))
                 if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) =>
             {
-                if !(4..=5).contains(&digits.len()) {
-                    return Err(wrong(format!("priority {digits} is not of 4 or 5 digits")));
+                if digits.len() > 5 {
+                    return Err(wrong(format!("priority {digits} has more than 5 digits")));
                 }
                 (digits.parse().ok(), url)
             }
@@ -201,6 +200,22 @@ fn file_path(rest: &str) -> Result<PathBuf, String> {
     }
     let decoded = String::from_utf8(decoded).map_err(|_| "path is not UTF-8".to_owned())?;
     Ok(Path::new(&decoded).to_owned())
+}
+
+/// The `file:` URL of an absolute path.
+pub(super) fn file_url(path: &Path) -> String {
+    use std::fmt::Write as _;
+    use std::os::unix::ffi::OsStrExt as _;
+    let mut url = String::from("file://");
+    for byte in path.as_os_str().as_bytes() {
+        if byte.is_ascii_alphanumeric() || b"/-._~+".contains(byte) {
+            url.push(char::from(*byte));
+        } else {
+            // Writing to a String does not fail.
+            let _ = write!(url, "%{byte:02X}");
+        }
+    }
+    url
 }
 
 #[cfg(test)]
@@ -261,14 +276,24 @@ mod tests {
     }
 
     #[test]
+    fn a_path_comes_back_from_its_url() {
+        for path in ["/a/b.manifest", "/a b/%41/é=?#", "/0=x"] {
+            let url = file_url(Path::new(path));
+            let argument = Argument::parse(&url).unwrap();
+            assert_eq!(argument.place, Place::Directory(path.into()), "{url}");
+        }
+    }
+
+    #[test]
     fn a_wrong_argument_says_why() {
         for (text, why) in [
-            ("1=http://h/", "priority 1 is not of 4 or 5 digits"),
+            ("123456=http://h/", "priority 123456 has more than 5 digits"),
             ("ftp://h/", "unsupported scheme 'ftp'"),
             ("h/", "no scheme in url"),
             ("file:c", "a file: url needs an absolute path"),
             ("file:///a%0", "bad percent-encoding"),
-            ("", "not a url: empty string"),
+            ("", "no scheme in url"),
+            ("http://a b/", "not a url: invalid uri character"),
         ] {
             let error = Argument::parse(text).unwrap_err();
             assert_eq!(

@@ -1,6 +1,8 @@
 //! Controllers, against servers that misbehave on demand.
 
 mod http;
+mod select;
+mod spool;
 mod tls;
 
 use std::fs;

@@ -1,0 +1,73 @@
+//! Whom to ask first.
+//!
+//! Without priorities: in the order of the command line. If any controller has
+//! one (`[F]DCBA` in decimal, absent = 0): those with a higher one first, equal
+//! ones in an order that is drawn anew each time, as today's agents do.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher as _, Hasher as _};
+
+/// A small generator (splitmix64); not for secrets.
+#[derive(Debug)]
+pub(super) struct Shuffle(u64);
+
+impl Shuffle {
+    pub(super) fn seeded() -> Shuffle {
+        Shuffle(RandomState::new().build_hasher().finish())
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Indices of `priorities` in the order to ask.
+    pub(super) fn order(&mut self, priorities: &[Option<u32>]) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..priorities.len()).collect();
+        if priorities.iter().any(Option::is_some) {
+            let mut keyed: Vec<_> = order
+                .iter()
+                .map(|&i| {
+                    // F says how to build, not whom to ask.
+                    let rank = priorities[i].unwrap_or(0) % 10_000;
+                    (std::cmp::Reverse(rank), self.next(), i)
+                })
+                .collect();
+            keyed.sort_unstable();
+            order = keyed.into_iter().map(|(_, _, i)| i).collect();
+        }
+        order
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_priorities_the_order_is_that_of_the_command_line() {
+        let mut shuffle = Shuffle(1);
+        for _ in 0..10 {
+            assert_eq!(shuffle.order(&[None, None, None]), [0, 1, 2]);
+        }
+    }
+
+    #[test]
+    fn higher_priorities_come_first_and_equals_in_any_order() {
+        let mut shuffle = Shuffle(1);
+        let priorities = [None, Some(2), Some(10_002), Some(100), Some(3)];
+        let mut firsts = [0; 5];
+        for _ in 0..1000 {
+            let order = shuffle.order(&priorities);
+            assert_eq!(order[..2], [3, 4]);
+            assert_eq!(order[4], 0);
+            firsts[order[2]] += 1;
+        }
+        // 1 and 2 are equals: each is first about half of the time.
+        assert!((400..600).contains(&firsts[1]), "{firsts:?}");
+        assert_eq!(firsts[1] + firsts[2], 1000);
+    }
+}

@@ -1,0 +1,186 @@
+//! Which of several controllers gets to give a task.
+
+use std::fs;
+
+use bbot_agent::controller::failure::FailureClass;
+use bbot_agent::controller::{Controllers, Round};
+use bbot_agent::manifest::{MachineHeader, TaskRequest};
+use bbot_agent::watch::Watch;
+
+use super::{Scratch, patient};
+use crate::support::http::{Server, closed_port};
+
+const TASK: &str = "name: libfoo\nversion: 1\nmachine: linux-gcc\n";
+
+fn response(session: &str, result_url: &str) -> String {
+    format!(
+        ": 1\nsession: {session}\nresult-url: {result_url}\n\
+         bindist-upload-url: http://h/?upload=bindist\nagent-checksum: 7\n:\n{TASK}"
+    )
+}
+
+fn offering(session: &str) -> Server {
+    Server::answering("200 OK", response(session, "http://h/?build-result"))
+}
+
+fn idle() -> Server {
+    Server::answering("200 OK", ": 1\nsession:\n")
+}
+
+fn request() -> TaskRequest {
+    TaskRequest {
+        agent: "host".to_owned(),
+        toolchain: Some(("default".to_owned(), "0.17.0".to_owned())),
+        fingerprint: Some("ab".repeat(32)),
+        machines: vec![MachineHeader::new(
+            "linux-gcc-1.4",
+            "linux-gcc",
+            "Linux with GCC",
+        )],
+        ..TaskRequest::default()
+    }
+}
+
+fn ask(urls: &[String]) -> Round {
+    let watch = Watch::start().unwrap();
+    let mut controllers = Controllers::new(urls, &patient(), &watch).unwrap();
+    controllers.request(&request(), &watch).unwrap()
+}
+
+#[test]
+fn the_first_session_wins_and_the_rest_are_not_asked() {
+    let (one, two, three) = (idle(), offering("s/2"), offering("s/3"));
+    let round = ask(&[one.url("/"), two.url("/x?build-task"), three.url("/")]);
+    let assignment = round.assignment.unwrap();
+    assert_eq!(assignment.session, "s/2");
+    assert_eq!(assignment.controller, two.url("/x?build-task"));
+    assert_eq!(assignment.result_url, "http://h/?build-result");
+    assert_eq!(
+        assignment.upload_urls,
+        [("bindist".to_owned(), "http://h/?upload=bindist".to_owned())]
+    );
+    assert_eq!(assignment.agent_checksum.as_deref(), Some("7"));
+    assert_eq!(assignment.task.name(), "libfoo");
+    assert_eq!((round.idle, round.failed.len()), (1, 0));
+    assert_eq!(three.connections(), 0);
+    assert_eq!(
+        two.requests()[0].text(),
+        format!(
+            ": 1\nagent: host\ntoolchain-name: default\ntoolchain-version: 0.17.0\n\
+             fingerprint: {}\n:\nid: linux-gcc-1.4\nname: linux-gcc\nsummary: Linux with GCC\n",
+            "ab".repeat(32)
+        )
+    );
+}
+
+#[test]
+fn whatever_one_controller_does_the_next_is_asked() {
+    let garbage = Server::answering("200 OK", "what a nice day");
+    let login = Server::start(|mut connection| {
+        connection.request().unwrap();
+        connection
+            .send("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>");
+    });
+    let half = Server::answering("200 OK", ": 1\nsession: s\nresult-url: http://h/\n");
+    let nowhere = Server::answering("200 OK", response("s", "file:///etc/passwd"));
+    let unauthorized = Server::answering("401 Unauthorized", "unauthorized");
+    let broken = Server::answering("502 Bad Gateway", "");
+    let reset = Server::start(|mut connection| {
+        connection.take(10);
+        connection.reset();
+    });
+    let good = offering("s/1");
+    let closed = closed_port();
+    let round = ask(&[
+        format!("http://127.0.0.1:{closed}/"),
+        garbage.url("/"),
+        login.url("/"),
+        half.url("/"),
+        nowhere.url("/"),
+        unauthorized.url("/"),
+        broken.url("/"),
+        reset.url("/"),
+        "/nonexistent".to_owned(),
+        good.url("/"),
+    ]);
+    assert_eq!(round.assignment.unwrap().session, "s/1");
+    let failed: Vec<_> = round
+        .failed
+        .iter()
+        .map(|f| (f.failure.class(), f.failure.to_string()))
+        .collect();
+    let expected = [
+        (FailureClass::Connect, "connection refused"),
+        (
+            FailureClass::Content,
+            "invalid task response manifest: 1:6: ':' expected after name",
+        ),
+        (
+            FailureClass::Content,
+            "the answer is text/html, not text/manifest: invalid task response",
+        ),
+        (FailureClass::Content, "task manifest expected"),
+        (
+            FailureClass::Content,
+            "result-url 'file:///etc/passwd': unsupported scheme 'file'",
+        ),
+        (FailureClass::Client(401), "refused with 401 unauthorized"),
+        (FailureClass::Server(502), "server error 502 bad gateway"),
+        (FailureClass::Cut, "connection "),
+        (FailureClass::Directory, "no directory /nonexistent"),
+    ];
+    assert_eq!(failed.len(), expected.len());
+    for ((class, text), (wanted, part)) in failed.iter().zip(expected) {
+        assert_eq!(*class, wanted, "{text}");
+        assert!(text.contains(part), "{text:?} without {part:?}");
+    }
+}
+
+#[test]
+fn nobody_answered_is_told_from_nothing_to_do() {
+    let closed = format!("http://127.0.0.1:{}/", closed_port());
+    let round = ask(&[closed.clone(), closed.clone()]);
+    assert!(round.nobody_answered());
+    assert_eq!(round.failed[0].clone().into_error().class().exit_code(), 69);
+    let quiet = idle();
+    let round = ask(&[closed, quiet.url("/")]);
+    assert!(!round.nobody_answered());
+    assert!(round.assignment.is_none());
+}
+
+#[test]
+fn higher_priorities_are_asked_first() {
+    let (low, high) = (idle(), offering("high"));
+    let urls = [
+        format!("0001={}", low.url("/")),
+        format!("0002={}", high.url("/")),
+    ];
+    for _ in 0..3 {
+        assert!(ask(&urls).assignment.is_some());
+    }
+    assert_eq!(low.connections(), 0);
+}
+
+#[test]
+fn a_directory_takes_part_in_the_list() {
+    let scratch = Scratch::new();
+    fs::create_dir(scratch.path().join("tasks")).unwrap();
+    let path = scratch.path().join("tasks/t.manifest");
+    fs::write(path, format!(": 1\n{TASK}")).unwrap();
+    let quiet = idle();
+    let urls = [quiet.url("/"), scratch.path().to_str().unwrap().to_owned()];
+    assert_eq!(ask(&urls).assignment.unwrap().session, "t");
+}
+
+#[test]
+fn an_https_controller_without_usable_certificates_is_refused_at_once() {
+    let watch = Watch::start().unwrap();
+    let settings = bbot_agent::controller::http::Settings {
+        ca_file: Some("/nonexistent/ca.pem".into()),
+        ..patient()
+    };
+    let urls = ["https://h/".to_owned()];
+    let error = Controllers::new(&urls, &settings, &watch).unwrap_err();
+    assert_eq!(error.class().exit_code(), 78);
+    assert!(error.to_string().contains("/nonexistent/ca.pem"), "{error}");
+}
