@@ -10,11 +10,13 @@
 //!
 //! One agent uses a state directory at a time; its lock is the agent's.
 
+mod envelope;
 pub mod file;
 mod journal;
 mod reserve;
 mod results;
 
+pub use envelope::{Artifact, Envelope, Stored, StoredArtifact};
 pub use journal::{Accepted, Journal, Stage, Unfinished};
 pub use reserve::Reserve;
-pub use results::{Artifact, Envelope, Results, Stored, StoredArtifact};
+pub use results::Results;
