@@ -20,7 +20,7 @@
 //!   }
 //! }
 //! table ip bbot-agent-T {
-//!   chain redirect {
+//!   chain requests {
 //!     type nat hook prerouting priority -100; policy accept;
 //!     meta mark M ip daddr 196.254.111.222 udp dport 69 dnat to BRIDGE:PORT
 //!   }
@@ -134,8 +134,8 @@ fn installation(table: &str, rules: &Rules<'_>) -> Batch {
             rule.payload(NETWORK, 12, 4).add_to_set(ADDRESS);
         });
         new_table(batch, IPV4, table, rules.owner);
-        new_chain(batch, IPV4, table, "redirect", "nat", PREROUTING, -100);
-        new_rule(batch, IPV4, table, "redirect", |rule| {
+        new_chain(batch, IPV4, table, "requests", "nat", PREROUTING, -100);
+        new_rule(batch, IPV4, table, "requests", |rule| {
             rule.meta(META_MARK).is(&mark);
             rule.payload(NETWORK, 16, 4).is(&SERVER.octets());
             rule.meta(META_L4PROTO).is(&[UDP]);
