@@ -120,7 +120,7 @@ impl<'a> Guest<'a> {
                 records: &config.run_dir,
             },
         )?;
-        let spec = spec(config, &boot, tap.name());
+        let spec = spec(config, &boot, tap.name())?;
         server.set_map(boot.map);
         let machine = Machine::start(&spec, tap.fd(), Instant::now() + START)?;
         let (label, hold) = (spec.label, config.hold);
@@ -207,19 +207,19 @@ fn limits(boot: &Boot<'_>) -> tftp::Config {
     }
 }
 
-fn spec(config: &Config, boot: &Boot<'_>, tap: &str) -> Spec {
-    Spec {
+fn spec(config: &Config, boot: &Boot<'_>, tap: &str) -> Result<Spec> {
+    Ok(Spec {
         label: boot.directory.display().to_string(),
         qemu: config.qemu.clone(),
         accel: config.accel,
         cpus: config.cpus,
         ram_kb: config.ram_kb,
         directory: boot.directory.to_owned(),
-        mac: boot.machine.mac().unwrap_or_default().to_owned(),
+        mac: mac(boot.machine, None)?,
         tap: tap.to_owned(),
         options: boot.machine.options(),
         purpose: boot.purpose,
         run_dir: config.run_dir.clone(),
         user: config.user.clone(),
-    }
+    })
 }
