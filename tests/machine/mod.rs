@@ -2,6 +2,7 @@
 
 mod fake;
 mod real;
+mod whole;
 
 use std::fs;
 use std::os::fd::OwnedFd;

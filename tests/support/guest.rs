@@ -1,6 +1,6 @@
 //! The test guest: its image, and how to steer it. See tests/guest/README.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -57,6 +57,13 @@ pub fn steer(disk: &Path, settings: &str) {
     area.resize(4096, 0);
     let file = OpenOptions::new().write(true).open(disk).unwrap();
     file.write_all_at(&area, 65536).unwrap();
+}
+
+/// Puts the worker into a toolchain directory.
+pub fn offer_worker(directory: &Path) {
+    fs::create_dir_all(directory).unwrap();
+    let worker = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest/worker");
+    fs::copy(worker, directory.join("worker")).unwrap();
 }
 
 /// Two guests at once, and not one for every test that is ready: emulated ones
