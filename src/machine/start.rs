@@ -78,7 +78,7 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<Machine> {
         console: console_theirs.as_raw_fd(),
     };
     let argv = qemu::argv(spec, &fds);
-    crate::trace!(3, "start_machine", "{}", shown(&spec.qemu, &argv));
+    crate::trace!(2, "start_machine", "{}", shown(&spec.qemu, &argv));
     let mut command = Command::new(&spec.qemu);
     command
         .args(&argv)
