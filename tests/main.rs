@@ -11,9 +11,11 @@
 mod auth;
 mod cli;
 mod controller;
+mod lz4;
 mod machine;
 mod manifest;
 mod network;
 mod snapshot;
 mod support;
+mod tar;
 mod tidy;

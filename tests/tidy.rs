@@ -13,8 +13,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("breaker", &[]),
     ("error", &[]),
     ("json", &[]),
+    ("lz4", &["error"]),
     ("manifest", &[]),
     ("sys", &[]),
+    ("tar", &["error"]),
     // 1
     ("auth", &["manifest", "watch", "sys", "error"]),
     ("cli", &["error", "diag"]),

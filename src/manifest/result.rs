@@ -141,17 +141,18 @@ impl ResultManifest {
     ///
     /// As [`ResultManifest::parse`].
     pub fn parse_dirty(text: &[u8], source: &str) -> Result<(ResultManifest, bool), ParseError> {
-        ResultManifest::parse(text, source).map_or_else(
-            |error| match sanitize(text) {
-                Cow::Borrowed(_) => Err(error),
-                // If that does not help, the first error has the right place.
-                Cow::Owned(text) => match ResultManifest::parse(text.as_bytes(), source) {
-                    Ok(result) => Ok((result, true)),
-                    Err(_) => Err(error),
-                },
-            },
-            |result| Ok((result, false)),
-        )
+        let error = match ResultManifest::parse(text, source) {
+            Ok(result) => return Ok((result, false)),
+            Err(error) => error,
+        };
+        let Cow::Owned(text) = sanitize(text) else {
+            return Err(error);
+        };
+        match ResultManifest::parse(text.as_bytes(), source) {
+            Ok(result) => Ok((result, true)),
+            // The first one has the right place.
+            Err(_) => Err(error),
+        }
     }
 
     pub(super) fn read(section: Section<'_>) -> Result<ResultManifest, ParseError> {
