@@ -20,9 +20,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::{Class, Context as _, Error, Result};
+use crate::manifest::hex;
 use crate::manifest::value::encode_base64;
 use crate::watch::Watch;
 use openssl::Openssl;
+use ring::digest::{SHA256, digest};
 
 /// Longest challenge that can be signed: what `openssl pkeyutl` takes.
 const CHALLENGE_MAX: usize = 64;
@@ -103,7 +105,7 @@ impl Key {
                 .hint("make one: openssl genrsa -out <file> 4096"));
         }
         let key = Key {
-            fingerprint: fingerprint(&public),
+            fingerprint: hex(digest(&SHA256, &public).as_ref()),
             settings,
             openssl,
         };
@@ -215,20 +217,6 @@ fn is_rsa(public: &[u8]) -> bool {
     ];
     let start = &public[..public.len().min(32)];
     start.windows(ALGORITHM.len()).any(|w| w == ALGORITHM)
-}
-
-/// SHA-256 in lower-case hex.
-fn fingerprint(public: &[u8]) -> String {
-    use std::fmt::Write as _;
-    let digest = ring::digest::digest(&ring::digest::SHA256, public);
-    digest
-        .as_ref()
-        .iter()
-        .fold(String::new(), |mut text, byte| {
-            // Writing to a String does not fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
 }
 
 #[cfg(test)]

@@ -33,6 +33,7 @@ pub mod machine;
 pub mod machines;
 pub mod manifest;
 pub mod network;
+pub mod outbox;
 pub mod perform;
 pub mod snapshot;
 pub mod status;

@@ -23,7 +23,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("lock", &["error"]),
     ("network", &["sys", "diag", "error"]),
     ("snapshot", &["sys", "diag", "error"]),
-    ("store", &["json", "diag", "error"]),
+    ("store", &["json", "manifest", "diag", "error"]),
     ("tftp", &["sys", "diag", "error"]),
     ("status", &["json", "diag", "error"]),
     ("watch", &["status", "sys", "diag", "error"]),
@@ -31,6 +31,17 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "controller",
         &["manifest", "store", "watch", "sys", "diag", "error"],
+    ),
+    (
+        "outbox",
+        &[
+            "controller",
+            "store",
+            "manifest",
+            "watch",
+            "diag",
+            "error",
+        ],
     ),
     (
         "machine",
@@ -75,6 +86,7 @@ const CLOCK: &[&str] = &[
     "auth/openssl.rs",
     "controller/http.rs",
     "controller/transport.rs",
+    "outbox/mod.rs",
     "diag/mod.rs",
     "guest/mod.rs",
     "guest/wait.rs",

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::json::Value;
+use crate::manifest::hex;
 
 /// Where a result goes, and what it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -104,15 +105,6 @@ impl Read for Hashing<'_> {
         self.context.update(&buffer[..count]);
         Ok(count)
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a String does not fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// SHA-256 of what is at hand.

@@ -227,6 +227,12 @@ impl Results {
         self.move_aside(&stored.id, why)
     }
 
+    /// Where a result is kept when it is set aside.
+    #[must_use]
+    pub fn aside(&self, stored: &Stored) -> PathBuf {
+        self.state.join("aside").join(&stored.id)
+    }
+
     fn move_aside(&self, id: &str, why: &str) -> Result<()> {
         let from = self.path(id);
         let to = self.state.join("aside").join(id);

@@ -1,0 +1,363 @@
+//! Results on their way back: nothing is lost between a worker that has done
+//! its work and a controller that knows it.
+//!
+//! ```text
+//! accepted -> started -> stored -> sent
+//! ```
+//!
+//! Each step is on disk before the next is taken. A result that is stored is
+//! tried again, with growing pauses, over turns and restarts, until the
+//! controller takes it (2xx), says that it never will (a final 4xx), or has
+//! long given up on it; in the last two cases it is kept aside with the reason.
+//! Artifacts go before the result, since controllers only take them while the
+//! build is open.
+//!
+//! A failure in the middle of an exchange does not say whether the controller
+//! has the result. It is sent again then: a controller closes the session with
+//! the first and ignores the second.
+
+mod entry;
+mod schedule;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::controller::Controllers;
+use crate::controller::failure::{Failure, FailureClass};
+use crate::controller::multipart::Form;
+use crate::diag;
+use crate::error::{Context as _, Result, reason};
+use crate::store::{
+    Accepted, Artifact, Envelope, Journal, Reserve, Results, Stage, Stored, StoredArtifact,
+    Unfinished,
+};
+use crate::watch::Watch;
+
+use entry::seconds;
+pub use entry::{entry, interrupted};
+pub use schedule::Settings;
+use schedule::{is_dead, place};
+
+/// Space for a result of any size that controllers take (15 MiB).
+const RESERVE: u64 = 16 << 20;
+
+/// What is on its way.
+#[derive(Debug)]
+pub struct Outbox {
+    results: Results,
+    journal: Journal,
+    reserve: Reserve,
+    settings: Settings,
+    pauses: BTreeMap<String, Pause>,
+}
+
+/// When to try again.
+#[derive(Clone, Copy, Debug)]
+struct Pause {
+    failures: u32,
+    until: Instant,
+}
+
+/// What came of [`Outbox::deliver`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delivery {
+    /// Results that controllers have taken.
+    pub sent: usize,
+    /// Results that were given up and set aside.
+    pub aside: usize,
+    /// Results that still wait.
+    pub waiting: usize,
+    /// When the next of them is due.
+    pub next: Option<Instant>,
+}
+
+/// What came of one result.
+enum Outcome {
+    Sent,
+    Aside(String),
+    Later(Failure),
+}
+
+impl Outbox {
+    /// Opens the outbox in the directory `state`, which only this agent uses.
+    /// Returns with it the tasks that were under way when a predecessor died,
+    /// and of which there is no result: somebody should tell their controllers.
+    ///
+    /// # Errors
+    ///
+    /// If the directory cannot be made, read or written.
+    pub fn open(state: &Path, settings: Settings) -> Result<(Outbox, Vec<Unfinished>)> {
+        let results = Results::open(state)?;
+        let path = state.join("journal");
+        let (journal, unfinished) = Journal::open(&path)
+            .context(|| format!("unable to open journal {}", path.display()))?;
+        let mut outbox = Outbox {
+            results,
+            journal,
+            reserve: Reserve::keep(&state.join("reserve"), RESERVE),
+            settings,
+            pauses: BTreeMap::new(),
+        };
+        // The last step before the crash may have been the store, and the
+        // journal the one after it.
+        let stored: BTreeSet<String> = outbox
+            .results
+            .waiting()?
+            .into_iter()
+            .map(|stored| stored.envelope.session)
+            .collect();
+        let (done, open): (Vec<_>, Vec<_>) = unfinished
+            .into_iter()
+            .partition(|task| stored.contains(&task.accepted.session));
+        for task in done {
+            outbox.reached(&task.accepted.session, Stage::Stored)?;
+        }
+        Ok((outbox, open))
+    }
+
+    /// Takes note of a task, before anything is done about it.
+    ///
+    /// # Errors
+    ///
+    /// If the journal cannot be written.
+    pub fn accepted(&mut self, task: &Accepted) -> Result<()> {
+        let path = self.journal.path().to_owned();
+        self.journal
+            .accepted(task)
+            .context(|| format!("unable to write journal {}", path.display()))
+    }
+
+    /// Takes note that the machine of a task was started.
+    ///
+    /// # Errors
+    ///
+    /// If the journal cannot be written.
+    pub fn started(&mut self, session: &str) -> Result<()> {
+        self.reached(session, Stage::Started)
+    }
+
+    /// Takes note that a task is over without a result: its controller need not
+    /// be told, or cannot.
+    ///
+    /// # Errors
+    ///
+    /// If the journal cannot be written.
+    pub fn dropped(&mut self, session: &str) -> Result<()> {
+        self.reached(session, Stage::Sent)
+    }
+
+    fn reached(&mut self, session: &str, stage: Stage) -> Result<()> {
+        let path = self.journal.path().to_owned();
+        self.journal
+            .reached(session, stage)
+            .context(|| format!("unable to write journal {}", path.display()))
+    }
+
+    /// Stores a result, before the first attempt to send it. `text` is the
+    /// result request, signature and all.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be stored, not even with the reserve.
+    pub fn store(
+        &mut self,
+        task: &Accepted,
+        text: &[u8],
+        artifacts: &mut [Artifact<'_>],
+        wall: SystemTime,
+    ) -> Result<()> {
+        let envelope = Envelope {
+            stored: seconds(wall),
+            controller: task.controller.clone(),
+            result_url: task.result_url.clone(),
+            session: task.session.clone(),
+            task: format!("{}/{} on {}", task.name, task.version, task.machine),
+        };
+        self.results
+            .put(&envelope, text, artifacts, &self.reserve)?;
+        // What is stored is safe; the journal is put right at the next start.
+        if let Err(error) = self.reached(&task.session, Stage::Stored) {
+            diag::failure(&error).emit();
+        }
+        Ok(())
+    }
+
+    /// Has the controllers keep others from the tasks whose results wait here;
+    /// to be called once, before the first task is asked for.
+    ///
+    /// # Errors
+    ///
+    /// If the results cannot be read.
+    pub fn hold(&self, controllers: &mut Controllers) -> Result<()> {
+        for stored in self.results.waiting()? {
+            controllers.hold(&stored.envelope.result_url);
+        }
+        Ok(())
+    }
+
+    /// Sends what is due, the oldest first, and reports what came of it.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read or written; what controllers do is in the
+    /// [`Delivery`].
+    pub fn deliver(
+        &mut self,
+        controllers: &mut Controllers,
+        wall: SystemTime,
+        watch: &Watch,
+    ) -> Result<Delivery> {
+        let mut delivery = Delivery::default();
+        let mut dead = BTreeSet::new();
+        for mut stored in self.results.waiting()? {
+            let pause = self.pauses.get(&stored.id).copied();
+            let due = pause.is_none_or(|pause| pause.until <= Instant::now());
+            let place = place(&stored.envelope.result_url);
+            if !due || dead.contains(&place) || watch.must_stop() {
+                delivery.wait(pause.map(|pause| pause.until));
+                continue;
+            }
+            match self.send(controllers, &mut stored, wall)? {
+                Outcome::Sent => {
+                    self.results.done(&stored)?;
+                    self.over(&stored)?;
+                    delivery.sent += 1;
+                }
+                Outcome::Aside(why) => {
+                    let task = &stored.envelope.task;
+                    diag::error(format!("result of {task} set aside: {why}"))
+                        .info(format!(
+                            "it is kept in {}",
+                            self.results.aside(&stored).display()
+                        ))
+                        .emit();
+                    self.results.set_aside(&stored, &why)?;
+                    self.over(&stored)?;
+                    delivery.aside += 1;
+                }
+                Outcome::Later(failure) => {
+                    if is_dead(failure.class()) {
+                        dead.insert(place);
+                    }
+                    let until = self.postpone(&stored, failure);
+                    delivery.wait(Some(until));
+                }
+            }
+        }
+        Ok(delivery)
+    }
+
+    fn send(
+        &self,
+        controllers: &mut Controllers,
+        stored: &mut Stored,
+        wall: SystemTime,
+    ) -> Result<Outcome> {
+        let age = Duration::from_secs(seconds(wall).saturating_sub(stored.envelope.stored));
+        if age > self.settings.expiry {
+            let hours = self.settings.expiry.as_secs_f32() / 3600.0;
+            return Ok(Outcome::Aside(format!(
+                "not delivered within {hours} hours (--result-expiry)"
+            )));
+        }
+        for artifact in std::mem::take(&mut stored.artifacts) {
+            let session = &stored.envelope.session;
+            match upload(controllers, &artifact, session) {
+                Ok(said) => {
+                    let name = &artifact.name;
+                    diag::info(format!(
+                        "uploaded {name} of {}: {said}",
+                        stored.envelope.task
+                    ))
+                    .emit();
+                }
+                // The result has its own time to get there.
+                Err(failure) if !failure.is_final() && age < self.settings.expiry / 2 => {
+                    return Ok(Outcome::Later(failure));
+                }
+                Err(failure) => {
+                    let what = format!(
+                        "unable to upload {} of {} to {}",
+                        artifact.name,
+                        stored.envelope.task,
+                        crate::controller::url::masked(&artifact.url)
+                    );
+                    diag::failure(&failure.into_error(&what)).emit();
+                }
+            }
+            self.results.artifact_done(&artifact)?;
+        }
+        let text = match self.results.text(stored) {
+            Ok(text) => text,
+            Err(error) => return Ok(Outcome::Aside(error.to_string())),
+        };
+        match controllers.upload(&stored.envelope.result_url, &text) {
+            Ok(()) => Ok(Outcome::Sent),
+            Err(failure) if failure.is_final() => Ok(Outcome::Aside(failure.to_string())),
+            Err(failure) => Ok(Outcome::Later(failure)),
+        }
+    }
+
+    fn over(&mut self, stored: &Stored) -> Result<()> {
+        self.pauses.remove(&stored.id);
+        self.reserve.restore();
+        self.reached(&stored.envelope.session, Stage::Sent)
+    }
+
+    /// Reports a failure and says when the next attempt is.
+    fn postpone(&mut self, stored: &Stored, failure: Failure) -> Instant {
+        let failures = self.pauses.get(&stored.id).map_or(0, |p| p.failures) + 1;
+        let length = self.settings.pause(failures);
+        let until = Instant::now() + length;
+        let pause = Pause { failures, until };
+        self.pauses.insert(stored.id.clone(), pause);
+        let what = format!(
+            "unable to upload result to {}",
+            crate::controller::url::masked(&stored.envelope.result_url)
+        );
+        if failure.class() == FailureClass::Stopped {
+            return until;
+        }
+        diag::failure(&failure.into_error(&what))
+            .info(format!(
+                "the result of {} is stored, next attempt in {} s",
+                stored.envelope.task,
+                length.as_secs()
+            ))
+            .emit();
+        until
+    }
+}
+
+impl Delivery {
+    fn wait(&mut self, until: Option<Instant>) {
+        self.waiting += 1;
+        self.next = match (self.next, until) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+    }
+}
+
+fn upload(
+    controllers: &Controllers,
+    artifact: &StoredArtifact,
+    session: &str,
+) -> Result<String, Failure> {
+    let file = File::open(&artifact.path).map_err(|error| {
+        Failure::new(
+            FailureClass::Setup,
+            format!("{}: {}", artifact.path.display(), reason(&error)),
+        )
+    })?;
+    let form = Form {
+        session,
+        challenge: artifact.challenge.as_deref(),
+        instance: &artifact.instance,
+        sha256: &artifact.sha256,
+        name: &artifact.name,
+    };
+    controllers.upload_artifact(&artifact.url, &form, &file)
+}
