@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
-use bbot_agent::cli::{self, Invocation};
-use bbot_agent::diag;
-use bbot_agent::error::{Error, Result};
+use bbot_agent::cli::{self, Format, Invocation, StatusOf};
+use bbot_agent::error::{Class, Error, Result};
+use bbot_agent::json::Value;
+use bbot_agent::{diag, licenses, lock, status, units, watch};
 
 fn main() -> ExitCode {
     let args = std::env::args_os().skip(1);
@@ -28,7 +29,56 @@ fn perform(invocation: Invocation) -> Result<ExitCode> {
         Invocation::PrintCompletion(cli::Shell::Bash) => {
             cli::print(cli::bash_completion().as_bytes())?;
         }
+        Invocation::PrintUnit(unit) => {
+            let text = match unit {
+                cli::Unit::Service => units::service(),
+                cli::Unit::Once => units::once(),
+                cli::Unit::Timer => units::timer(),
+            };
+            cli::print(text.as_bytes())?;
+        }
+        Invocation::PrintLicenses => cli::print(licenses::text().as_bytes())?,
+        Invocation::Status(of, format) => return show_status(&of, format),
         other => return Err(Error::new(format!("not done yet: {other:?}"))),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// `--status`: 0 if an agent is running, else 1.
+fn show_status(of: &StatusOf, format: Format) -> Result<ExitCode> {
+    let (run_dir, paths) = match of {
+        StatusOf::All { run_dir } => (run_dir, status::find(run_dir)?),
+        StatusOf::One {
+            run_dir,
+            toolchain_name,
+            instance,
+        } => {
+            let dir = lock::directory(run_dir, toolchain_name, *instance);
+            (run_dir, vec![status::file_in(&dir)])
+        }
+    };
+    let now = watch::moment();
+    let (mut out, mut objects, mut running) = (String::new(), Vec::new(), false);
+    for path in paths {
+        let Some(state) = status::read(&path)? else {
+            continue;
+        };
+        let (text, alive) = status::text(&state, now);
+        out.push_str(&text);
+        objects.push(status::json(&state, now));
+        running |= alive;
+    }
+    match format {
+        Format::Json => out = format!("{}\n", Value::Array(objects)),
+        Format::Text if out.is_empty() => {
+            out = format!("no agent has run under {}\n", run_dir.display());
+        }
+        Format::Text => {}
+    }
+    cli::print(out.as_bytes())?;
+    Ok(if running {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(Class::Failure.exit_code())
+    })
 }

@@ -19,3 +19,4 @@ mod snapshot;
 mod support;
 mod tar;
 mod tidy;
+mod units;

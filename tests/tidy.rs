@@ -17,9 +17,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("manifest", &[]),
     ("sys", &[]),
     ("tar", &["error"]),
+    ("units", &[]),
     // 1
     ("auth", &["manifest", "watch", "sys", "error"]),
     ("cli", &["error", "diag"]),
+    ("licenses", &[]),
     ("lock", &["error"]),
     ("network", &["sys", "diag", "error"]),
     ("snapshot", &["sys", "diag", "error"]),

@@ -12,6 +12,12 @@ use crate::json::Value;
 /// The name of the state file in an agent's run directory.
 pub(super) const NAME: &str = "status.json";
 
+/// The state file in an agent's run directory.
+#[must_use]
+pub fn file_in(dir: &Path) -> PathBuf {
+    dir.join(NAME)
+}
+
 /// Most bytes of a state file that are read. Ours have a few thousand.
 const LARGEST: u64 = 1 << 20;
 

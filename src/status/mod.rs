@@ -23,7 +23,7 @@ mod state;
 use std::time::{Duration, Instant};
 
 pub use self::board::{Board, Config};
-pub use self::file::{find, read};
+pub use self::file::{file_in, find, read};
 pub use self::laps::Laps;
 pub use self::notify::Notify;
 pub use self::show::{json, text};

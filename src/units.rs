@@ -1,0 +1,34 @@
+//! The systemd units, as `--print-unit` prints them and `make install` installs
+//! them.
+//!
+//! They are files next to this one, with two places to fill in: the directory
+//! of the program, and the lines that confine it, which the services share.
+
+/// The directory of the program when nobody says otherwise.
+pub const BIN_DIR: &str = "/usr/local/bin";
+
+const HARDENING: &str = include_str!("units/hardening");
+
+/// `bbot-agent@.service`: an agent, with the toolchain as instance.
+#[must_use]
+pub fn service() -> String {
+    filled(include_str!("units/bbot-agent@.service"))
+}
+
+/// `bbot-agent-once@.service`: one turn.
+#[must_use]
+pub fn once() -> String {
+    filled(include_str!("units/bbot-agent-once@.service"))
+}
+
+/// `bbot-agent-once@.timer`: turns.
+#[must_use]
+pub fn timer() -> String {
+    filled(include_str!("units/bbot-agent-once@.timer"))
+}
+
+fn filled(template: &str) -> String {
+    template
+        .replace("@BINDIR@", BIN_DIR)
+        .replace("@HARDENING@\n", HARDENING)
+}
