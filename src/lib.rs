@@ -39,6 +39,7 @@ pub mod perform;
 pub mod snapshot;
 pub mod status;
 pub mod store;
+pub mod sweep;
 pub mod tar;
 pub mod tftp;
 pub mod units;

@@ -17,6 +17,7 @@ mod manifest;
 mod network;
 mod snapshot;
 mod support;
+mod sweep;
 mod tar;
 mod tidy;
 mod units;

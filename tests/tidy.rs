@@ -81,6 +81,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "error",
         ],
     ),
+    (
+        "sweep",
+        &[
+            "lock", "machines", "network", "snapshot", "sys", "diag", "error",
+        ],
+    ),
 ];
 
 /// Files that may read a clock or sleep; all others take time as an argument.

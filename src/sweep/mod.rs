@@ -1,0 +1,214 @@
+//! What a dead predecessor left behind, and its removal.
+//!
+//! What can die with a descriptor or its parent does: taps, `nft` rules, QEMU,
+//! uploads under way. The rest has an owner that is known by a lock, which the
+//! kernel frees; neither a name nor an age makes litter of anything:
+//!
+//! | what | whose, by | dead, by |
+//! |---|---|---|
+//! | scratch snapshots, of any instance | their name, which has our toolchain | the lock on the subvolume |
+//! | a QEMU in one of them | working directory and `-name` | the same, and its parent |
+//! | rules, sockets, files of the run directory | being in it | its `agent.lock`, which we hold |
+//! | TFTP directories | their name, `<toolchain>-<instance>` | the same |
+//!
+//! Looking ([`find`]) changes nothing, so that `--gc --dry-run` can print what
+//! would go, and an idle turn writes nothing. Removing what is gone already is
+//! success: two agents may sweep at once.
+
+mod guests;
+mod scratch;
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::diag;
+use crate::error::{Context as _, Result};
+use crate::lock::Lock;
+use crate::network;
+
+/// Where we leave things.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `<machines>`.
+    pub machines: PathBuf,
+    /// `<tftp>`.
+    pub tftp: PathBuf,
+    /// Our own run directory, `<run-dir>/<owner>`.
+    pub run_dir: PathBuf,
+    /// The name of our toolchain.
+    pub toolchain: String,
+    /// `<toolchain>-<instance>`.
+    pub owner: String,
+}
+
+/// Something to remove.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Litter {
+    what: What,
+    path: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    Guest(u32),
+    Rules,
+    File,
+    RunDirectory,
+    Tree,
+    Scratch,
+}
+
+impl Litter {
+    fn new(what: What, path: impl Into<PathBuf>) -> Litter {
+        Litter {
+            what,
+            path: path.into(),
+        }
+    }
+
+    /// Where it is; of a QEMU, the snapshot that it runs in.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Why it is litter.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self.what {
+            What::Guest(_) => "qemu of a dead agent",
+            What::Rules => "redirect rules of a dead agent",
+            What::File | What::RunDirectory => "run file of a dead agent",
+            What::Tree => "tftp directory of a dead agent",
+            What::Scratch => "scratch snapshot of a dead agent",
+        }
+    }
+
+    /// Removes it. What is gone, or in use again, is left alone.
+    ///
+    /// # Errors
+    ///
+    /// When it is still there and cannot be removed.
+    pub fn remove(&self) -> Result<()> {
+        match self.what {
+            What::Guest(pid) => guests::kill(pid, &self.path),
+            What::Rules => network::remove_recorded(&self.path).map(drop),
+            What::File => gone(fs::remove_file(&self.path), &self.path),
+            What::RunDirectory | What::Tree => gone(fs::remove_dir_all(&self.path), &self.path),
+            What::Scratch => scratch::remove(&self.path),
+        }
+    }
+}
+
+/// As `--gc --dry-run` prints it: path, then reason.
+impl fmt::Display for Litter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path.display(), self.reason())?;
+        match self.what {
+            What::Guest(pid) => write!(f, ", pid {pid}"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Finds litter, in the order in which to remove it: first what may still write
+/// to the rest.
+///
+/// `lock` is the lock of our own run directory. Without it (another agent has
+/// it) only what has locks of its own is looked at.
+#[must_use]
+pub fn find(config: &Config, lock: Option<&Lock>) -> Vec<Litter> {
+    let scratch = scratch::find(&config.machines, &config.toolchain);
+    let mut litter = guests::find(&config.machines, &config.toolchain, &scratch);
+    if lock.is_some() {
+        litter.extend(run_files(&config.run_dir));
+        litter.extend(["bootstrap", "build"].into_iter().filter_map(|purpose| {
+            let tree = config.tftp.join(purpose).join(&config.owner);
+            exists(&tree).then(|| Litter::new(What::Tree, tree))
+        }));
+    }
+    litter.extend(
+        scratch
+            .into_iter()
+            .map(|path| Litter::new(What::Scratch, path)),
+    );
+    litter
+}
+
+/// Finds litter and removes it, saying so.
+pub fn sweep(config: &Config, lock: Option<&Lock>) {
+    for litter in find(config, lock) {
+        match litter.remove() {
+            Ok(()) => diag::info(format_args!("removed {litter}")).emit(),
+            Err(error) => diag::failure(&error).emit(),
+        }
+    }
+}
+
+/// What is in the run directory while a guest runs and not otherwise. The lock,
+/// the status and the last guest's console stay.
+fn run_files(dir: &Path) -> Vec<Litter> {
+    let Ok(entries) = fs::read_dir(dir) else {
+        return Vec::new(); // There was none before us.
+    };
+    let mut litter: Vec<Litter> = entries
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let name = entry.file_name();
+            let what = run_file(name.to_str()?)?;
+            Some(Litter::new(what, entry.path()))
+        })
+        .collect();
+    litter.sort_by(|a, b| a.path.cmp(&b.path));
+    litter
+}
+
+fn run_file(name: &str) -> Option<What> {
+    if name == "qmp" || name.starts_with(".status.json.") {
+        Some(What::File)
+    } else if name == "vm" {
+        Some(What::RunDirectory)
+    } else if name.ends_with(".iptables") {
+        Some(What::Rules)
+    } else {
+        None
+    }
+}
+
+fn exists(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
+}
+
+fn gone(result: io::Result<()>, path: &Path) -> Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result.context(|| format!("unable to remove {}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_guest_run_makes_is_litter_of_the_run_directory() {
+        assert_eq!(run_file("qmp"), Some(What::File));
+        assert_eq!(run_file("vm"), Some(What::RunDirectory));
+        assert_eq!(run_file("bb-gcc-1234567.iptables"), Some(What::Rules));
+        assert_eq!(run_file(".status.json.4711"), Some(What::File));
+        for kept in ["agent.lock", "status.json", "console.log", "notes", ".x"] {
+            assert_eq!(run_file(kept), None, "{kept}");
+        }
+    }
+
+    #[test]
+    fn a_line_names_path_and_reason() {
+        let litter = Litter::new(What::Guest(7), "/m/v/a/a-gcc-@1.0");
+        assert_eq!(
+            litter.to_string(),
+            "/m/v/a/a-gcc-@1.0: qemu of a dead agent, pid 7"
+        );
+    }
+}
