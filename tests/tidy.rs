@@ -36,14 +36,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     (
         "outbox",
-        &[
-            "controller",
-            "store",
-            "manifest",
-            "watch",
-            "diag",
-            "error",
-        ],
+        &["controller", "store", "manifest", "watch", "diag", "error"],
     ),
     (
         "machine",
