@@ -19,5 +19,7 @@ mod snapshot;
 mod support;
 mod sweep;
 mod tar;
+mod tftp_files;
+mod tftp_wire;
 mod tidy;
 mod units;

@@ -24,27 +24,27 @@ pub const BATCH: usize = 64;
 
 /// linux/udp.h.
 const UDP_SEGMENT: libc::c_int = 103;
-const UDP_GRO: libc::c_int = 104;
+pub(super) const UDP_GRO: libc::c_int = 104;
 
 /// `struct user_msghdr`.
 #[repr(C)]
-struct Message {
-    name: *mut libc::sockaddr_in,
-    name_length: u32,
-    parts: *mut libc::iovec,
-    part_count: usize,
-    control: *mut Control,
-    control_length: usize,
-    flags: u32,
+pub(super) struct Message {
+    pub(super) name: *mut libc::sockaddr_in,
+    pub(super) name_length: u32,
+    pub(super) parts: *mut libc::iovec,
+    pub(super) part_count: usize,
+    pub(super) control: *mut Control,
+    pub(super) control_length: usize,
+    pub(super) flags: u32,
 }
 
 const _: () = assert!(size_of::<Message>() == 56);
 
 /// `struct mmsghdr`.
 #[repr(C)]
-struct Numbered {
-    message: Message,
-    length: u32,
+pub(super) struct Numbered {
+    pub(super) message: Message,
+    pub(super) length: u32,
 }
 
 const _: () = assert!(size_of::<Numbered>() == 64);
@@ -52,17 +52,18 @@ const _: () = assert!(size_of::<Numbered>() == 64);
 /// Room for the control messages of one datagram, aligned as `struct cmsghdr`.
 #[repr(C, align(8))]
 #[derive(Clone, Copy)]
-struct Control([u8; 64]);
+pub(super) struct Control(pub(super) [u8; 64]);
 
 /// Octets of `struct cmsghdr`: a `size_t` and two `int`.
-const CONTROL_HEADER: usize = 16;
+pub(super) const CONTROL_HEADER: usize = 16;
+
+/// Octets of a `struct sockaddr_in`.
+pub(super) const NAME_LENGTH: u32 = 16;
+const _: () = assert!(size_of::<libc::sockaddr_in>() == NAME_LENGTH as usize);
 
 /// A bound IPv4 socket, non-blocking and close-on-exec.
 #[derive(Debug)]
-pub struct Socket {
-    fd: OwnedFd,
-    coalesces: bool,
-}
+pub struct Socket(OwnedFd);
 
 impl Socket {
     /// Binds a new socket to `address`; port 0 takes any free one. If the address
@@ -83,8 +84,8 @@ impl Socket {
         }
         bind(fd.as_raw_fd(), &SockaddrIn::from(address))?;
         // Linux 5.0; without it, datagrams come one by one.
-        let coalesces = set_int(fd.as_fd(), libc::SOL_UDP, UDP_GRO, 1).is_ok();
-        Ok(Socket { fd, coalesces })
+        let _ = set_int(fd.as_fd(), libc::SOL_UDP, UDP_GRO, 1);
+        Ok(Socket(fd))
     }
 
     /// The address that the socket is bound to.
@@ -93,7 +94,7 @@ impl Socket {
     ///
     /// Those of getsockname(2), which a bound socket does not have.
     pub fn local_address(&self) -> io::Result<SocketAddrV4> {
-        let address: SockaddrIn = getsockname(self.fd.as_raw_fd())?;
+        let address: SockaddrIn = getsockname(self.0.as_raw_fd())?;
         Ok(address.into())
     }
 
@@ -107,25 +108,19 @@ impl Socket {
     pub fn set_buffers(&self, receive: usize, send: usize) -> io::Result<usize> {
         // The kernel doubles what it is told and reports the double, of which
         // about a half is meant for its own bookkeeping.
-        if setsockopt(&self.fd, RcvBufForce, &receive).is_err() {
-            let _ = setsockopt(&self.fd, RcvBuf, &receive);
+        if setsockopt(&self.0, RcvBufForce, &receive).is_err() {
+            let _ = setsockopt(&self.0, RcvBuf, &receive);
         }
-        if setsockopt(&self.fd, SndBufForce, &send).is_err() {
-            let _ = setsockopt(&self.fd, SndBuf, &send);
+        if setsockopt(&self.0, SndBufForce, &send).is_err() {
+            let _ = setsockopt(&self.0, SndBuf, &send);
         }
-        Ok(getsockopt(&self.fd, RcvBuf)?)
-    }
-
-    /// Whether datagrams of one sender may come coalesced.
-    #[must_use]
-    pub fn coalesces(&self) -> bool {
-        self.coalesces
+        Ok(getsockopt(&self.0, RcvBuf)?)
     }
 }
 
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.0.as_fd()
     }
 }
 
@@ -138,198 +133,6 @@ fn set_int(fd: BorrowedFd<'_>, level: i32, option: i32, value: i32) -> io::Resul
         Ok(())
     } else {
         Err(io::Error::last_os_error())
-    }
-}
-
-/// A datagram in an [`Inbox`].
-#[derive(Clone, Copy, Debug)]
-pub struct Datagram<'a> {
-    /// Who sent it.
-    pub peer: SocketAddrV4,
-    /// Where it was sent to, if the socket listens on all addresses.
-    pub to: Option<Ipv4Addr>,
-    /// It was sent to a broadcast or multicast address (known under the same
-    /// condition).
-    pub broadcast: bool,
-    /// Its octets; several datagrams in a row if it was coalesced.
-    pub octets: &'a [u8],
-    /// The length of each of the coalesced datagrams but the last.
-    pub segment: Option<usize>,
-}
-
-/// Room for a batch of datagrams. Pages that no datagram has reached are not
-/// backed by memory.
-pub struct Inbox {
-    octets: Vec<u8>,
-    names: Vec<libc::sockaddr_in>,
-    controls: Vec<Control>,
-    parts: Vec<libc::iovec>,
-    messages: Vec<Numbered>,
-    filled: usize,
-}
-
-impl std::fmt::Debug for Inbox {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Inbox")
-            .field("slots", &self.messages.len())
-            .field("filled", &self.filled)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Inbox {
-    /// Room for `slots` datagrams of any length.
-    #[must_use]
-    pub fn new(slots: usize) -> Inbox {
-        let blank = libc::sockaddr_in {
-            sin_family: 0,
-            sin_port: 0,
-            sin_addr: libc::in_addr { s_addr: 0 },
-            sin_zero: [0; 8],
-        };
-        let mut inbox = Inbox {
-            octets: vec![0; slots * SLOT],
-            names: vec![blank; slots],
-            controls: vec![Control([0; 64]); slots],
-            parts: Vec::with_capacity(slots),
-            messages: Vec::with_capacity(slots),
-            filled: 0,
-        };
-        // The vectors are never resized from here on, so that what the pointers
-        // lead to stays where it is; moving the Inbox does not move it.
-        for slot in inbox.octets.chunks_exact_mut(SLOT) {
-            inbox.parts.push(libc::iovec {
-                iov_base: slot.as_mut_ptr().cast(),
-                iov_len: SLOT,
-            });
-        }
-        for ((name, control), part) in inbox
-            .names
-            .iter_mut()
-            .zip(&mut inbox.controls)
-            .zip(&mut inbox.parts)
-        {
-            inbox.messages.push(Numbered {
-                message: Message {
-                    name,
-                    name_length: 0,
-                    parts: part,
-                    part_count: 1,
-                    control,
-                    control_length: 0,
-                    flags: 0,
-                },
-                length: 0,
-            });
-        }
-        inbox
-    }
-
-    /// Takes up to `most` datagrams that have already come in, without waiting.
-    /// They replace the former ones. Returns how many there are.
-    ///
-    /// # Errors
-    ///
-    /// Those of recvmmsg(2); `EAGAIN` (`WouldBlock`) if there is none.
-    pub fn receive(&mut self, socket: &Socket, most: usize) -> io::Result<usize> {
-        self.filled = 0;
-        let most = most.min(self.messages.len());
-        for numbered in &mut self.messages[..most] {
-            numbered.message.name_length = NAME_LENGTH;
-            numbered.message.control_length = size_of::<Control>();
-            numbered.message.flags = 0;
-        }
-        // SAFETY: the first `most` messages point to live memory of this Inbox of
-        // the lengths that they state, and nothing else has a reference to it.
-        let result = unsafe {
-            libc::syscall(
-                libc::SYS_recvmmsg,
-                socket.fd.as_raw_fd(),
-                self.messages.as_mut_ptr(),
-                most,
-                libc::MSG_DONTWAIT,
-                std::ptr::null_mut::<libc::timespec>(),
-            )
-        };
-        match usize::try_from(result) {
-            Ok(count) => {
-                self.filled = count.min(most);
-                Ok(self.filled)
-            }
-            Err(_) => Err(io::Error::last_os_error()),
-        }
-    }
-
-    /// The datagram in slot `index`, if the last [`Inbox::receive`] filled it.
-    #[must_use]
-    pub fn get(&self, index: usize) -> Option<Datagram<'_>> {
-        if index >= self.filled {
-            return None;
-        }
-        let numbered = &self.messages[index];
-        let name = &self.names[index];
-        let length = usize::try_from(numbered.length).ok()?.min(SLOT);
-        let start = index * SLOT;
-        let mut datagram = Datagram {
-            peer: SocketAddrV4::new(
-                Ipv4Addr::from(u32::from_be(name.sin_addr.s_addr)),
-                u16::from_be(name.sin_port),
-            ),
-            to: None,
-            broadcast: false,
-            octets: &self.octets[start..start + length],
-            segment: None,
-        };
-        let control = &self.controls[index].0;
-        let used = numbered.message.control_length.min(control.len());
-        datagram.read_control(&control[..used]);
-        Some(datagram)
-    }
-}
-
-/// Octets of a `struct sockaddr_in`.
-const NAME_LENGTH: u32 = 16;
-const _: () = assert!(size_of::<libc::sockaddr_in>() == NAME_LENGTH as usize);
-
-impl Datagram<'_> {
-    /// Reads control messages: `size_t` length with header, `int` level, `int`
-    /// type, content, padding to 8 octets (cmsg(3)).
-    fn read_control(&mut self, mut control: &[u8]) {
-        while let Some((header, _)) = control.split_first_chunk::<CONTROL_HEADER>() {
-            let [l0, l1, l2, l3, l4, l5, l6, l7, level @ .., t0, t1, t2, t3] = *header;
-            let length = u64::from_ne_bytes([l0, l1, l2, l3, l4, l5, l6, l7]);
-            let Ok(length) = usize::try_from(length) else {
-                return;
-            };
-            let Some(content) = control.get(CONTROL_HEADER..length) else {
-                return;
-            };
-            let kind = (
-                i32::from_ne_bytes(level),
-                i32::from_ne_bytes([t0, t1, t2, t3]),
-            );
-            match (kind, content) {
-                // struct in_pktinfo: int index, local address, header's address.
-                (
-                    (libc::IPPROTO_IP, libc::IP_PKTINFO),
-                    [_, _, _, _, s0, s1, s2, s3, d0, d1, d2, d3, ..],
-                ) => {
-                    let local = Ipv4Addr::new(*s0, *s1, *s2, *s3);
-                    let header = Ipv4Addr::new(*d0, *d1, *d2, *d3);
-                    self.to = Some(local);
-                    self.broadcast = local != header;
-                }
-                ((libc::SOL_UDP, UDP_GRO), [s0, s1, s2, s3, ..]) => {
-                    self.segment = usize::try_from(i32::from_ne_bytes([*s0, *s1, *s2, *s3]))
-                        .ok()
-                        .filter(|&segment| segment > 0);
-                }
-                _ => {}
-            }
-            control = control
-                .get(length.next_multiple_of(8)..)
-                .unwrap_or_default();
-        }
     }
 }
 
@@ -409,7 +212,7 @@ pub fn send(
     let result = unsafe {
         libc::syscall(
             libc::SYS_sendmsg,
-            socket.fd.as_raw_fd(),
+            socket.0.as_raw_fd(),
             &raw const message,
             libc::MSG_NOSIGNAL,
         )
@@ -456,7 +259,7 @@ pub fn send_batch(
     let result = unsafe {
         libc::syscall(
             libc::SYS_sendmmsg,
-            socket.fd.as_raw_fd(),
+            socket.0.as_raw_fd(),
             messages.as_mut_ptr(),
             count,
             libc::MSG_NOSIGNAL,

@@ -249,10 +249,12 @@ impl Exchange {
             return None;
         };
         let before = upload.size();
-        if let Err(error) = upload.append(payload) {
+        let result = upload.append(payload);
+        // Gathered octets count even if they could not be written.
+        shared.upload_octets += upload.size() - before;
+        if let Err(error) = result {
             return Some(Input::Failed(tree::refusal(&error)));
         }
-        shared.upload_octets += upload.size() - before;
         shared.counters.blocks_received += 1;
         shared.counters.octets_received += payload.len() as u64;
         (shared.upload_octets > shared.upload_octets_most).then_some(Input::Failed(TOTAL))

@@ -15,11 +15,13 @@
 //! behind the redirect a reply from another port does not reach a strict client.
 //! A transfer is therefore known by its peer's address and port.
 
+mod dispatch;
 mod exchange;
 pub mod map;
 pub mod netascii;
 pub mod options;
 pub mod packet;
+mod peers;
 mod post;
 mod server;
 pub mod source;

@@ -71,6 +71,7 @@ impl Terms {
                 // The size of a text on the wire is not known beforehand.
                 OptionType::TransferSize if request.mode == Mode::Octet => match request.kind {
                     Kind::Get => match size {
+                        Some(0) if is_curl(request) => continue,
                         Some(size) => size,
                         None => continue,
                     },
@@ -104,4 +105,16 @@ impl Terms {
     pub fn oack(&self) -> Option<Vec<u8>> {
         (!self.answer.is_empty()).then(|| packet::oack(&self.answer))
     }
+}
+
+/// Whether the options are those that curl always sends, in its order. It takes
+/// "tsize 0" in an OACK for an error ("invalid tsize"), and so could not get an
+/// empty file. Leaving an option out is always allowed (RFC 2347).
+fn is_curl(request: &Request) -> bool {
+    let asked = request.options.iter().map(|option| option.option);
+    asked.eq([
+        OptionType::TransferSize,
+        OptionType::BlockSize,
+        OptionType::Timeout,
+    ])
 }

@@ -5,6 +5,7 @@ pub mod btrfs;
 pub mod guest;
 pub mod http;
 pub mod netns;
+pub mod tftp;
 
 use std::fs;
 use std::io::Write as _;

@@ -1,0 +1,415 @@
+//! Who gets what: packets to transfers, requests to files, limits.
+
+use std::collections::VecDeque;
+use std::net::SocketAddrV4;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::exchange::{About, Exchange, Shared};
+use super::map::{Map, Name};
+use super::options::Terms;
+use super::packet::{self, ErrorCode, Kind, Packet, Refusal, Request};
+use super::peers::{Peer, Peers};
+use super::post;
+use super::server::{Accept, Config, Served};
+use super::source::{Content, Source};
+use super::transfer::{Input, Linger, Outcome, Reply};
+use super::tree::{self, Tree};
+use super::upload::Upload;
+use crate::sys::inbox::Datagram;
+use crate::sys::udp::Route;
+
+/// How long a request that comes again in the midst of its transfer may turn out
+/// to be a late duplicate, before it is taken for the start of another one.
+const AGAIN: Duration = Duration::from_millis(250);
+
+/// All but the inbox, so that a datagram in that can be borrowed meanwhile.
+pub(super) struct Core {
+    pub(super) shared: Shared,
+    pub(super) config: Config,
+    pub(super) map: Map,
+    pub(super) get: Vec<Tree>,
+    pub(super) put: Option<Tree>,
+    pub(super) accept: Option<Accept>,
+    pub(super) receive_buffer: u64,
+    pub(super) peers: Peers,
+    pub(super) uploads: u64,
+    /// No transfer is due before this.
+    pub(super) due: Option<Instant>,
+    pub(super) events: VecDeque<Served>,
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Core")
+            .field("config", &self.config)
+            .field("map", &self.map)
+            .field("active", &self.peers.active())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Core {
+    /// Acts upon what is in one slot of the inbox.
+    pub(super) fn take(&mut self, now: Instant, datagram: &Datagram<'_>) {
+        let peer = datagram.peer;
+        // RFC 1123 §4.2.3.5; and what cannot be answered is not acted upon.
+        if datagram.broadcast
+            || peer.port() == 0
+            || peer.ip().is_unspecified()
+            || peer.ip().is_broadcast()
+            || peer.ip().is_multicast()
+        {
+            return;
+        }
+        let route = Route {
+            peer,
+            from: datagram.to,
+        };
+        match datagram.segment {
+            Some(segment) => {
+                for octets in datagram.octets.chunks(segment) {
+                    self.packet(now, route, octets);
+                }
+            }
+            None => self.packet(now, route, datagram.octets),
+        }
+    }
+
+    fn packet(&mut self, now: Instant, route: Route, octets: &[u8]) {
+        let packet = Packet::parse(octets);
+        if packet == Packet::Request {
+            return self.request(now, route, octets);
+        }
+        match self.peers.get_mut(&route.peer) {
+            Some(Peer::Active(exchange)) => {
+                let (input, payload) = match packet {
+                    Packet::Data(number, payload) => (Input::Data(number, payload.len()), payload),
+                    Packet::Ack(number) => (Input::Ack(number), &[][..]),
+                    Packet::Error(..) => (Input::PeerError, &[][..]),
+                    // Garbage from the peer's port does not end its transfer.
+                    _ => return,
+                };
+                let outcome = exchange.drive(&mut self.shared, now, input, payload);
+                if exchange.last_progress() == now {
+                    exchange.again = None;
+                    self.shared.counters.last_progress = Some(now);
+                }
+                match outcome {
+                    Some(outcome) => {
+                        let said = match packet {
+                            Packet::Error(code, text) => Some((code, text)),
+                            _ => None,
+                        };
+                        self.end(now, route.peer, &outcome, said);
+                    }
+                    None => self.due = earlier(self.due, exchange.due()),
+                }
+            }
+            Some(Peer::Over(linger)) if now < linger.until() => match linger.answer(now, &packet) {
+                Reply::Silence => {}
+                Reply::Ack(number) => {
+                    post::packet(&self.shared.socket, &route, &packet::ack(number));
+                }
+                Reply::Error(refusal) => {
+                    post::packet(&self.shared.socket, &route, &refusal.to_packet());
+                }
+            },
+            _ => self.stranger(&route, &packet),
+        }
+    }
+
+    /// Answers a packet that belongs to no transfer (RFC 1350 §4). An ERROR is
+    /// never answered, and what is too short to be anything neither.
+    fn stranger(&mut self, route: &Route, packet: &Packet<'_>) {
+        let refusal = match packet {
+            Packet::Data(..) | Packet::Ack(_) | Packet::Oack => {
+                Refusal::new(ErrorCode::UnknownId, "unknown transfer")
+            }
+            Packet::Unknown(_) => Refusal::new(ErrorCode::IllegalOperation, "unknown operation"),
+            Packet::Request | Packet::Error(..) | Packet::Runt => return,
+        };
+        if self.accepts(route.peer) {
+            post::packet(&self.shared.socket, route, &refusal.to_packet());
+        }
+    }
+
+    fn accepts(&mut self, peer: SocketAddrV4) -> bool {
+        self.accept.as_mut().is_none_or(|accept| accept(peer))
+    }
+
+    fn request(&mut self, now: Instant, route: Route, octets: &[u8]) {
+        if let Some(Peer::Active(exchange)) = self.peers.get_mut(&route.peer) {
+            if exchange.request == octets {
+                if exchange.has_begun() {
+                    exchange.again.get_or_insert(now + AGAIN);
+                } else {
+                    exchange.drive(&mut self.shared, now, Input::RequestAgain, &[]);
+                }
+                self.due = earlier(self.due, exchange.due());
+                return;
+            }
+            // The peer was restarted; it does not wait for the old transfer.
+            self.replace(route.peer);
+        } else if !self.accepts(route.peer) {
+            return;
+        }
+        self.start(now, route, octets);
+    }
+
+    /// Ends the transfer of a peer that has begun another one.
+    fn replace(&mut self, peer: SocketAddrV4) {
+        if let Some(exchange) = self.forget(peer) {
+            self.events.push_back(Served::Failed {
+                peer,
+                kind: exchange.kind,
+                name: exchange.name.as_str().to_owned(),
+                reason: "the peer began another transfer".to_owned(),
+            });
+        }
+    }
+
+    /// Takes the transfer of a peer away, with what it has used up.
+    fn forget(&mut self, peer: SocketAddrV4) -> Option<Box<Exchange>> {
+        let exchange = self.peers.forget(peer)?;
+        if exchange.kind == Kind::Put && !exchange.stored {
+            self.uploads -= 1;
+        }
+        self.shared.upload_octets -= exchange.pending_octets();
+        Some(exchange)
+    }
+
+    fn start(&mut self, now: Instant, route: Route, octets: &[u8]) {
+        self.shared.counters.requests += 1;
+        let mut asked = None;
+        let result = Request::parse(octets).and_then(|request| {
+            asked = Some((request.kind, request.name.clone()));
+            let name = Name::parse(&request.name)?;
+            self.admit(now, route.peer)?;
+            self.open(now, route, octets, &request, name)
+        });
+        match result {
+            Ok(mut exchange) => {
+                self.events.push_back(Served::Requested {
+                    peer: route.peer,
+                    kind: exchange.kind,
+                    name: exchange.name.as_str().to_owned(),
+                });
+                let outcome = exchange.drive(&mut self.shared, now, Input::Begin, &[]);
+                self.due = earlier(self.due, exchange.due());
+                self.peers.begin(route.peer, exchange);
+                if let Some(outcome) = outcome {
+                    self.end(now, route.peer, &outcome, None);
+                }
+            }
+            Err(refusal) => {
+                post::packet(&self.shared.socket, &route, &refusal.to_packet());
+                self.peers
+                    .remember(now, route.peer, Linger::refused(now, refusal.clone()));
+                self.events.push_back(Served::Refused {
+                    peer: route.peer,
+                    request: asked,
+                    refusal,
+                });
+            }
+        }
+    }
+
+    /// Makes sure that there is a place for one more transfer.
+    fn admit(&mut self, now: Instant, peer: SocketAddrV4) -> Result<(), Refusal> {
+        let of_peer = self.peers.active() >= self.config.transfers_of_peer_most
+            && self.peers.active_of(peer.ip()) >= self.config.transfers_of_peer_most;
+        if !of_peer && self.peers.active() < self.config.transfers_most {
+            return Ok(());
+        }
+        let victim = self
+            .peers
+            .stalled(now, of_peer.then_some(peer.ip()))
+            .ok_or(Refusal::new(ErrorCode::NotDefined, "too many transfers"))?;
+        if let Some(exchange) = self.forget(victim) {
+            self.events.push_back(Served::Failed {
+                peer: victim,
+                kind: exchange.kind,
+                name: exchange.name.as_str().to_owned(),
+                reason: "stalled, and its place was needed".to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    fn open(
+        &mut self,
+        now: Instant,
+        route: Route,
+        octets: &[u8],
+        request: &Request,
+        name: Name,
+    ) -> Result<Exchange, Refusal> {
+        match request.kind {
+            Kind::Get => {
+                let content = self.find(&name)?;
+                let terms = Terms::agree(request, Some(content.size()), self.receive_buffer);
+                let source = Source::new(content, request.mode, terms.blksize, terms.window);
+                let about = About {
+                    name,
+                    route,
+                    terms,
+                    request: octets.to_vec(),
+                };
+                Ok(Exchange::get(now, about, source))
+            }
+            Kind::Put => {
+                let Some(tree) = &mut self.put else {
+                    return Err(Refusal::new(
+                        ErrorCode::AccessViolation,
+                        "writing is not allowed",
+                    ));
+                };
+                if self.uploads >= self.config.uploads_most {
+                    return Err(Refusal::new(ErrorCode::DiskFull, "too many uploads"));
+                }
+                let terms = Terms::agree(request, None, self.receive_buffer);
+                let limit = self.config.upload_most;
+                let left = self
+                    .config
+                    .uploads_octets_most
+                    .saturating_sub(self.shared.upload_octets);
+                if terms.announced.is_some_and(|size| size > limit.min(left)) {
+                    return Err(Refusal::new(
+                        ErrorCode::DiskFull,
+                        "file larger than the limit",
+                    ));
+                }
+                let place = tree.place(&name)?;
+                let upload =
+                    Upload::create(place, request.mode).map_err(|error| tree::refusal(&error))?;
+                if terms.announced.is_some_and(|size| !upload.has_room(size)) {
+                    return Err(Refusal::new(ErrorCode::DiskFull, "disk full"));
+                }
+                self.uploads += 1;
+                let about = About {
+                    name,
+                    route,
+                    terms,
+                    request: octets.to_vec(),
+                };
+                Ok(Exchange::put(now, about, upload, limit))
+            }
+        }
+    }
+
+    fn find(&mut self, name: &Name) -> Result<Content, Refusal> {
+        if let Some(octets) = self.map.find(name.as_str()) {
+            return Ok(Content::Memory(octets));
+        }
+        if !self.map.is_readable() {
+            return Err(Refusal::new(
+                ErrorCode::AccessViolation,
+                "reading is not allowed",
+            ));
+        }
+        for tree in &mut self.get {
+            if let Some((file, facts)) = tree.open(name)? {
+                return Ok(Content::File(file, facts));
+            }
+        }
+        Err(Refusal::new(ErrorCode::FileNotFound, "file not found"))
+    }
+
+    /// A transfer is over: tells the caller, and remembers it for its peer.
+    fn end(
+        &mut self,
+        now: Instant,
+        peer: SocketAddrV4,
+        outcome: &Outcome,
+        said: Option<(u16, &[u8])>,
+    ) {
+        let Some(exchange) = self.forget(peer) else {
+            return;
+        };
+        let name = exchange.name.as_str().to_owned();
+        let linger = match (outcome, exchange.kind) {
+            (Outcome::Complete, Kind::Put) => {
+                Linger::stored(now, exchange.last_block(), exchange.terms.timeout)
+            }
+            (Outcome::Complete, Kind::Get) | (Outcome::PeerError, _) => Linger::sent(now),
+            (Outcome::Silent, _) => {
+                Linger::refused(now, Refusal::new(ErrorCode::NotDefined, "timed out"))
+            }
+            (Outcome::Refused(refusal), _) => Linger::refused(now, refusal.clone()),
+        };
+        self.peers.remember(now, peer, linger);
+        let failed = |reason: String| Served::Failed {
+            peer,
+            kind: exchange.kind,
+            name: name.clone(),
+            reason,
+        };
+        let event = match outcome {
+            Outcome::Complete if exchange.kind == Kind::Get => {
+                self.shared.counters.files_sent += 1;
+                Served::Sent {
+                    peer,
+                    name: name.clone(),
+                    size: exchange.size,
+                }
+            }
+            Outcome::Complete => {
+                self.shared.counters.files_received += 1;
+                let root = self.map.put_root().map(PathBuf::from).unwrap_or_default();
+                Served::Uploaded {
+                    peer,
+                    path: root.join(&name),
+                    name: name.clone(),
+                    size: exchange.size,
+                }
+            }
+            Outcome::PeerError => {
+                let (code, text) = said.unwrap_or_default();
+                let text = packet::message(text);
+                failed(format!("the peer gave up: {text} (error {code})"))
+            }
+            Outcome::Silent => failed("the peer fell silent".to_owned()),
+            Outcome::Refused(refusal) => failed(refusal.to_string()),
+        };
+        self.events.push_back(event);
+    }
+
+    /// Does what is due by the clock.
+    pub(super) fn tick(&mut self, now: Instant) {
+        self.due = None;
+        let mut over = Vec::new();
+        let mut again = Vec::new();
+        for (peer, exchange) in self.peers.transfers() {
+            if exchange.again.is_some_and(|at| now >= at) {
+                again.push(peer);
+                continue;
+            }
+            if exchange.due().is_some_and(|due| now >= due)
+                && let Some(outcome) = exchange.drive(&mut self.shared, now, Input::Tick, &[])
+            {
+                over.push((peer, outcome));
+                continue;
+            }
+            self.due = earlier(self.due, exchange.due());
+        }
+        for (peer, outcome) in over {
+            self.end(now, peer, &outcome, None);
+        }
+        for peer in again {
+            if let Some(Peer::Active(exchange)) = self.peers.get_mut(&peer) {
+                let route = exchange.route;
+                let octets = std::mem::take(&mut exchange.request);
+                self.replace(peer);
+                self.start(now, route, &octets);
+            }
+        }
+    }
+}
+
+pub(super) fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}

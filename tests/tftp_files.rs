@@ -1,0 +1,517 @@
+//! The TFTP server and the file system: what may be read, what is written, and
+//! what others see meanwhile.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
+use std::process::Command;
+
+use bbot_agent::tftp::{Config, Map, Served};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+
+use crate::support::skip;
+use crate::support::tftp::{Said, Scratch, Server, pattern};
+
+/// What a GET of `name` gives: the file or the error code.
+fn get(server: &Server, name: &str) -> Result<Vec<u8>, u16> {
+    let client = server.client();
+    client.rrq(name, &[("blksize", "65464")]);
+    match client.hear() {
+        Said::Error(code, text) => {
+            assert!(!text.contains('/'), "a path of the host: {text}");
+            Err(code)
+        }
+        _ => {
+            client.ack(0);
+            Ok(client.rest(65464))
+        }
+    }
+}
+
+/// The error code of a PUT, if it is refused at once.
+fn put(server: &Server, name: &str, octets: &[u8]) -> Result<(), u16> {
+    let client = server.client();
+    client.wrq(name, &[]);
+    match client.hear() {
+        Said::Error(code, text) => {
+            assert!(!text.contains('/'), "a path of the host: {text}");
+            Err(code)
+        }
+        _ => {
+            client.store(512, octets);
+            Ok(())
+        }
+    }
+}
+
+#[test]
+fn names_are_confined_to_their_directory() {
+    let scratch = Scratch::new();
+    fs::write(scratch.get().join("../secret"), b"secret").unwrap();
+    fs::create_dir(scratch.get().join("sub")).unwrap();
+    for name in [
+        "plain",
+        "a..b",
+        "sub/x",
+        "back\\slash",
+        "%2e%2e",
+        ".hidden",
+        "spa ce",
+        "ünï",
+    ] {
+        scratch.file(name, name.as_bytes());
+    }
+    let server = Server::start(&scratch);
+    for (raw, name) in [
+        ("plain", "plain"),
+        ("/plain", "plain"),
+        ("//plain", "plain"),
+        ("./plain", "plain"),
+        ("sub/x", "sub/x"),
+        ("/sub//x", "sub/x"),
+        ("sub/./x", "sub/x"),
+        ("a..b", "a..b"),
+        ("back\\slash", "back\\slash"),
+        ("%2e%2e", "%2e%2e"),
+        (".hidden", ".hidden"),
+        ("spa ce", "spa ce"),
+        ("ünï", "ünï"),
+    ] {
+        assert_eq!(get(&server, raw), Ok(name.as_bytes().to_vec()), "{raw}");
+    }
+    for raw in [
+        "../secret",
+        "/../secret",
+        "sub/../../secret",
+        "sub/../plain",
+        "..",
+        "/..",
+        "plain/",
+        "sub",
+        "sub/",
+        ".",
+        "/",
+        "./",
+    ] {
+        assert_eq!(get(&server, raw), Err(2), "{raw}");
+        assert_eq!(put(&server, raw, b"x").is_err(), raw != "sub", "{raw}");
+        let _ = fs::remove_file(scratch.put().join("sub"));
+    }
+    let secret = scratch.get().join("../secret").canonicalize().unwrap();
+    let absolute = secret.to_str().unwrap();
+    for raw in [
+        absolute,
+        "..\\secret",
+        "%2e%2e/secret",
+        "nothing",
+        "plain/x",
+        "no/x",
+    ] {
+        assert_eq!(get(&server, raw), Err(1), "{raw}");
+    }
+    assert_eq!(get(&server, &"n".repeat(300)), Err(1));
+    assert_eq!(put(&server, &"n".repeat(300), b"x"), Err(1));
+    assert_eq!(put(&server, "no/such/dir", b"x"), Err(1));
+    assert_eq!(put(&server, absolute, b"x"), Err(1));
+    assert_eq!(fs::read(&secret).unwrap(), b"secret");
+    assert!(scratch.names().is_empty());
+}
+
+#[test]
+fn symlinks_are_followed_inside_and_refused_outside() {
+    let scratch = Scratch::new();
+    let outside = scratch.get().join("../outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("f"), b"secret").unwrap();
+    for root in [scratch.get(), scratch.put()] {
+        fs::create_dir_all(root.join("dir/deep")).unwrap();
+        fs::write(root.join("dir/f"), b"inside").unwrap();
+        symlink("dir/f", root.join("to-file")).unwrap();
+        symlink("dir/deep/../f", root.join("dotted")).unwrap();
+        symlink("to-file", root.join("to-link")).unwrap();
+        symlink("dir", root.join("to-dir")).unwrap();
+        symlink("../outside/f", root.join("out-file")).unwrap();
+        symlink("../outside", root.join("out-dir")).unwrap();
+        symlink(outside.join("f"), root.join("out-absolute")).unwrap();
+        symlink("../outside/new", root.join("out-new")).unwrap();
+        symlink("nowhere", root.join("dangling")).unwrap();
+        symlink("loop", root.join("loop")).unwrap();
+    }
+    let server = Server::start(&scratch);
+    for name in ["to-file", "to-link", "dotted", "to-dir/f"] {
+        assert_eq!(get(&server, name), Ok(b"inside".to_vec()), "{name}");
+        // What is written is the file behind the link; the link stays.
+        assert_eq!(put(&server, name, name.as_bytes()), Ok(()), "{name}");
+        assert_eq!(
+            fs::read(scratch.put().join("dir/f")).unwrap(),
+            name.as_bytes()
+        );
+        assert_eq!(fs::read(scratch.put().join(name)).unwrap(), name.as_bytes());
+    }
+    assert!(scratch.put().join("to-link").is_symlink());
+    for name in ["out-file", "out-dir/f", "out-absolute", "out-new", "loop"] {
+        assert_eq!(get(&server, name), Err(2), "{name}");
+        assert_eq!(put(&server, name, b"x"), Err(2), "{name}");
+    }
+    assert_eq!(get(&server, "dangling"), Err(1));
+    assert_eq!(put(&server, "dangling", b"x"), Err(2));
+    assert_eq!(fs::read(outside.join("f")).unwrap(), b"secret");
+    assert!(!outside.join("new").exists());
+}
+
+#[test]
+fn only_regular_files_are_served_and_nothing_blocks() {
+    let scratch = Scratch::new();
+    for root in [scratch.get(), scratch.put()] {
+        mkfifo(&root.join("fifo"), Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+        fs::create_dir(root.join("dir")).unwrap();
+        drop(std::os::unix::net::UnixListener::bind(root.join("socket")).unwrap());
+        fs::write(root.join("sealed"), b"x").unwrap();
+        fs::set_permissions(root.join("sealed"), Permissions::from_mode(0o000)).unwrap();
+        symlink("/dev/zero", root.join("device")).unwrap();
+    }
+    let server = Server::start(&scratch);
+    for name in ["fifo", "dir", "socket", "sealed", "device"] {
+        assert_eq!(get(&server, name), Err(2), "{name}");
+        assert_eq!(put(&server, name, b"x"), Err(2), "{name}");
+    }
+    scratch.file("f", b"still here");
+    assert_eq!(get(&server, "f"), Ok(b"still here".to_vec()));
+}
+
+#[test]
+fn an_upload_is_invisible_until_it_is_whole_and_then_replaces_the_old_file() {
+    let scratch = Scratch::new();
+    fs::write(scratch.put().join("f"), b"old").unwrap();
+    let server = Server::start(&scratch);
+    for file in ["f", "new"] {
+        let old = scratch.uploaded(file);
+        let reader = fs::File::open(scratch.put().join("f")).unwrap();
+        let names = scratch.names();
+        let client = server.client();
+        client.wrq(file, &[("blksize", "1024")]);
+        client.hear_oack();
+        for (number, block) in (1..).zip(pattern(50 * 1024).chunks(1024)) {
+            client.data(number, block);
+            client.hear_ack(number);
+            assert_eq!(scratch.uploaded(file), old);
+            assert_eq!(scratch.names(), names, "a part is visible");
+        }
+        client.data(51, b"");
+        client.hear_ack(51);
+        assert!(scratch.uploaded(file) == Some(pattern(50 * 1024)));
+        drop(reader);
+    }
+    assert_eq!(scratch.names(), ["f", "new"]);
+}
+
+#[test]
+fn an_upload_that_comes_to_nothing_leaves_the_old_file_alone() {
+    let scratch = Scratch::new();
+    fs::write(scratch.put().join("f"), b"old").unwrap();
+    let server = Server::start(&scratch);
+    let client = server.client();
+    for ending in 0..3 {
+        client.wrq("f", &[]);
+        client.hear_ack(0);
+        client.data(1, &pattern(512));
+        client.hear_ack(1);
+        match ending {
+            0 => client.error(0, "aborted"),
+            1 => client.data(2, &pattern(600)),
+            // Another request of the same port.
+            _ => client.wrq("g", &[]),
+        }
+        server.wait(|event| matches!(event, Served::Failed { .. }).then_some(()));
+        assert_eq!(scratch.uploaded("f").as_deref(), Some(&b"old"[..]));
+        assert_eq!(scratch.names(), ["f"]);
+        if ending == 1 {
+            client.hear_error();
+        }
+    }
+    drop(server);
+    assert_eq!(scratch.names(), ["f"]);
+}
+
+#[test]
+fn two_uploads_of_one_name_do_not_mix() {
+    let scratch = Scratch::new();
+    let server = Server::start(&scratch);
+    let (one, two) = (server.client(), server.client());
+    for client in [&one, &two] {
+        client.wrq("f", &[]);
+        client.hear_ack(0);
+    }
+    for number in 1..=3 {
+        one.data(number, &[1; 512]);
+        one.hear_ack(number);
+        two.data(number, &[2; 512]);
+        two.hear_ack(number);
+    }
+    one.data(4, &[1; 4]);
+    one.hear_ack(4);
+    assert_eq!(scratch.uploaded("f"), Some(vec![1; 3 * 512 + 4]));
+    two.data(4, &[2; 5]);
+    two.hear_ack(4);
+    assert_eq!(scratch.uploaded("f"), Some(vec![2; 3 * 512 + 5]));
+    assert_eq!(scratch.names(), ["f"]);
+}
+
+#[test]
+fn hidden_parts_can_be_neither_read_nor_written() {
+    let scratch = Scratch::new();
+    scratch.file(".tftp-1-2.part", b"x");
+    let server = Server::start(&scratch);
+    assert_eq!(get(&server, ".tftp-1-2.part"), Err(2));
+    assert_eq!(put(&server, ".tftp-1-2.part", b"x"), Err(2));
+}
+
+#[test]
+fn the_size_limit_is_told_before_the_last_ack() {
+    let scratch = Scratch::new();
+    fs::write(scratch.put().join("f"), b"old").unwrap();
+    let config = Config {
+        upload_most: 2000,
+        ..Config::default()
+    };
+    let server = Server::with(&scratch, config);
+    let client = server.client();
+    // Announced: at once.
+    client.wrq("f", &[("tsize", "2001")]);
+    assert_eq!(client.hear_error().0, 3);
+    // Not announced, or a lie: when it is exceeded.
+    for options in [&[][..], &[("tsize", "0")], &[("tsize", "100")]] {
+        let client = server.client();
+        client.wrq("f", options);
+        client.hear();
+        for number in 1..=3 {
+            client.data(number, &pattern(512));
+            client.hear_ack(number);
+        }
+        client.data(4, &pattern(465));
+        assert_eq!(client.hear_error().0, 3);
+        assert_eq!(scratch.uploaded("f").as_deref(), Some(&b"old"[..]));
+    }
+    let client = server.client();
+    client.wrq("f", &[("tsize", "2000")]);
+    client.hear_oack();
+    client.store(512, &pattern(2000));
+    assert!(scratch.uploaded("f") == Some(pattern(2000)));
+}
+
+#[test]
+fn uploads_are_bounded_in_number_and_in_total() {
+    let scratch = Scratch::new();
+    let config = Config {
+        uploads_octets_most: 3000,
+        uploads_most: 3,
+        ..Config::default()
+    };
+    let server = Server::with(&scratch, config);
+    assert_eq!(put(&server, "a", &pattern(1000)), Ok(()));
+    let slow = server.client();
+    slow.wrq("b", &[]);
+    slow.hear_ack(0);
+    slow.data(1, &pattern(512));
+    slow.hear_ack(1);
+    // 1512 octets are taken, one of them by an upload that is not done yet.
+    let client = server.client();
+    client.wrq("c", &[("blksize", "1000")]);
+    client.hear_oack();
+    client.data(1, &pattern(1000));
+    client.hear_ack(1);
+    client.data(2, &pattern(600));
+    assert_eq!(client.hear_error().0, 3);
+    // What came to nothing does not count.
+    assert_eq!(put(&server, "c", &pattern(1400)), Ok(()));
+    let client = server.client();
+    client.wrq("d", &[]);
+    assert_eq!(client.hear_error().0, 3);
+    slow.data(2, b"");
+    slow.hear_ack(2);
+    assert_eq!(scratch.names(), ["a", "b", "c"]);
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_read_is_never_a_mix() {
+    let scratch = Scratch::new();
+    let (old, new) = (vec![1; 200_000], vec![2; 200_000]);
+    let path = scratch.get().join("f");
+    for change in ["truncate", "rewrite", "append", "rename", "unlink"] {
+        fs::write(&path, &old).unwrap();
+        let server = Server::start(&scratch);
+        let client = server.client();
+        client.rrq("f", &[("blksize", "1024")]);
+        client.hear_oack();
+        client.ack(0);
+        let mut got = client.hear_data(1);
+        match change {
+            "truncate" => fs::OpenOptions::new()
+                .write(true)
+                .open(&path)
+                .unwrap()
+                .set_len(50_000)
+                .unwrap(),
+            "rewrite" => fs::write(&path, &new).unwrap(),
+            "append" => {
+                use std::io::Write as _;
+                let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
+                file.write_all(b"more").unwrap();
+            }
+            "rename" => {
+                fs::write(scratch.get().join("g"), &new).unwrap();
+                fs::rename(scratch.get().join("g"), &path).unwrap();
+            }
+            _ => fs::remove_file(&path).unwrap(),
+        }
+        client.ack(1);
+        let failed = loop {
+            match client.hear() {
+                Said::Data(number, payload) => {
+                    got.extend_from_slice(&payload);
+                    client.ack(number);
+                    if payload.len() < 1024 {
+                        break false;
+                    }
+                }
+                Said::Error(0, _) => break true,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(failed, !matches!(change, "rename" | "unlink"), "{change}");
+        assert!(old.starts_with(&got), "{change}: a mix");
+        assert!(failed || got.len() == old.len(), "{change}: short");
+    }
+}
+
+#[test]
+fn a_root_that_is_made_anew_is_found_again() {
+    let scratch = Scratch::new();
+    scratch.file("f", b"one");
+    let server = Server::start(&scratch);
+    assert_eq!(get(&server, "f"), Ok(b"one".to_vec()));
+    fs::remove_dir_all(scratch.get()).unwrap();
+    assert_eq!(get(&server, "f"), Err(1));
+    fs::create_dir(scratch.get()).unwrap();
+    scratch.file("f", b"two");
+    assert_eq!(get(&server, "f"), Ok(b"two".to_vec()));
+}
+
+#[test]
+fn no_descriptor_is_left_open() {
+    let scratch = Scratch::new();
+    scratch.file("f", &pattern(1000));
+    let server = Server::start(&scratch);
+    let under = |root: &Path| {
+        let root = root.canonicalize().unwrap();
+        fs::read_dir("/proc/self/fd")
+            .unwrap()
+            .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
+            .filter(|path| {
+                path.starts_with(&root) && *path != root.join("get") && *path != root.join("put")
+            })
+            .count()
+    };
+    let root = scratch.get().join("..");
+    for _ in 0..300 {
+        assert!(get(&server, "f").is_ok());
+        assert!(put(&server, "u", b"x").is_ok());
+        assert!(get(&server, "nothing").is_err());
+        assert!(put(&server, "no/thing", b"x").is_err());
+        let client = server.client();
+        client.wrq("v", &[]);
+        client.hear_ack(0);
+        client.error(0, "no");
+    }
+    server.wait(|event| matches!(event, Served::Failed { .. }).then_some(()));
+    assert!(get(&server, "f").is_ok());
+    assert_eq!(under(&root), 0);
+}
+
+/// A tmpfs of so many octets; unmounted with the guard.
+struct Small(Scratch);
+
+impl Small {
+    fn new(size: u32) -> Option<Small> {
+        let scratch = Scratch::new();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
+            .arg(scratch.put())
+            .output()
+            .is_ok_and(|output| output.status.success());
+        mounted.then_some(Small(scratch))
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.put()).status();
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_before_the_last_ack() {
+    let Some(small) = Small::new(256 * 1024) else {
+        return skip("cannot mount a tmpfs");
+    };
+    let scratch = &small.0;
+    fs::write(scratch.put().join("f"), b"old").unwrap();
+    let server = Server::start(scratch);
+    for (blksize, window) in [("512", "1"), ("8192", "1"), ("65464", "1"), ("1024", "16")] {
+        let client = server.client();
+        client.wrq("f", &[("blksize", blksize), ("windowsize", window)]);
+        client.hear_oack();
+        let size: usize = blksize.parse().unwrap();
+        let window: usize = window.parse().unwrap();
+        let mut number = 0_u16;
+        let code = loop {
+            for block in pattern(size * window).chunks(size) {
+                number += 1;
+                client.data(number, block);
+            }
+            match client.hear() {
+                Said::Ack(n) => assert_eq!(n, number),
+                Said::Error(code, _) => break code,
+                other => panic!("{other:?}"),
+            }
+            assert!(
+                usize::from(number) * size < 600_000,
+                "acknowledged beyond the disk"
+            );
+        };
+        assert_eq!(code, 3, "{blksize}");
+        assert_eq!(scratch.uploaded("f").as_deref(), Some(&b"old"[..]));
+        assert_eq!(scratch.names(), ["f"]);
+    }
+    // Announced, it is refused at once.
+    let client = server.client();
+    client.wrq("f", &[("tsize", "1000000")]);
+    assert_eq!(client.hear_error().0, 3);
+    // And the space is back.
+    assert_eq!(put(&server, "f", &pattern(100_000)), Ok(()));
+    assert!(scratch.uploaded("f") == Some(pattern(100_000)));
+}
+
+#[test]
+fn an_upload_with_sync_is_in_place_too() {
+    let scratch = Scratch::new();
+    let config = Config {
+        durable: true,
+        ..Config::default()
+    };
+    let server = Server::with(&scratch, config);
+    for text in [&b"one"[..], b"two"] {
+        assert_eq!(put(&server, "f", text), Ok(()));
+        assert_eq!(scratch.uploaded("f").as_deref(), Some(text));
+    }
+}
+
+#[test]
+fn get_and_put_may_be_one_directory() {
+    let scratch = Scratch::new();
+    let map = Map::new().get(scratch.put()).put(scratch.put());
+    let server = Server::mapped(map, Config::default());
+    assert_eq!(put(&server, "f", &pattern(3000)), Ok(()));
+    assert!(get(&server, "f") == Ok(pattern(3000)));
+}
