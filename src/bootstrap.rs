@@ -14,6 +14,7 @@ use crate::manifest::{
     BootstrapManifest, BootstrappedMachine, MachineManifest, Style, ToolchainManifest,
 };
 use crate::snapshot::Snapshot;
+use crate::status;
 use crate::tftp::Map;
 use crate::trace;
 use crate::watch::Watch;
@@ -162,7 +163,7 @@ fn run(
         },
         watch,
     )?;
-    let step = converse(config, &mut guest);
+    let step = converse(config, &mut guest, watch);
     if let Ok(Step::Ended(ended)) = &step
         && (last || !ended.never_asked())
     {
@@ -172,10 +173,16 @@ fn run(
     step
 }
 
-fn converse(config: &Config, guest: &mut Guest<'_>) -> Result<Step<BootstrapManifest>> {
+fn converse(
+    config: &Config,
+    guest: &mut Guest<'_>,
+    watch: &Watch,
+) -> Result<Step<BootstrapManifest>> {
+    watch.enter(status::Phase::Bootstrapping, Some(config.startup));
     if let Step::Ended(ended) = guest.await_request(config.startup)? {
         return Ok(Step::Ended(ended));
     }
+    watch.enter(status::Phase::Bootstrapping, Some(config.work));
     let upload = match guest.await_upload(&MANIFESTS, config.work)? {
         Step::Done(upload) => upload,
         Step::Ended(ended) => return Ok(Step::Ended(ended)),
@@ -192,6 +199,7 @@ fn converse(config: &Config, guest: &mut Guest<'_>) -> Result<Step<BootstrapMani
         }
     };
     trace!(3, "converse", "the worker has uploaded {}", upload.name);
+    watch.enter(status::Phase::Bootstrapping, Some(config.shutdown));
     if let Step::Ended(ended) = guest.await_power_off(config.shutdown)? {
         return Ok(Step::Ended(ended));
     }

@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-use bbot_agent::cli::{self, Format, Invocation, StatusOf};
+use bbot_agent::cli::{self, Format, Invocation, Options, StatusOf};
 use bbot_agent::error::{Class, Error, Result};
 use bbot_agent::json::Value;
-use bbot_agent::{diag, licenses, lock, status, units, watch};
+use bbot_agent::{agent, diag, licenses, lock, status, units, watch};
 
 fn main() -> ExitCode {
     let args = std::env::args_os().skip(1);
@@ -39,6 +39,14 @@ fn perform(invocation: Invocation) -> Result<ExitCode> {
         }
         Invocation::PrintLicenses => cli::print(licenses::text().as_bytes())?,
         Invocation::Status(of, format) => return show_status(&of, format),
+        Invocation::Run(options) => {
+            configure(&options);
+            return agent::run(*options).map(ExitCode::from);
+        }
+        Invocation::DumpMachines(options) => {
+            configure(&options);
+            return agent::dump_machines(*options).map(ExitCode::from);
+        }
         other => return Err(Error::new(format!("not done yet: {other:?}"))),
     }
     Ok(ExitCode::SUCCESS)
@@ -81,4 +89,9 @@ fn show_status(of: &StatusOf, format: Format) -> Result<ExitCode> {
     } else {
         ExitCode::from(Class::Failure.exit_code())
     })
+}
+
+fn configure(options: &Options) {
+    let journal = diag::is_journal(std::env::var_os("JOURNAL_STREAM").as_deref());
+    diag::configure(options.verbose, options.systemd_daemon || journal);
 }

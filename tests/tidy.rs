@@ -46,20 +46,45 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "guest",
         &[
-            "machine", "network", "tftp", "manifest", "watch", "sys", "diag", "error",
+            "machine", "network", "tftp", "manifest", "status", "watch", "sys", "diag", "error",
         ],
     ),
     // 4: neither knows the other, or where a task came from.
     (
         "bootstrap",
         &[
-            "guest", "machine", "snapshot", "tftp", "manifest", "watch", "diag", "error",
+            "guest", "machine", "snapshot", "tftp", "manifest", "status", "watch", "diag", "error",
         ],
     ),
     (
         "perform",
         &[
-            "guest", "machine", "snapshot", "tftp", "manifest", "watch", "diag", "error",
+            "guest", "machine", "snapshot", "tftp", "manifest", "status", "watch", "diag", "error",
+        ],
+    ),
+    // 6: knows all the others.
+    (
+        "agent",
+        &[
+            "auth",
+            "bootstrap",
+            "breaker",
+            "cli",
+            "controller",
+            "guest",
+            "lock",
+            "machine",
+            "machines",
+            "manifest",
+            "network",
+            "perform",
+            "snapshot",
+            "status",
+            "store",
+            "sys",
+            "watch",
+            "diag",
+            "error",
         ],
     ),
     // 5
@@ -84,6 +109,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
 
 /// Files that may read a clock or sleep; all others take time as an argument.
 const CLOCK: &[&str] = &[
+    "agent/deliver.rs",
+    "agent/mod.rs",
+    "agent/offer.rs",
+    "agent/turn.rs",
     "auth/openssl.rs",
     "controller/http.rs",
     "controller/transport.rs",
@@ -93,7 +122,7 @@ const CLOCK: &[&str] = &[
     "guest/wait.rs",
     "machine/mod.rs",
     "machines/mod.rs",
-    "perform.rs",
+    "perform/mod.rs",
     "sys/poll.rs",
     "tftp/server.rs",
     "watch.rs",

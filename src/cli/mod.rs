@@ -8,6 +8,7 @@
 //! were named must exist, since a slip there should not wait for the first turn.
 
 mod flags;
+mod input;
 mod options;
 mod output;
 mod parse;
@@ -17,6 +18,7 @@ mod value;
 
 use std::path::PathBuf;
 
+pub use self::input::input;
 pub use self::options::{Accel, Dump, Hold, Options, Redirect, Space, Turns};
 pub use self::output::{page, print};
 pub use self::parse::{parse, parse_options_file};

@@ -55,6 +55,23 @@ pub struct Assignment {
     pub task: TaskManifest,
 }
 
+impl Assignment {
+    /// The assignment of a task that no controller has given out: the original's
+    /// words for `--fake-request`. Its result can be delivered nowhere.
+    #[must_use]
+    pub fn fake(task: TaskManifest) -> Assignment {
+        Assignment {
+            controller: "http://example.org".to_owned(),
+            session: "fake-session".to_owned(),
+            challenge: None,
+            result_url: String::new(),
+            upload_urls: Vec::new(),
+            agent_checksum: None,
+            task,
+        }
+    }
+}
+
 /// A controller that could not be asked, and why.
 #[derive(Clone, Debug)]
 pub struct Failed {

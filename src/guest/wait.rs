@@ -10,6 +10,7 @@ use super::{Ended, Guest, Hold, Phase, Step, Why};
 use crate::diag;
 use crate::error::{Context as _, Error, Result};
 use crate::machine::{Event, ShutdownReason};
+use crate::status;
 use crate::tftp::Served;
 use crate::trace;
 
@@ -143,6 +144,9 @@ impl Guest<'_> {
             .into_iter()
             .flatten()
             .min();
+            let counters = self.server.counters();
+            self.watch
+                .transferred(counters.octets_sent + counters.octets_received);
             let served = {
                 let mut others: Vec<BorrowedFd<'_>> = vec![self.watch.fd()];
                 others.extend(self.machine.fds());
@@ -210,10 +214,12 @@ impl Guest<'_> {
     /// Serves nothing any more, and waits for the end of the hold, of QEMU or of
     /// the operator's patience.
     fn keep(&mut self) -> Result<()> {
-        let deadline = match self.hold {
-            Hold::For(length) => Some(Instant::now() + length),
+        let length = match self.hold {
+            Hold::For(length) => Some(length),
             Hold::Forever => None,
         };
+        let deadline = length.map(|length| Instant::now() + length);
+        self.watch.enter(status::Phase::Holding, length);
         loop {
             let now = Instant::now();
             self.watch.tick(now);

@@ -13,6 +13,7 @@ pub mod tree;
 pub mod trouble;
 pub mod verdict;
 
+use std::collections::HashSet;
 use std::fs::OpenOptions;
 use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -22,7 +23,9 @@ use std::time::{Duration, Instant};
 use crate::bootstrap::{self, Bootstrapped};
 use crate::diag;
 use crate::error::{Context as _, Error, Result};
-use crate::manifest::{BootstrappedMachine, MachineKind, MachineManifest};
+use crate::manifest::{
+    BootstrapManifest, BootstrappedMachine, MachineKind, MachineManifest, ToolchainManifest,
+};
 use crate::snapshot::{self, Snapshot};
 use crate::trace;
 use crate::watch::{Wake, Watch};
@@ -63,6 +66,21 @@ pub struct Machine {
     pub dir: PathBuf,
 }
 
+impl Machine {
+    /// A machine that there is nothing of but its manifest.
+    #[must_use]
+    pub fn fake(machine: MachineManifest, toolchain_id: &str, dir: PathBuf) -> Machine {
+        Machine {
+            manifest: BootstrappedMachine {
+                machine,
+                toolchain: ToolchainManifest::new(toolchain_id),
+                bootstrap: BootstrapManifest::default(),
+            },
+            dir,
+        }
+    }
+}
+
 /// The machines of a host, from one enumeration to the next.
 #[derive(Debug)]
 pub struct Machines {
@@ -79,6 +97,8 @@ pub struct Enumeration {
     pub broken: usize,
     /// How many wait for a bootstrap that was not to be made now.
     pub waiting: usize,
+    /// What to say of each volume that was left out for want of room.
+    pub full: Vec<String>,
 }
 
 /// What came of looking at one machine.
@@ -88,6 +108,8 @@ enum Look {
     Ignored,
     /// It would have to be bootstrapped, but not now.
     Waiting,
+    /// A bootstrap failed, and is not tried again yet.
+    Resting,
     /// It changed while we looked at it.
     Again(Error),
 }
@@ -102,9 +124,9 @@ impl Machines {
         }
     }
 
-    /// Enumerates the machines, bootstrapping those that need it with
-    /// `bootstrap`; `None`: none is bootstrapped now. Ends early when the watch
-    /// says so.
+    /// Enumerates the machines, but for those on the volumes `low`, bootstrapping
+    /// those that need it with `bootstrap`; `None`: none is bootstrapped now.
+    /// Ends early when the watch says so.
     ///
     /// # Errors
     ///
@@ -112,6 +134,7 @@ impl Machines {
     pub fn enumerate(
         &mut self,
         bootstrap: Option<&bootstrap::Config>,
+        low: &HashSet<PathBuf>,
         watch: &Watch,
     ) -> Result<Enumeration> {
         let Places { found, broken } = tree::places(&self.config.root)?;
@@ -126,9 +149,17 @@ impl Machines {
             if watch.must_stop() {
                 return Ok(result);
             }
+            if place
+                .dir
+                .parent()
+                .is_some_and(|volume| low.contains(volume))
+            {
+                continue;
+            }
             match self.examine(&place, bootstrap, watch) {
                 Ok(Look::Ready(machine)) => result.ready.push(*machine),
                 Ok(Look::Waiting) => result.waiting += 1,
+                Ok(Look::Resting) => result.broken += 1,
                 Ok(Look::Ignored) => {}
                 Ok(Look::Again(error)) | Err(error) => {
                     result.broken += 1;
@@ -225,12 +256,12 @@ impl Machines {
             target.display()
         );
 
+        if self.troubles.resting(&place.dir, &revision, Instant::now()) {
+            return Ok(Look::Resting);
+        }
         let Some(config) = bootstrap else {
             return Ok(Look::Waiting);
         };
-        if self.troubles.resting(&place.dir, &revision, Instant::now()) {
-            return Ok(Look::Waiting);
-        }
         let scratch = match Snapshot::scratch(&revision, &target) {
             Ok(scratch) => scratch,
             Err(error) if is_missing(&error) => return Ok(Look::Again(error)),

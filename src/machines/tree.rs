@@ -84,13 +84,25 @@ pub struct Places {
 pub fn places(machines: &Path) -> Result<Places> {
     let mut found = Vec::new();
     let mut broken = Vec::new();
-    for (volume, _) in directories(machines)? {
+    for volume in volumes(machines)? {
         match directories(&volume) {
             Ok(dirs) => found.extend(dirs.into_iter().map(|(dir, name)| Place { dir, name })),
             Err(error) => broken.push((volume, error)),
         }
     }
     Ok(Places { found, broken })
+}
+
+/// The volumes of `machines`, sorted.
+///
+/// # Errors
+///
+/// When the machines directory cannot be read.
+pub fn volumes(machines: &Path) -> Result<Vec<PathBuf>> {
+    Ok(directories(machines)?
+        .into_iter()
+        .map(|(path, _)| path)
+        .collect())
 }
 
 /// The directories in `dir` (or links to such) with a name that is text and

@@ -24,6 +24,13 @@ pub struct TaskManifest(Values);
 impl TaskManifest {
     pub(super) const KIND: &str = "task";
 
+    /// A task of which no more is known: enough to say what became of it.
+    #[must_use]
+    pub fn minimal(name: &str, version: &str, machine: &str) -> TaskManifest {
+        let values = [("name", name), ("version", version), ("machine", machine)];
+        TaskManifest(values.into_iter().collect())
+    }
+
     /// Reads a task manifest.
     ///
     /// # Errors

@@ -1,0 +1,181 @@
+//! From the options to the settings that each module wants.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::bootstrap;
+use crate::cli::{self, Options};
+use crate::controller;
+use crate::error::{Class, Context as _, Error, Result};
+use crate::guest;
+use crate::lock;
+use crate::machine::Accel;
+use crate::machines;
+use crate::network::{RedirectKind, tap_name};
+use crate::perform::{self, Fake};
+use crate::sys::process::Credentials;
+
+/// The largest upload of a guest, in octets: a result before it is cut to size,
+/// or an archive of artifacts.
+const UPLOAD_LIMIT: u64 = 512 << 20;
+
+/// `<toolchain>-<instance>`: who we are among the agents of this host.
+#[must_use]
+pub fn owner(options: &Options) -> String {
+    format!("{}-{}", options.toolchain_name, options.instance)
+}
+
+/// The directory of this agent below `--run-dir`.
+#[must_use]
+pub fn run_dir(options: &Options) -> PathBuf {
+    lock::directory(&options.run_dir, &options.toolchain_name, options.instance)
+}
+
+/// The directory of this agent below `--state`.
+#[must_use]
+pub fn state(options: &Options) -> PathBuf {
+    options.state.join(owner(options))
+}
+
+/// The settings of all guests. `accel` is what `--accel` came to on this host.
+///
+/// # Errors
+///
+/// When `--vm-user` names nobody.
+pub fn guest(options: &Options, accel: Accel) -> Result<guest::Config> {
+    Ok(guest::Config {
+        owner: owner(options),
+        bridge: options.bridge.clone(),
+        tap: tap_name(&options.toolchain_name, u32::from(options.instance)),
+        redirect: match options.redirect {
+            cli::Redirect::Auto => RedirectKind::Auto,
+            cli::Redirect::Nft => RedirectKind::Nft,
+            cli::Redirect::Iptables => RedirectKind::Iptables,
+            cli::Redirect::None => RedirectKind::None,
+        },
+        run_dir: run_dir(options),
+        qemu: options.qemu.clone(),
+        accel,
+        cpus: options.cpu,
+        ram_kb: options.ram,
+        user: user(options)?,
+        hold: match options.hold {
+            cli::Hold::For(length) => guest::Hold::For(length),
+            cli::Hold::Forever => guest::Hold::Forever,
+        },
+    })
+}
+
+/// Who QEMU is to run as, if not as we do.
+///
+/// # Errors
+///
+/// When `--vm-user` names nobody.
+pub fn user(options: &Options) -> Result<Option<Credentials>> {
+    options.vm_user.as_deref().map(credentials).transpose()
+}
+
+fn credentials(user: &str) -> Result<Credentials> {
+    let what = || format!("unable to run guests as user {user}");
+    let unknown = || {
+        Error::new(format!("{}: there is no such user", what()))
+            .with_class(Class::Config)
+            .hint("add it: useradd --system --no-create-home <name>")
+    };
+    let found = match user.parse() {
+        Ok(uid) => nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid)),
+        Err(_) => nix::unistd::User::from_name(user),
+    };
+    let found = found.context(what)?.ok_or_else(unknown)?;
+    Ok(Credentials {
+        uid: found.uid.as_raw(),
+        gid: found.gid.as_raw(),
+        groups: Vec::new(),
+    })
+}
+
+/// What machines to look for.
+#[must_use]
+pub fn machines(options: &Options) -> machines::Config {
+    machines::Config {
+        root: options.machines.clone(),
+        toolchain: options.toolchain_name.clone(),
+        toolchain_id: options.toolchain_id.clone(),
+        versions: options.bootstrap_versions.clone(),
+    }
+}
+
+/// How to bootstrap them.
+#[must_use]
+pub fn bootstrap(options: &Options, guest: guest::Config) -> bootstrap::Config {
+    bootstrap::Config {
+        guest,
+        tftp: options.tftp.clone(),
+        toolchain: options.toolchain_name.clone(),
+        toolchain_id: options.toolchain_id.clone(),
+        startup: options.bootstrap_startup,
+        work: options.bootstrap_timeout,
+        shutdown: options.bootstrap_shutdown,
+        retries: options.bootstrap_retries,
+        fake: options
+            .fake_bootstrap
+            .then(|| options.bootstrap_versions.clone()),
+    }
+}
+
+/// How to perform tasks.
+#[must_use]
+pub fn perform(options: &Options, guest: guest::Config) -> perform::Config {
+    perform::Config {
+        guest,
+        tftp: options.tftp.clone(),
+        startup: options.build_startup,
+        work: options.build_timeout,
+        retries: options.build_retries,
+        upload_limit: UPLOAD_LIMIT,
+        fake: if options.fake_machine.is_some() {
+            Some(Fake::Machine)
+        } else {
+            options.fake_build.then_some(Fake::Build)
+        },
+    }
+}
+
+/// How to talk to controllers.
+#[must_use]
+pub fn controllers(options: &Options) -> controller::http::Settings {
+    controller::http::Settings {
+        connect_timeout: options.connect_timeout,
+        request_timeout: options.request_timeout,
+        ca_file: options.ca_file.clone(),
+        proxy: options.proxy.clone(),
+    }
+}
+
+/// A pause of about `length`: a tenth more or less, so that agents that were
+/// started together do not ask together for ever. `seed` is any number.
+#[must_use]
+pub fn jitter(length: Duration, seed: u32) -> Duration {
+    // 90 to 110 hundredths.
+    length / 100 * (90 + seed % 21)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_is_a_tenth_more_or_less() {
+        let minute = Duration::from_secs(60);
+        let all: Vec<_> = (0..100).map(|seed| jitter(minute, seed)).collect();
+        assert_eq!(all.iter().min(), Some(&Duration::from_secs(54)));
+        assert_eq!(all.iter().max(), Some(&Duration::from_secs(66)));
+    }
+
+    #[test]
+    fn an_unknown_user_is_an_error_that_says_so() {
+        let error = credentials("nobody-has-this-name").unwrap_err();
+        assert_eq!(error.class(), Class::Config);
+        assert!(error.to_string().contains("no such user"), "{error}");
+    }
+}

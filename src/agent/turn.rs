@@ -1,0 +1,334 @@
+//! One turn: what is asked for, performed and delivered.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::offer::Offer;
+use super::{Agent, setup};
+use crate::cli::{self, Dump};
+use crate::controller::Assignment;
+use crate::diag::{self, Scope};
+use crate::error::{Context as _, Error, Result};
+use crate::guest;
+use crate::machine::Accel;
+use crate::machines::Machine;
+use crate::manifest::{
+    MachineHeader, MachineKind, MachineManifest, ResultStatus, SerializeError, Style, TaskManifest,
+    TaskRequest, Terms, agent_checksum, settle, vouch,
+};
+use crate::perform::{Job, Outcome, Performed, perform};
+use crate::status::{self, Idle, Laps, Subject};
+use crate::trace;
+
+/// What came of a turn.
+pub(super) enum Turn {
+    /// A task was performed: the next one may be waiting.
+    Worked,
+    /// There was nothing to do; why, and the numbers behind it.
+    Idle(Idle, String),
+    /// Something failed, and was reported.
+    Failed,
+    /// What was to be printed is printed.
+    Dumped,
+}
+
+impl Agent {
+    pub(super) fn turn(&mut self) -> Result<Turn> {
+        self.deliver()?;
+        if self.watch.stop().is_some() {
+            return Ok(Turn::Idle(Idle::Drained, String::new()));
+        }
+        self.watch.enter(status::Phase::Enumerating, None);
+        let machines = match self.machines_to_offer()? {
+            Offer::Machines(machines) => machines,
+            Offer::Nothing(reason, detail) => return Ok(Turn::Idle(reason, detail)),
+        };
+        if self.watch.stop().is_some() {
+            return Ok(Turn::Idle(Idle::Drained, String::new()));
+        }
+        self.watch
+            .enter(status::Phase::Asking, Some(self.options.request_timeout));
+        let assignment = match self.ask(&machines)? {
+            Answer::Task(assignment) => assignment,
+            Answer::Nothing(reason) => return Ok(Turn::Idle(reason, String::new())),
+        };
+        let Some(machine) = machines
+            .into_iter()
+            .find(|machine| machine.manifest.machine.name() == assignment.task.machine())
+        else {
+            let task = &assignment.task;
+            diag::error(format_args!(
+                "task from {} for unknown machine {}",
+                assignment.controller,
+                task.machine()
+            ))
+            .emit();
+            return Ok(match self.options.dump {
+                Some(Dump::Task) => self.dump_task(task)?,
+                _ => Turn::Idle(Idle::UnknownMachine, task.machine().to_owned()),
+            });
+        };
+        if self.options.dump == Some(Dump::Task) {
+            return self.dump_task(&assignment.task);
+        }
+        self.carry_out(assignment, &machine)
+    }
+
+    fn dump_task(&self, task: &TaskManifest) -> Result<Turn> {
+        cli::print(compose(task.to_text(Style::TODAY))?.as_bytes())?;
+        Ok(Turn::Dumped)
+    }
+
+    /// The machines, or the one that `--fake-machine` describes.
+    fn machines_to_offer(&mut self) -> Result<Offer> {
+        let Some(path) = &self.options.fake_machine else {
+            return self.offer();
+        };
+        let header = MachineHeader::parse(&cli::input(path)?, &path.to_string_lossy())
+            .context(|| "invalid machine header manifest")?;
+        let mut machine = MachineManifest::new(&header, MachineKind::Kvm);
+        machine.set_mac(crate::bootstrap::FAKE_MAC);
+        let dir = self.options.machines.join(header.name());
+        self.watch.ready();
+        Ok(Offer::Machines(vec![Machine::fake(
+            machine,
+            &self.options.toolchain_id,
+            dir,
+        )]))
+    }
+
+    /// Asks the controllers, or reads what `--fake-request` names.
+    fn ask(&mut self, machines: &[Machine]) -> Result<Answer> {
+        if let Some(path) = &self.options.fake_request {
+            let task = TaskManifest::parse(&cli::input(path)?, &path.to_string_lossy())
+                .context(|| "invalid task manifest")?;
+            return Ok(Answer::Task(Assignment::fake(task)));
+        }
+        let request = self.request(machines)?;
+        let round = self.controllers.request(&request, &self.watch)?;
+        let nobody = round.nobody_answered();
+        for failed in round.failed {
+            diag::failure(&failed.into_error()).emit();
+        }
+        Ok(match round.assignment {
+            Some(assignment) => Answer::Task(assignment),
+            None if nobody => Answer::Nothing(Idle::ControllersDown),
+            None => Answer::Nothing(Idle::NoTask),
+        })
+    }
+
+    fn request(&self, machines: &[Machine]) -> Result<TaskRequest> {
+        let options = &self.options;
+        let agent = match &options.agent_name {
+            Some(name) => name.clone(),
+            None => host_name()?,
+        };
+        Ok(TaskRequest {
+            agent,
+            toolchain: (!options.legacy_request).then(|| {
+                (
+                    options.toolchain_name.clone(),
+                    options.toolchain_ver.clone(),
+                )
+            }),
+            fingerprint: self.key.as_ref().map(|key| key.fingerprint().to_owned()),
+            machines: machines
+                .iter()
+                .map(|machine| machine.manifest.machine.header().for_request(false))
+                .collect(),
+            ..TaskRequest::default()
+        })
+    }
+
+    /// Takes on a task, performs it, and delivers the result.
+    fn carry_out(&mut self, mut assignment: Assignment, machine: &Machine) -> Result<Turn> {
+        let name = machine.manifest.machine.name().to_owned();
+        let about = format!("{}/{}", assignment.task.name(), assignment.task.version());
+        let _scope = Scope::new(format!("{about} on {name}"));
+        if assignment.challenge.is_some() && self.key.is_none() {
+            return Err(Error::new(format!(
+                "unable to take the task from {}: it wants to know that it is us",
+                assignment.controller
+            ))
+            .hint("name a key that the controller knows: --auth-key <file>"));
+        }
+        self.watch.subject(Subject {
+            machine: Some(name.clone()),
+            task: Some(about.clone()),
+            session: Some(assignment.session.clone()),
+            controller: Some(assignment.controller.clone()),
+        });
+        self.accepted(&assignment, &name)?;
+
+        let ours = self.checksum();
+        let vouched = vouch(
+            &mut assignment.task,
+            assignment.agent_checksum.as_deref(),
+            &ours,
+        );
+        if !self.options.trust.is_empty() {
+            assignment.task.replace_trust(&self.options.trust);
+        }
+        self.started(&assignment)?;
+        let mut laps = Laps::start(Instant::now());
+        let performed = self.perform(&assignment.task, machine, &mut laps);
+        let (outcome, fault) = match performed {
+            Ok(Performed::Stopped) => {
+                self.interrupted(&assignment)?;
+                return Ok(Turn::Failed);
+            }
+            Ok(Performed::Done(mut outcome)) => {
+                let fault = outcome.fault.take();
+                (*outcome, fault)
+            }
+            Err(error) => {
+                diag::failure(&error).emit();
+                let why = error.to_string();
+                (Outcome::failed(&assignment.task, &why), Some(why))
+            }
+        };
+        self.judge(fault.as_deref());
+
+        let terms = Terms {
+            task: &assignment.task,
+            vouched,
+            legacy: self.options.legacy_request,
+            keep_unknown: false,
+        };
+        let (result, notes) = settle(outcome.result, &terms);
+        for note in notes {
+            diag::warning(note).emit();
+        }
+        if self.options.dump == Some(Dump::Result) {
+            cli::print(compose(result.to_text(Style::TODAY))?.as_bytes())?;
+            return Ok(Turn::Dumped);
+        }
+        let checksum = (!self.options.legacy_request).then_some(ours);
+        let status = result.status;
+        self.store(
+            &assignment,
+            &name,
+            result,
+            checksum,
+            outcome.artifacts.as_ref(),
+        )?;
+        self.finished(&about, &name, status, &laps);
+        self.watch
+            .enter(status::Phase::Uploading, Some(self.options.request_timeout));
+        let delivered = self.deliver();
+        self.watch.subject(Subject::default());
+        trace!(
+            2,
+            "carry_out", "built {about} on {name} for {}", assignment.controller
+        );
+        delivered?;
+        Ok(match fault {
+            Some(_) => Turn::Failed,
+            None => Turn::Worked,
+        })
+    }
+
+    fn perform(
+        &mut self,
+        task: &TaskManifest,
+        machine: &Machine,
+        laps: &mut Laps,
+    ) -> Result<Performed> {
+        let guest = self.guest_or_fake()?;
+        let config = setup::perform(&self.options, guest);
+        let job = Job {
+            task,
+            machine: &machine.manifest.machine,
+            directory: &machine.dir,
+        };
+        perform(&config, &job, laps, &self.watch)
+    }
+
+    /// The settings of guests; where none will be started, the host is not asked
+    /// what it can do.
+    pub(super) fn guest_or_fake(&mut self) -> Result<guest::Config> {
+        let options = &self.options;
+        if options.fake_build || options.fake_machine.is_some() || options.fake_bootstrap {
+            return setup::guest(options, Accel::Tcg);
+        }
+        self.guest()
+    }
+
+    /// Our checksum, of all that could make a result another one.
+    fn checksum(&self) -> String {
+        let options = &self.options;
+        let cpus = options.cpu.to_string();
+        let ram = options.ram.to_string();
+        agent_checksum([
+            ("toolchain-id", options.toolchain_id.as_str()),
+            ("toolchain-version", options.toolchain_ver.as_str()),
+            ("cpu", cpus.as_str()),
+            ("ram", ram.as_str()),
+        ])
+    }
+
+    /// Counts failures of ours, and says when they are too many.
+    fn judge(&mut self, fault: Option<&str>) {
+        match fault {
+            None => {
+                if self.breaker.succeeded() {
+                    diag::info("tasks go through again").emit();
+                }
+            }
+            Some(why) => {
+                if let Some(pause) = self.breaker.failed(why, Instant::now()) {
+                    let (count, why) = self.breaker.failures();
+                    diag::error(format_args!(
+                        "{count} tasks in a row failed for reasons of this host"
+                    ))
+                    .info(format_args!("the last one: {why}"))
+                    .info(format_args!(
+                        "no work is asked for in the next {} s",
+                        pause.as_secs()
+                    ))
+                    .emit();
+                }
+            }
+        }
+    }
+
+    /// One line for a task that has ended.
+    fn finished(&self, task: &str, machine: &str, status: ResultStatus, laps: &Laps) {
+        diag::info(format_args!(
+            "{status} in {} s ({laps})",
+            laps.total().as_secs()
+        ))
+        .emit();
+        self.watch.finished(status::Outcome {
+            task: task.to_owned(),
+            machine: machine.to_owned(),
+            status: status.word().to_owned(),
+            at: Duration::ZERO,
+            took: laps.total(),
+        });
+    }
+}
+
+/// What the controllers have to say.
+enum Answer {
+    Task(Assignment),
+    Nothing(Idle),
+}
+
+/// A manifest as text.
+pub(super) fn compose(text: std::result::Result<String, SerializeError>) -> Result<String> {
+    text.context(|| "unable to compose a manifest")
+}
+
+/// The name of this host, as controllers know it.
+fn host_name() -> Result<String> {
+    let name = nix::unistd::gethostname().context(|| "unable to get the host name")?;
+    name.into_string().map_err(|_| {
+        Error::new("unable to use the host name: it is not UTF-8").hint("use --agent-name")
+    })
+}
+
+/// Seconds since 1970, for files that outlive us.
+pub(super) fn wall_clock() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,73 @@
+//! Doing without a guest, for tests of everything around it.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Outcome, Performed, RESULTS, TASKS, read};
+use crate::error::{Context as _, Error, Result};
+use crate::guest::{Directory, Upload};
+use crate::manifest::{ResultManifest, ResultStatus, TaskManifest};
+use crate::trace;
+use crate::watch::{Wake, Watch};
+
+/// How often to look for the result.
+const POLL: Duration = Duration::from_secs(1);
+
+/// A result of this size is no test any more.
+const LIMIT: u64 = 256 << 20;
+
+/// What to do in place of running a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fake {
+    /// The result is an `abort`, at once (`--fake-build`).
+    Build,
+    /// Somebody else reads the task from `get/manifest` and writes the result to
+    /// `put/manifest` (`--fake-machine`).
+    Machine,
+}
+
+impl Fake {
+    pub(super) fn perform(
+        self,
+        task: &TaskManifest,
+        text: &str,
+        directory: &Path,
+        watch: &Watch,
+    ) -> Result<Performed> {
+        match self {
+            Fake::Build => {
+                let result = ResultManifest::new(task.name(), task.version(), ResultStatus::Abort);
+                Ok(Performed::Done(Outcome::of(result)))
+            }
+            Fake::Machine => somebody(text, directory, watch),
+        }
+    }
+}
+
+/// Waits for somebody to do the task, for as long as it takes.
+fn somebody(task: &str, directory: &Path, watch: &Watch) -> Result<Performed> {
+    let directory = Directory::create(directory)?;
+    let get = directory.path().join("get");
+    let put = directory.path().join("put");
+    for directory in [&get, &put] {
+        fs::create_dir(directory)
+            .context(|| format!("unable to create directory {}", directory.display()))?;
+    }
+    let path = get.join(TASKS[0]);
+    fs::write(&path, task).context(|| format!("unable to write task {}", path.display()))?;
+    let upload = Upload {
+        name: RESULTS[0].to_owned(),
+        path: put.join(RESULTS[0]),
+    };
+    while !upload.path.exists() {
+        trace!(4, "somebody", "waiting for {}", upload.path.display());
+        if watch.pause(POLL) == Wake::Signal && watch.must_stop() {
+            return Ok(Performed::Stopped);
+        }
+    }
+    let text = upload.read(LIMIT)?;
+    let result = read(&text, &upload.name).map_err(Error::new)?;
+    directory.close()?;
+    Ok(Performed::Done(Outcome::of(result)))
+}
