@@ -59,7 +59,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "perform",
         &[
-            "guest", "machine", "snapshot", "tftp", "manifest", "status", "watch", "diag", "error",
+            "lz4", "guest", "machine", "snapshot", "tftp", "manifest", "status", "watch", "diag",
+            "error",
         ],
     ),
     // 6: knows all the others.
@@ -77,11 +78,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "machines",
             "manifest",
             "network",
+            "outbox",
             "perform",
             "snapshot",
             "status",
             "store",
+            "sweep",
             "sys",
+            "tar",
             "watch",
             "diag",
             "error",

@@ -4,9 +4,9 @@
 //! is what cannot be read again from the disk: which machines were complained
 //! about, when to send a result again, how often something of ours has failed.
 
+mod artifacts;
 mod deliver;
 mod offer;
-mod recover;
 pub mod setup;
 mod turn;
 
@@ -24,10 +24,12 @@ use crate::lock::{Attempt, Lock};
 use crate::machine::{Accel, accel};
 use crate::machines::Machines;
 use crate::manifest::Style;
+use crate::outbox::{self, Outbox};
 use crate::status::{self, Idle, Notify};
+use crate::store::Unfinished;
+use crate::sweep;
 use crate::watch::{Stop, Watch};
 
-use deliver::Outbox;
 use turn::Turn;
 
 /// Exit status after `SIGHUP`: whoever supervises us should start us again.
@@ -50,7 +52,7 @@ pub struct Agent {
     accel: Option<Accel>,
     /// Counts turns, and spreads pauses.
     turns: u32,
-    _lock: Option<Lock>,
+    lock: Option<Lock>,
 }
 
 /// Runs the agent as the options say, until it is done or told to stop; returns
@@ -67,8 +69,8 @@ pub fn run(options: Options) -> Result<u8> {
     };
     report(&options, &watch);
     banner(&options);
-    let mut agent = Agent::new(options, watch.clone(), lock)?;
-    agent.recover()?;
+    let (mut agent, unfinished) = Agent::new(options, watch.clone(), lock)?;
+    agent.recover(unfinished)?;
     let status = agent.work();
     watch.stopping();
     diag::end_repeats();
@@ -87,7 +89,7 @@ pub fn dump_machines(options: Options) -> Result<u8> {
             Error::new("another agent for this toolchain is running").with_class(Class::Locked)
         );
     };
-    let mut agent = Agent::new(options, watch, lock)?;
+    let (mut agent, _) = Agent::new(options, watch, lock)?;
     let mut text = String::new();
     for machine in agent.enumerate()?.ready {
         text += &turn::compose(machine.manifest.machine.header().to_text(Style::TODAY))?;
@@ -159,19 +161,23 @@ fn banner(options: &Options) {
 }
 
 impl Agent {
-    fn new(options: Options, watch: Watch, lock: Option<Lock>) -> Result<Agent> {
+    fn new(options: Options, watch: Watch, lock: Option<Lock>) -> Result<(Agent, Vec<Unfinished>)> {
         let controllers =
             Controllers::new(&options.controllers, &setup::controllers(&options), &watch)?;
         let key = key(&options, &watch)?;
         // What is fake is sent at once or not at all.
-        let outbox = match is_fake(&options) {
-            true => None,
-            false => Some(Outbox::open(
-                &setup::state(&options),
-                options.result_expiry,
-            )?),
+        // What is not to reach a controller leaves no trace.
+        let (outbox, unfinished) = if is_fake(&options) || options.dump.is_some() {
+            (None, Vec::new())
+        } else {
+            let settings = outbox::Settings {
+                expiry: options.result_expiry,
+                ..outbox::Settings::default()
+            };
+            let (outbox, unfinished) = Outbox::open(&setup::state(&options), settings)?;
+            (Some(outbox), unfinished)
         };
-        Ok(Agent {
+        let agent = Agent {
             machines: Machines::new(setup::machines(&options)),
             options,
             watch,
@@ -181,8 +187,16 @@ impl Agent {
             breaker: Breaker::default(),
             accel: None,
             turns: 0,
-            _lock: lock,
-        })
+            lock,
+        };
+        Ok((agent, unfinished))
+    }
+
+    /// Removes what dead agents of our toolchain left behind.
+    fn sweep(&self) {
+        if self.lock.is_some() {
+            sweep::sweep(&setup::sweep(&self.options), self.lock.as_ref());
+        }
     }
 
     /// Turn after turn, until there is a reason to stop.
@@ -198,7 +212,7 @@ impl Agent {
                 Ok(Turn::Dumped) => return Ok(0),
                 Ok(Turn::Worked) if once => return Ok(0),
                 Ok(Turn::Worked) => continue,
-                Ok(Turn::Idle(Idle::ControllersDown, _)) if once => {
+                Ok(Turn::Idle(Idle::ControllersDown | Idle::ResultsWaiting, _)) if once => {
                     return Ok(Class::Unavailable.exit_code());
                 }
                 Ok(Turn::Idle(..)) if once => return Ok(0),

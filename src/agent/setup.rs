@@ -13,6 +13,7 @@ use crate::machine::Accel;
 use crate::machines;
 use crate::network::{RedirectKind, tap_name};
 use crate::perform::{self, Fake};
+use crate::sweep;
 use crate::sys::process::Credentials;
 
 /// The largest upload of a guest, in octets: a result before it is cut to size,
@@ -102,6 +103,18 @@ pub fn machines(options: &Options) -> machines::Config {
         toolchain: options.toolchain_name.clone(),
         toolchain_id: options.toolchain_id.clone(),
         versions: options.bootstrap_versions.clone(),
+    }
+}
+
+/// Where we leave things.
+#[must_use]
+pub fn sweep(options: &Options) -> sweep::Config {
+    sweep::Config {
+        machines: options.machines.clone(),
+        tftp: options.tftp.clone(),
+        run_dir: run_dir(options),
+        toolchain: options.toolchain_name.clone(),
+        owner: owner(options),
     }
 }
 

@@ -1,7 +1,8 @@
 //! One turn: what is asked for, performed and delivered.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
+use super::deliver::no_key;
 use super::offer::Offer;
 use super::{Agent, setup};
 use crate::cli::{self, Dump};
@@ -33,7 +34,8 @@ pub(super) enum Turn {
 
 impl Agent {
     pub(super) fn turn(&mut self) -> Result<Turn> {
-        self.deliver()?;
+        self.sweep();
+        let waiting = self.deliver()?;
         if self.watch.stop().is_some() {
             return Ok(Turn::Idle(Idle::Drained, String::new()));
         }
@@ -49,6 +51,10 @@ impl Agent {
             .enter(status::Phase::Asking, Some(self.options.request_timeout));
         let assignment = match self.ask(&machines)? {
             Answer::Task(assignment) => assignment,
+            Answer::Nothing(Idle::ControllersDown) if waiting > 0 => {
+                let detail = format!("{waiting} to be sent");
+                return Ok(Turn::Idle(Idle::ResultsWaiting, detail));
+            }
             Answer::Nothing(reason) => return Ok(Turn::Idle(reason, String::new())),
         };
         let Some(machine) = machines
@@ -145,11 +151,7 @@ impl Agent {
         let about = format!("{}/{}", assignment.task.name(), assignment.task.version());
         let _scope = Scope::new(format!("{about} on {name}"));
         if assignment.challenge.is_some() && self.key.is_none() {
-            return Err(Error::new(format!(
-                "unable to take the task from {}: it wants to know that it is us",
-                assignment.controller
-            ))
-            .hint("name a key that the controller knows: --auth-key <file>"));
+            return Err(no_key());
         }
         self.watch.subject(Subject {
             machine: Some(name.clone()),
@@ -157,7 +159,7 @@ impl Agent {
             session: Some(assignment.session.clone()),
             controller: Some(assignment.controller.clone()),
         });
-        self.accepted(&assignment, &name)?;
+        self.accepted(&assignment)?;
 
         let ours = self.checksum();
         let vouched = vouch(
@@ -204,16 +206,12 @@ impl Agent {
         }
         let checksum = (!self.options.legacy_request).then_some(ours);
         let status = result.status;
-        self.store(
-            &assignment,
-            &name,
-            result,
-            checksum,
-            outcome.artifacts.as_ref(),
-        )?;
+        let archive = outcome
+            .artifacts
+            .as_ref()
+            .map(|archive| archive.path.as_path());
+        self.store(&assignment, result, checksum, archive)?;
         self.finished(&about, &name, status, &laps);
-        self.watch
-            .enter(status::Phase::Uploading, Some(self.options.request_timeout));
         let delivered = self.deliver();
         self.watch.subject(Subject::default());
         trace!(
@@ -325,10 +323,4 @@ fn host_name() -> Result<String> {
     name.into_string().map_err(|_| {
         Error::new("unable to use the host name: it is not UTF-8").hint("use --agent-name")
     })
-}
-
-/// Seconds since 1970, for files that outlive us.
-pub(super) fn wall_clock() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs())
 }

@@ -5,6 +5,7 @@
 
 mod fake;
 
+use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use crate::diag;
 use crate::error::{Context as _, Result};
 use crate::guest::{self, Boot, Directory, Ended, Guest, Phase, Step, Upload, Why};
+use crate::lz4;
 use crate::machine::Purpose;
 use crate::manifest::{
     MachineManifest, ResultManifest, ResultStatus, Style, TaskManifest, explained, sanitize,
@@ -32,6 +34,10 @@ const RESULTS: [&str; 3] = ["manifest", "result.manifest", "result.manifest.lz4"
 
 /// What the worker may upload before its result: the artifacts.
 const ARTIFACTS: &str = "upload.tar";
+
+/// The largest result once unpacked, in octets. It is cut to size before it is
+/// sent; this only bounds what a mad guest may make us hold in memory.
+const UNPACKED: usize = 256 << 20;
 
 /// Settings of all tasks.
 #[derive(Clone, Debug)]
@@ -248,7 +254,7 @@ fn conclude(
         upload.name,
         text.len()
     );
-    let result = match read(&text, &upload.name) {
+    let result = match unpack(&text, &upload.name).and_then(|text| read(&text, &upload.name)) {
         Ok(result) => result,
         Err(why) => {
             let ended = guest.ended(Phase::Work, config.work, why);
@@ -267,6 +273,16 @@ fn conclude(
         guest.report_and_hold("build terminated abnormally", &ended)?;
     }
     Ok(Step::Done(Outcome::of(result)))
+}
+
+/// The text of an upload: the result, or an LZ4 frame of it.
+fn unpack<'a>(text: &'a [u8], name: &str) -> Result<Cow<'a, [u8]>, String> {
+    if !name.ends_with(".lz4") {
+        return Ok(Cow::Borrowed(text));
+    }
+    lz4::decode(text, UNPACKED)
+        .map(Cow::Owned)
+        .map_err(|error| format!("the worker uploaded a {name} that cannot be unpacked ({error})"))
 }
 
 /// Reads a result, or says in a clause what is wrong with it. Logs may hold
