@@ -20,6 +20,7 @@ mod support;
 mod sweep;
 mod tar;
 mod tftp_files;
+mod tftp_transfer;
 mod tftp_wire;
 mod tidy;
 mod units;

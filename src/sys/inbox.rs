@@ -2,11 +2,11 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use nix::libc;
 
-use super::udp::{CONTROL_HEADER, Control, Message, NAME_LENGTH, Numbered, SLOT, Socket, UDP_GRO};
+use super::udp::{CONTROL_HEADER, Control, Message, NAME_LENGTH, Numbered, SLOT, UDP_GRO};
 
 /// A datagram in an [`Inbox`].
 #[derive(Clone, Copy, Debug)]
@@ -102,7 +102,7 @@ impl Inbox {
     /// # Errors
     ///
     /// Those of recvmmsg(2); `EAGAIN` (`WouldBlock`) if there is none.
-    pub fn receive(&mut self, socket: &Socket, most: usize) -> io::Result<usize> {
+    pub fn receive(&mut self, socket: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
         self.filled = 0;
         let most = most.min(self.messages.len());
         for numbered in &mut self.messages[..most] {
@@ -115,7 +115,7 @@ impl Inbox {
         let result = unsafe {
             libc::syscall(
                 libc::SYS_recvmmsg,
-                socket.as_fd().as_raw_fd(),
+                socket.as_raw_fd(),
                 self.messages.as_mut_ptr(),
                 most,
                 libc::MSG_DONTWAIT,

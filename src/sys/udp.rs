@@ -190,7 +190,7 @@ impl Route {
 /// Those of sendmsg(2). `EINVAL`, `EMSGSIZE`, `EIO` or `EOPNOTSUPP` of a send with
 /// `segment` say that it does not work on this route.
 pub fn send(
-    socket: &Socket,
+    socket: BorrowedFd<'_>,
     route: &Route,
     parts: &[IoSlice<'_>],
     segment: Option<u16>,
@@ -212,7 +212,7 @@ pub fn send(
     let result = unsafe {
         libc::syscall(
             libc::SYS_sendmsg,
-            socket.0.as_raw_fd(),
+            socket.as_raw_fd(),
             &raw const message,
             libc::MSG_NOSIGNAL,
         )
@@ -230,7 +230,7 @@ pub fn send(
 ///
 /// Those of sendmmsg(2) for the first datagram.
 pub fn send_batch(
-    socket: &Socket,
+    socket: BorrowedFd<'_>,
     route: &Route,
     datagrams: &[[IoSlice<'_>; 2]],
 ) -> io::Result<usize> {
@@ -259,7 +259,7 @@ pub fn send_batch(
     let result = unsafe {
         libc::syscall(
             libc::SYS_sendmmsg,
-            socket.0.as_raw_fd(),
+            socket.as_raw_fd(),
             messages.as_mut_ptr(),
             count,
             libc::MSG_NOSIGNAL,

@@ -4,6 +4,7 @@
 //! retransmission takes care of it; so nothing here fails.
 
 use std::io::{self, IoSlice};
+use std::os::fd::AsFd as _;
 
 use nix::errno::Errno;
 
@@ -56,10 +57,11 @@ pub(super) fn blocks(
         }
         let pairs = &pairs[..batch];
         if batch == 1 {
-            let _ = udp::send(socket, route, &pairs[0], None);
+            let _ = udp::send(socket.as_fd(), route, &pairs[0], None);
         } else if several {
             let segment = u16::try_from(blksize + HEADER).unwrap_or(u16::MAX);
-            if let Err(error) = udp::send(socket, route, pairs.as_flattened(), Some(segment))
+            if let Err(error) =
+                udp::send(socket.as_fd(), route, pairs.as_flattened(), Some(segment))
                 && cannot_segment(&error)
             {
                 segmentation.0 = false;
@@ -77,7 +79,9 @@ pub(super) fn blocks(
 fn send_all(socket: &Socket, route: &Route, mut pairs: &[[IoSlice<'_>; 2]]) {
     while !pairs.is_empty() {
         // A datagram that cannot be sent is skipped, so that this ends.
-        let sent = udp::send_batch(socket, route, pairs).unwrap_or(0).max(1);
+        let sent = udp::send_batch(socket.as_fd(), route, pairs)
+            .unwrap_or(0)
+            .max(1);
         pairs = &pairs[sent.min(pairs.len())..];
     }
 }
@@ -91,5 +95,5 @@ fn cannot_segment(error: &io::Error) -> bool {
 
 /// Sends one packet that is not DATA.
 pub(super) fn packet(socket: &Socket, route: &Route, octets: &[u8]) {
-    let _ = udp::send(socket, route, &[IoSlice::new(octets)], None);
+    let _ = udp::send(socket.as_fd(), route, &[IoSlice::new(octets)], None);
 }

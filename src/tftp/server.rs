@@ -242,7 +242,7 @@ impl TftpServer {
             };
             let now = Instant::now();
             if readable {
-                match self.inbox.receive(&self.core.shared.socket, most) {
+                match self.inbox.receive(self.core.shared.socket.as_fd(), most) {
                     Ok(count) => {
                         most = if count == most {
                             BATCH.min(most * 4)

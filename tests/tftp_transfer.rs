@@ -1,0 +1,751 @@
+//! TFTP transfers without a network: timetables, and a link that loses,
+//! duplicates, reorders and delays. Hours of the protocol in milliseconds.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::{Duration, Instant};
+
+use bbot_agent::tftp::packet::{ErrorCode, Packet, Refusal, low_half};
+use bbot_agent::tftp::transfer::{
+    Input, Linger, Outcome, Output, Receiver, Reply, Sender, Timer, Transfer,
+};
+
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A transfer and its clock.
+struct Table {
+    start: Instant,
+    now: Instant,
+    transfer: Transfer,
+}
+
+impl Table {
+    fn get(window: u16, last: u64, options: bool, timeout: Option<Duration>) -> Table {
+        let now = Instant::now();
+        let timer = Timer::new(now, timeout);
+        Table::new(
+            now,
+            Transfer::Get(Sender::new(timer, window, Some(last), options)),
+        )
+    }
+
+    fn put(blksize: u16, window: u16, timeout: Option<Duration>) -> Table {
+        let now = Instant::now();
+        let timer = Timer::new(now, timeout);
+        let receiver = Receiver::new(timer, blksize, window, u64::MAX);
+        Table::new(now, Transfer::Put(receiver))
+    }
+
+    fn new(now: Instant, transfer: Transfer) -> Table {
+        Table {
+            start: now,
+            now,
+            transfer,
+        }
+    }
+
+    /// At `ms` after the start, `input` leads to exactly `outputs`.
+    #[track_caller]
+    fn at(&mut self, ms: u32, input: Input, outputs: &[Output]) {
+        self.now = self.start + MS * ms;
+        self.transfer.handle(self.now, input);
+        let got: Vec<_> = std::iter::from_fn(|| self.transfer.poll()).collect();
+        assert_eq!(got, outputs, "at {ms} ms");
+    }
+
+    /// Nothing is due before `ms`, and then `outputs`.
+    #[track_caller]
+    fn due(&mut self, ms: u32, outputs: &[Output]) {
+        let due = self.transfer.due().expect("nothing is due") - self.start;
+        assert!(
+            due.abs_diff(MS * ms) <= MS * 2,
+            "due at {due:?}, expected {ms} ms"
+        );
+        let due = u32::try_from(due.as_micros().div_ceil(1000)).unwrap();
+        self.at(due, Input::Tick, outputs);
+    }
+}
+
+fn data(first: u64, count: u64) -> Output {
+    Output::Data { first, count }
+}
+
+fn silent() -> [Output; 2] {
+    [
+        Output::Error(Refusal::new(ErrorCode::NotDefined, "timed out")),
+        Output::Done(Outcome::Silent),
+    ]
+}
+
+#[test]
+fn before_anything_was_measured_the_interval_doubles_from_a_second() {
+    let mut table = Table::get(1, 3, false, None);
+    table.at(0, Input::Begin, &[data(1, 1)]);
+    for ms in [1000, 3000, 7000, 15_000, 23_000] {
+        table.at(ms - 1, Input::Tick, &[]);
+        table.due(ms, &[data(1, 1)]);
+    }
+    table.due(31_000, &silent());
+    assert_eq!(table.transfer.due(), None);
+    // Nothing revives it.
+    table.at(31_001, Input::Ack(1), &[]);
+}
+
+#[test]
+fn the_interval_falls_with_the_evidence_and_doubles_from_there() {
+    let mut table = Table::get(1, 100, false, None);
+    table.at(0, Input::Begin, &[data(1, 1)]);
+    let mut ms = 0;
+    for number in 1..40 {
+        ms += 10;
+        let next = u64::from(number) + 1;
+        table.at(ms, Input::Ack(number), &[data(next, 1)]);
+    }
+    for wait in [50, 100, 200, 400, 800, 1600, 3200, 6400, 8000, 8000] {
+        ms += wait;
+        table.due(ms, &[data(40, 1)]);
+    }
+    table.due(ms + 8000, &silent());
+}
+
+#[test]
+fn a_slow_peer_is_not_hurried() {
+    // A round trip of 600 ms, learned from the first answer on.
+    let mut table = Table::get(1, 100, false, None);
+    table.at(0, Input::Begin, &[data(1, 1)]);
+    for number in 1..60_u16 {
+        let next = u64::from(number) + 1;
+        let ms = 600 * u32::from(number);
+        table.at(ms - 1, Input::Tick, &[]);
+        table.at(ms, Input::Ack(number), &[data(next, 1)]);
+    }
+}
+
+#[test]
+fn a_negotiated_timeout_is_kept_to() {
+    for (timeout, attempts) in [(1, 6), (6, 5), (30, 2), (255, 2)] {
+        let mut table = Table::get(1, 3, true, Some(SECOND * timeout));
+        table.at(0, Input::Begin, &[Output::Accept]);
+        for attempt in 1..=attempts {
+            table.due(attempt * timeout * 1000, &[Output::Accept]);
+        }
+        table.due((attempts + 1) * timeout * 1000, &silent());
+    }
+}
+
+#[test]
+fn an_answer_to_a_repetition_is_no_measurement() {
+    let mut table = Table::get(1, 100, false, None);
+    table.at(0, Input::Begin, &[data(1, 1)]);
+    table.due(1000, &[data(1, 1)]);
+    table.at(1001, Input::Ack(1), &[data(2, 1)]);
+    // Still a second, not the millisecond between repetition and answer.
+    table.due(2001, &[data(2, 1)]);
+}
+
+#[test]
+fn a_duplicate_ack_sends_nothing_in_lock_step() {
+    let mut table = Table::get(1, 3, false, None);
+    table.at(0, Input::Begin, &[data(1, 1)]);
+    table.at(1, Input::Ack(1), &[data(2, 1)]);
+    for number in [1, 1, 0, 3, 65535, 32768] {
+        table.at(2, Input::Ack(number), &[]);
+    }
+    table.at(3, Input::Ack(2), &[data(3, 1)]);
+    table.at(4, Input::Ack(3), &[Output::Done(Outcome::Complete)]);
+}
+
+#[test]
+fn a_repeated_ack_in_a_window_is_acted_upon_after_a_round_trip_and_once() {
+    let mut table = Table::get(4, 20, true, None);
+    table.at(0, Input::Begin, &[Output::Accept]);
+    table.at(8, Input::Ack(0), &[data(1, 4)]);
+    table.at(16, Input::Ack(4), &[data(5, 4)]);
+    // A duplicate on its way: too early to be about the new window.
+    table.at(17, Input::Ack(4), &[]);
+    table.at(24, Input::Ack(8), &[data(9, 4)]);
+    // Block 9 is missing: as old as a round trip.
+    table.at(40, Input::Ack(8), &[data(9, 4)]);
+    table.at(41, Input::Ack(8), &[]);
+    table.at(60, Input::Ack(8), &[]);
+    // Blocks 9 and 10 came, 11 did not.
+    table.at(61, Input::Ack(10), &[data(11, 4)]);
+    // Too early again, but nothing else comes.
+    table.at(62, Input::Ack(10), &[]);
+    table.due(71, &[data(11, 4)]);
+}
+
+#[test]
+fn a_window_at_the_end_of_the_file_is_short() {
+    let mut table = Table::get(4, 6, false, None);
+    table.at(0, Input::Begin, &[data(1, 4)]);
+    table.at(1, Input::Ack(4), &[data(5, 2)]);
+    table.at(2, Input::Ack(5), &[data(6, 1)]);
+    table.at(3, Input::Ack(6), &[Output::Done(Outcome::Complete)]);
+}
+
+#[test]
+fn an_oack_is_acknowledged_by_zero_only() {
+    let mut table = Table::get(1, 3, true, None);
+    table.at(0, Input::Begin, &[Output::Accept]);
+    table.at(1, Input::Ack(1), &[]);
+    table.at(2, Input::RequestAgain, &[]);
+    table.at(40, Input::RequestAgain, &[Output::Accept]);
+    table.at(50, Input::Ack(0), &[data(1, 1)]);
+    table.at(100, Input::RequestAgain, &[]);
+    table.at(101, Input::PeerError, &[Output::Done(Outcome::PeerError)]);
+}
+
+#[test]
+fn the_end_of_a_text_is_known_when_it_was_read() {
+    let now = Instant::now();
+    let sender = Sender::new(Timer::new(now, None), 4, None, false);
+    let mut table = Table::new(now, Transfer::Get(sender));
+    table.at(0, Input::Begin, &[data(1, 4)]);
+    table.at(0, Input::Last(2), &[]);
+    table.at(1, Input::Ack(4), &[]);
+    table.at(2, Input::Ack(2), &[Output::Done(Outcome::Complete)]);
+}
+
+#[test]
+fn what_cannot_be_done_is_told_instead_of_what_was_to_follow() {
+    let refusal = Refusal::new(ErrorCode::DiskFull, "disk full");
+    let ending = [
+        Output::Error(refusal.clone()),
+        Output::Done(Outcome::Refused(refusal.clone())),
+    ];
+    let mut table = Table::put(512, 1, None);
+    table.at(0, Input::Begin, &[Output::Accept]);
+    table.transfer.handle(table.now, Input::Data(1, 512));
+    assert_eq!(table.transfer.poll(), Some(Output::Append));
+    // The ACK that was to follow is not sent.
+    table.at(1, Input::Failed(refusal.clone()), &ending);
+    let mut table = Table::get(1, 3, false, None);
+    table.at(0, Input::Begin, &[data(1, 1)]);
+    table.at(1, Input::Failed(refusal), &ending);
+    table.at(2, Input::Ack(1), &[]);
+}
+
+#[test]
+fn the_last_ack_waits_for_the_file_to_be_stored() {
+    let mut table = Table::put(512, 1, None);
+    table.at(0, Input::Begin, &[Output::Accept]);
+    table.at(1, Input::Data(1, 512), &[Output::Append, Output::Ack(1)]);
+    table.at(2, Input::Data(2, 511), &[Output::Append, Output::Store]);
+    // Nothing is due, and nothing is said, however long that takes.
+    assert_eq!(table.transfer.due(), None);
+    table.at(9000, Input::Data(2, 511), &[]);
+    let done = [Output::Ack(2), Output::Done(Outcome::Complete)];
+    table.at(9001, Input::Stored, &done);
+}
+
+#[test]
+fn an_upload_is_acknowledged_again_by_the_clock() {
+    let mut table = Table::put(512, 4, None);
+    table.at(0, Input::Begin, &[Output::Accept]);
+    table.due(1000, &[Output::Accept]);
+    table.at(1001, Input::Data(1, 512), &[Output::Append]);
+    table.at(1002, Input::Data(2, 512), &[Output::Append]);
+    // The rest of the window was lost.
+    table.due(2002, &[Output::Ack(2)]);
+    table.at(2003, Input::Data(3, 512), &[Output::Append]);
+    table.at(2003, Input::Data(4, 512), &[Output::Append]);
+    table.at(2003, Input::Data(5, 512), &[Output::Append]);
+    // The window now begins after what was acknowledged.
+    table.at(2003, Input::Data(6, 512), &[Output::Append, Output::Ack(6)]);
+}
+
+#[test]
+fn a_gap_in_the_first_window_is_ack_0_for_the_oack_was_understood() {
+    let mut table = Table::put(512, 4, None);
+    table.at(0, Input::Begin, &[Output::Accept]);
+    table.at(1, Input::Data(3, 512), &[Output::Ack(0)]);
+    table.at(2, Input::Data(4, 512), &[]);
+    table.at(3, Input::RequestAgain, &[]);
+    table.at(4, Input::Data(1, 512), &[Output::Append]);
+}
+
+#[test]
+fn repeated_blocks_do_not_keep_a_dead_upload_alive() {
+    let mut table = Table::put(8, 1, None);
+    table.at(0, Input::Begin, &[Output::Accept]);
+    table.at(1, Input::Data(1, 8), &[Output::Append, Output::Ack(1)]);
+    let mut ms = 1;
+    loop {
+        ms += 300;
+        assert!(ms < 60_000, "still alive");
+        table.now = table.start + MS * ms;
+        table.transfer.handle(table.now, Input::Data(1, 8));
+        table.transfer.handle(table.now, Input::Tick);
+        let outputs: Vec<_> = std::iter::from_fn(|| table.transfer.poll()).collect();
+        if outputs.contains(&Output::Done(Outcome::Silent)) {
+            return;
+        }
+        assert_eq!(outputs.first(), Some(&Output::Ack(1)));
+    }
+}
+
+#[test]
+fn the_limit_holds_to_the_octet() {
+    for (limit, ok) in [(515, false), (516, true)] {
+        let now = Instant::now();
+        let receiver = Receiver::new(Timer::new(now, None), 512, 1, limit);
+        let mut table = Table::new(now, Transfer::Put(receiver));
+        table.at(0, Input::Begin, &[Output::Accept]);
+        table.at(1, Input::Data(1, 512), &[Output::Append, Output::Ack(1)]);
+        table.transfer.handle(table.now, Input::Data(2, 4));
+        assert_eq!(table.transfer.poll() == Some(Output::Append), ok);
+    }
+}
+
+#[test]
+fn the_end_of_a_transfer_is_remembered_for_its_peer() {
+    let now = Instant::now();
+    let refusal = Refusal::new(ErrorCode::DiskFull, "disk full");
+    let mut stored = Linger::stored(now, 65_537, Some(SECOND * 20));
+    assert_eq!(stored.until(), now + SECOND * 60);
+    assert_eq!(
+        stored.answer(now, &Packet::Data(1, b"x")),
+        Reply::Ack(65_537)
+    );
+    assert_eq!(stored.answer(now, &Packet::Data(0, b"x")), Reply::Silence);
+    assert_eq!(stored.answer(now, &Packet::Ack(1)), Reply::Silence);
+    let mut sent = Linger::sent(now);
+    assert_eq!(sent.answer(now, &Packet::Ack(3)), Reply::Silence);
+    // The rest of a window is not answered, a repetition is, and not each.
+    let mut refused = Linger::refused(now, refusal.clone());
+    assert_eq!(refused.answer(now, &Packet::Data(2, b"")), Reply::Silence);
+    let later = now + SECOND;
+    assert_eq!(
+        refused.answer(later, &Packet::Error(0, b"")),
+        Reply::Silence
+    );
+    assert_eq!(
+        refused.answer(later, &Packet::Data(2, b"")),
+        Reply::Error(refusal)
+    );
+    assert_eq!(refused.answer(later, &Packet::Data(2, b"")), Reply::Silence);
+}
+
+// The link. Sender and receiver of the crate stand on both ends; whichever is
+// not the server's is wrapped into what a client does.
+
+/// A packet on the link; blocks carry their true number as their payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Flying {
+    Request,
+    Oack,
+    Data(u64, bool),
+    Ack(u16),
+    Error,
+}
+
+/// What happens to a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Arrives,
+    IsLost,
+    IsDoubled,
+    /// Overtaken by what is sent in the next 15 ms.
+    IsLate,
+}
+
+const FATES: [Fate; 4] = [Fate::Arrives, Fate::IsLost, Fate::IsDoubled, Fate::IsLate];
+
+const BLOCK: u16 = 512;
+
+struct Case {
+    upload: bool,
+    window: u16,
+    blocks: u64,
+    options: bool,
+}
+
+/// How it went.
+#[derive(Debug)]
+struct Result {
+    server: Option<Outcome>,
+    client: Option<Outcome>,
+    stored: u64,
+    packets: u64,
+    blocks: u64,
+    elapsed: Duration,
+}
+
+struct End {
+    transfer: Transfer,
+    started: bool,
+    outcome: Option<Outcome>,
+    linger: Option<Linger>,
+    stored: u64,
+    whole: bool,
+}
+
+impl End {
+    fn new(transfer: Transfer, started: bool) -> End {
+        End {
+            transfer,
+            started,
+            outcome: None,
+            linger: None,
+            stored: 0,
+            whole: false,
+        }
+    }
+
+    fn drive(
+        &mut self,
+        case: &Case,
+        now: Instant,
+        input: Input,
+        payload: u64,
+        out: &mut Vec<Flying>,
+    ) {
+        self.transfer.handle(now, input);
+        while let Some(output) = self.transfer.poll() {
+            match output {
+                Output::Accept => out.push(if case.options {
+                    Flying::Oack
+                } else {
+                    Flying::Ack(0)
+                }),
+                Output::Data { first, count } => {
+                    assert!(first + count - 1 <= case.blocks, "beyond the end");
+                    let numbers = first..first + count;
+                    out.extend(numbers.map(|n| Flying::Data(n, n == case.blocks)));
+                }
+                Output::Ack(number) => out.push(Flying::Ack(low_half(number))),
+                Output::Append => {
+                    assert_eq!(payload, self.stored + 1, "stored out of order");
+                    self.stored = payload;
+                }
+                Output::Store => {
+                    assert_eq!(self.stored, case.blocks, "stored a part");
+                    assert!(!self.whole, "stored twice");
+                    self.whole = true;
+                    self.transfer.handle(now, Input::Stored);
+                }
+                Output::Error(_) => out.push(Flying::Error),
+                Output::Done(outcome) => {
+                    self.linger = Some(match (&self.transfer, &outcome) {
+                        (Transfer::Put(_), Outcome::Complete) => {
+                            Linger::stored(now, self.stored, None)
+                        }
+                        _ => Linger::sent(now),
+                    });
+                    assert!(self.outcome.is_none());
+                    self.outcome = Some(outcome);
+                }
+            }
+        }
+    }
+
+    fn receive(
+        &mut self,
+        case: &Case,
+        now: Instant,
+        packet: Flying,
+        server: bool,
+        out: &mut Vec<Flying>,
+    ) {
+        let length = |last| if last { 1 } else { usize::from(BLOCK) };
+        if let Some(linger) = &mut self.linger {
+            let payload = [0; 1];
+            let parsed = match packet {
+                Flying::Data(number, _) => Packet::Data(low_half(number), &payload),
+                Flying::Ack(number) => Packet::Ack(number),
+                _ => return,
+            };
+            if let Reply::Ack(number) = linger.answer(now, &parsed) {
+                out.push(Flying::Ack(low_half(number)));
+            }
+            return;
+        }
+        let begins = !self.started
+            && (packet == Flying::Oack
+                || packet == Flying::Ack(0)
+                || matches!(packet, Flying::Data(..)));
+        if begins {
+            self.started = true;
+            match (&self.transfer, packet) {
+                // The client acknowledges an OACK by ACK 0, or by its first DATA.
+                (Transfer::Put(_), Flying::Oack) => return out.push(Flying::Ack(0)),
+                (Transfer::Get(_), _) => return self.drive(case, now, Input::Begin, 0, out),
+                _ => {}
+            }
+        }
+        match packet {
+            Flying::Request if server && !self.started => {
+                self.started = true;
+                self.drive(case, now, Input::Begin, 0, out);
+            }
+            Flying::Request if server => self.drive(case, now, Input::RequestAgain, 0, out),
+            // An OACK that comes again wants its ACK 0 again.
+            Flying::Oack
+                if !server && matches!(self.transfer, Transfer::Put(_)) && self.stored == 0 =>
+            {
+                out.push(Flying::Ack(0));
+            }
+            Flying::Oack | Flying::Request => {}
+            Flying::Data(number, last) => {
+                let input = Input::Data(low_half(number), length(last));
+                self.drive(case, now, input, number, out);
+            }
+            Flying::Ack(number) => self.drive(case, now, Input::Ack(number), 0, out),
+            Flying::Error => self.drive(case, now, Input::PeerError, 0, out),
+        }
+    }
+}
+
+/// Runs a transfer over a link with a delay of 5 ms, whose packets have the
+/// fates that `fate` gives out in the order of their sending.
+fn run(case: &Case, mut fate: impl FnMut() -> Fate) -> Result {
+    let start = Instant::now();
+    let sender = |options| {
+        Transfer::Get(Sender::new(
+            Timer::new(start, None),
+            case.window,
+            Some(case.blocks),
+            options,
+        ))
+    };
+    let receiver = || {
+        Transfer::Put(Receiver::new(
+            Timer::new(start, None),
+            BLOCK,
+            case.window,
+            u64::MAX,
+        ))
+    };
+    let (server, client) = if case.upload {
+        (receiver(), sender(false))
+    } else {
+        (sender(case.options), receiver())
+    };
+    let mut ends = [End::new(server, false), End::new(client, false)];
+    let mut air: BinaryHeap<Reverse<(Instant, u64, usize, Flying)>> = BinaryHeap::new();
+    let (mut sequence, mut packets, mut blocks) = (0, 0, 0);
+    let mut request_due = Some(start);
+    let mut now = start;
+    loop {
+        let mut out: [Vec<Flying>; 2] = [Vec::new(), Vec::new()];
+        if request_due == Some(now) {
+            out[1].push(Flying::Request);
+            request_due = Some(now + SECOND);
+        }
+        while air.peek().is_some_and(|Reverse((at, ..))| *at <= now) {
+            let Reverse((_, _, to, packet)) = air.pop().unwrap();
+            ends[to].receive(case, now, packet, to == 0, &mut out[to]);
+        }
+        for (side, end) in ends.iter_mut().enumerate() {
+            if end.transfer.due().is_some_and(|due| due <= now) {
+                end.drive(case, now, Input::Tick, 0, &mut out[side]);
+            }
+        }
+        if ends[1].started {
+            request_due = None;
+        }
+        for (side, packets_out) in out.into_iter().enumerate() {
+            for packet in packets_out {
+                packets += 1;
+                blocks += u64::from(matches!(packet, Flying::Data(..)));
+                let delays: &[u32] = match fate() {
+                    Fate::Arrives => &[5],
+                    Fate::IsLost => &[],
+                    Fate::IsDoubled => &[5, 6],
+                    Fate::IsLate => &[20],
+                };
+                for delay in delays {
+                    sequence += 1;
+                    air.push(Reverse((now + MS * *delay, sequence, 1 - side, packet)));
+                }
+            }
+        }
+        let next = air
+            .peek()
+            .map(|Reverse((at, ..))| *at)
+            .into_iter()
+            .chain(ends.iter().filter_map(|end| end.transfer.due()))
+            .chain(request_due)
+            .min();
+        match next {
+            Some(next) if now - start < SECOND * 100_000 => now = next.max(now),
+            _ => break,
+        }
+        if ends.iter().all(|end| end.outcome.is_some()) && air.is_empty() {
+            break;
+        }
+    }
+    let [server, client] = ends;
+    Result {
+        stored: server.stored.max(client.stored),
+        server: server.outcome,
+        client: client.outcome,
+        packets,
+        blocks,
+        elapsed: now - start,
+    }
+}
+
+fn assert_complete(case: &Case, result: &Result, what: &dyn std::fmt::Debug) {
+    let done = Some(Outcome::Complete);
+    assert!(
+        result.server == done && result.client == done && result.stored == case.blocks,
+        "upload {} window {} blocks {} options {}: {what:?}: {result:?}",
+        case.upload,
+        case.window,
+        case.blocks,
+        case.options,
+    );
+}
+
+#[test]
+fn small_transfers_survive_every_mishap_of_their_first_packets() {
+    const DEPTH: u32 = 6;
+    for upload in [false, true] {
+        for options in [false, true] {
+            for (window, blocks) in [(1, 1), (1, 3), (2, 3), (2, 4), (3, 2), (4, 7)] {
+                let case = Case {
+                    upload,
+                    window,
+                    blocks,
+                    options,
+                };
+                for code in 0..4_usize.pow(DEPTH) {
+                    let mut rest = code;
+                    let mut given = 0;
+                    let result = run(&case, || {
+                        given += 1;
+                        let fate = if given <= DEPTH {
+                            FATES[rest % 4]
+                        } else {
+                            Fate::Arrives
+                        };
+                        rest /= 4;
+                        fate
+                    });
+                    assert_complete(&case, &result, &code);
+                    assert!(result.packets < 200, "{result:?}");
+                }
+            }
+        }
+    }
+}
+
+/// xorshift64*, enough for a link.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33
+    }
+
+    fn percent(&mut self, percent: u64) -> bool {
+        self.roll() % 1000 < percent * 10
+    }
+}
+
+#[test]
+fn large_transfers_survive_a_bad_link() {
+    for seed in 1..=400 {
+        let mut dice = Dice(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
+        let window = [1, 2, 4, 16, 64][usize::try_from(dice.roll() % 5).unwrap()];
+        let case = Case {
+            upload: dice.percent(50),
+            window,
+            blocks: 1 + dice.roll() % 600,
+            options: dice.percent(50),
+        };
+        let result = run(&case, || match dice.roll() % 100 {
+            0..7 => Fate::IsLost,
+            7..14 => Fate::IsDoubled,
+            14..21 => Fate::IsLate,
+            _ => Fate::Arrives,
+        });
+        assert_complete(&case, &result, &seed);
+    }
+}
+
+#[test]
+fn numbers_wrap_on_a_bad_link_too() {
+    for upload in [false, true] {
+        let mut dice = Dice(7);
+        let case = Case {
+            upload,
+            window: 64,
+            blocks: 65_536 * 2 + 7,
+            options: true,
+        };
+        let result = run(&case, || {
+            if dice.percent(1) {
+                Fate::IsLost
+            } else {
+                Fate::Arrives
+            }
+        });
+        assert_complete(&case, &result, &upload);
+    }
+}
+
+#[test]
+fn duplicates_do_not_multiply() {
+    for upload in [false, true] {
+        for window in [1, 4, 16] {
+            let case = Case {
+                upload,
+                window,
+                blocks: 500,
+                options: true,
+            };
+            let calm = run(&case, || Fate::Arrives);
+            let doubled = run(&case, || Fate::IsDoubled);
+            assert_complete(&case, &doubled, &"doubled");
+            assert_eq!(calm.blocks, 500);
+            assert!(
+                doubled.packets <= calm.packets * 3,
+                "window {window}: {calm:?} {doubled:?}"
+            );
+            if window == 1 && !upload {
+                assert_eq!(doubled.blocks, 500, "the Sorcerer's Apprentice");
+            }
+        }
+    }
+}
+
+#[test]
+fn loss_costs_what_it_must() {
+    // 8 MiB in blocks of 1428 with a round trip of 10 ms: seconds at 1% and 5%.
+    let limits = [
+        (false, 1, 1, 75),
+        (false, 1, 5, 160),
+        (false, 16, 1, 6),
+        (false, 16, 5, 12),
+        (true, 16, 5, 22),
+    ];
+    for (upload, window, percent, seconds) in limits {
+        let mut dice = Dice(3);
+        let case = Case {
+            upload,
+            window,
+            blocks: 5875,
+            options: true,
+        };
+        let result = run(&case, || {
+            if dice.percent(percent) {
+                Fate::IsLost
+            } else {
+                Fate::Arrives
+            }
+        });
+        assert_complete(&case, &result, &percent);
+        assert!(
+            result.elapsed < SECOND * seconds,
+            "upload {upload} window {window} at {percent}%: {result:?}"
+        );
+        assert!(result.packets < 14_000, "{result:?}");
+    }
+}
