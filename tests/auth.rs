@@ -13,8 +13,8 @@ use bbot_agent::error::{Class, Error};
 use bbot_agent::json::Value;
 use bbot_agent::watch::Watch;
 
-use crate::controller::Scratch;
 use crate::support::http::openssl;
+use crate::support::{TempDir, require_programs};
 
 const CHALLENGE: &[u8] = b"2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881";
 
@@ -44,7 +44,7 @@ fn refused(key: &Path) -> Error {
 }
 
 /// A program that plays openssl; `script` is run for everything but `version`.
-fn fake(scratch: &Scratch, version: &str, script: &str) -> PathBuf {
+fn fake(scratch: &TempDir, version: &str, script: &str) -> PathBuf {
     let path = scratch.path().join("fake-openssl");
     let text =
         format!("#!/bin/sh\nif [ \"$1\" = version ]; then echo '{version}'; exit; fi\n{script}\n");
@@ -62,7 +62,10 @@ fn fake(scratch: &Scratch, version: &str, script: &str) -> PathBuf {
 
 #[test]
 fn the_vector_is_reproduced() {
-    let scratch = Scratch::new();
+    if !require_programs(&["openssl"]) {
+        return;
+    }
+    let scratch = TempDir::new();
     let file = private(scratch.path().join("key"), vector("private_key_pem"));
     let key = open(Settings::new(&file)).unwrap();
     assert_eq!(key.fingerprint(), vector("fingerprint"));
@@ -72,7 +75,10 @@ fn the_vector_is_reproduced() {
 
 #[test]
 fn openssl_recovers_the_challenge_from_our_signature() {
-    let scratch = Scratch::new();
+    if !require_programs(&["openssl"]) {
+        return;
+    }
+    let scratch = TempDir::new();
     for (bits, form) in [(2048, "PKCS#8"), (2048, "PKCS#1"), (4096, "PKCS#8")] {
         let traditional = if form == "PKCS#1" {
             " -traditional"
@@ -104,7 +110,10 @@ fn openssl_recovers_the_challenge_from_our_signature() {
 
 #[test]
 fn keys_that_cannot_work_are_refused_before_they_are_used() {
-    let scratch = Scratch::new();
+    if !require_programs(&["openssl"]) {
+        return;
+    }
+    let scratch = TempDir::new();
     let dir = scratch.path();
     openssl(dir, "genpkey -algorithm ed25519 -out ed25519");
     openssl(dir, "ecparam -name prime256v1 -genkey -noout -out ec");
@@ -142,7 +151,10 @@ fn keys_that_cannot_work_are_refused_before_they_are_used() {
 
 #[test]
 fn a_key_that_others_can_read_is_refused() {
-    let scratch = Scratch::new();
+    if !require_programs(&["openssl"]) {
+        return;
+    }
+    let scratch = TempDir::new();
     let path = private(scratch.path().join("key"), vector("private_key_pem"));
     for bits in [0o640, 0o604, 0o660] {
         mode(&path, bits);
@@ -160,7 +172,10 @@ fn a_key_that_others_can_read_is_refused() {
 
 #[test]
 fn an_openssl_that_is_missing_or_something_else_is_named() {
-    let scratch = Scratch::new();
+    if !require_programs(&["openssl"]) {
+        return;
+    }
+    let scratch = TempDir::new();
     let key = private(scratch.path().join("key"), vector("private_key_pem"));
     let with = |openssl: &str| Settings {
         openssl: PathBuf::from(openssl),
@@ -184,7 +199,10 @@ fn an_openssl_that_is_missing_or_something_else_is_named() {
 
 #[test]
 fn an_openssl_that_hangs_is_ended_at_the_deadline() {
-    let scratch = Scratch::new();
+    if !require_programs(&["openssl"]) {
+        return;
+    }
+    let scratch = TempDir::new();
     let key = private(scratch.path().join("key"), vector("private_key_pem"));
     for script in ["exec sleep 1000", "exec >&- 2>&-; exec sleep 1000"] {
         let settings = Settings {
@@ -204,7 +222,10 @@ fn an_openssl_that_hangs_is_ended_at_the_deadline() {
 
 #[test]
 fn an_openssl_that_fails_or_babbles_is_an_error() {
-    let scratch = Scratch::new();
+    if !require_programs(&["openssl"]) {
+        return;
+    }
+    let scratch = TempDir::new();
     let key = private(scratch.path().join("key"), vector("private_key_pem"));
     for (script, why) in [
         (
@@ -227,7 +248,10 @@ fn an_openssl_that_fails_or_babbles_is_an_error() {
 
 #[test]
 fn before_openssl_3_the_signature_is_made_by_rsautl() {
-    let scratch = Scratch::new();
+    if !require_programs(&["openssl"]) {
+        return;
+    }
+    let scratch = TempDir::new();
     let key = private(scratch.path().join("key"), vector("private_key_pem"));
     let log = scratch.path().join("log");
     let script = format!("echo \"$*\" >> {}; exec openssl \"$@\"", log.display());
@@ -252,7 +276,10 @@ fn before_openssl_3_the_signature_is_made_by_rsautl() {
 
 #[test]
 fn options_reach_openssl_and_the_challenge_does_not_show() {
-    let scratch = Scratch::new();
+    if !require_programs(&["openssl"]) {
+        return;
+    }
+    let scratch = TempDir::new();
     let key = private(scratch.path().join("key"), vector("private_key_pem"));
     let log = scratch.path().join("log");
     let script = format!(
@@ -273,7 +300,10 @@ fn options_reach_openssl_and_the_challenge_does_not_show() {
 
 #[test]
 fn a_challenge_that_cannot_be_one_is_refused() {
-    let scratch = Scratch::new();
+    if !require_programs(&["openssl"]) {
+        return;
+    }
+    let scratch = TempDir::new();
     let file = private(scratch.path().join("key"), vector("private_key_pem"));
     let key = open(Settings::new(&file)).unwrap();
     for challenge in [&b""[..], &[b'x'; 65], b"a\nb"] {
@@ -287,7 +317,10 @@ fn a_challenge_that_cannot_be_one_is_refused() {
 
 #[test]
 fn the_credential_of_systemd_is_found() {
-    let scratch = Scratch::new();
+    if !require_programs(&["openssl"]) {
+        return;
+    }
+    let scratch = TempDir::new();
     assert_eq!(credential(None), None);
     assert_eq!(credential(Some(scratch.path())), None);
     let path = private(scratch.path().join("auth-key"), "x");

@@ -15,6 +15,7 @@ mod lz4;
 mod machine;
 mod manifest;
 mod network;
+mod outbox;
 mod snapshot;
 mod support;
 mod sweep;

@@ -138,11 +138,15 @@ impl fmt::Display for Failure {
     }
 }
 
-/// The first line with words in it, without HTML tags, at most 200 characters.
+/// The first line with words in it, without HTML tags, at most 200 characters;
+/// or the message, if the body is a manifest, as an upload's answer is.
 fn first_line(body: &[u8]) -> Option<String> {
     const MOST: usize = 200;
+    const MESSAGE: &str = "message:";
     let text = String::from_utf8_lossy(body);
-    text.lines().find_map(|line| {
+    let is_message = |line: &&str| !text.starts_with(':') || line.starts_with(MESSAGE);
+    text.lines().filter(is_message).find_map(|line| {
+        let line = line.strip_prefix(MESSAGE).unwrap_or(line);
         let mut words = String::new();
         let mut tag = false;
         for c in line.chars() {
@@ -298,6 +302,10 @@ mod tests {
             "server error 502 bad gateway: Bad thing"
         );
         assert_eq!(text(599, ""), "server error 599");
+        assert_eq!(
+            text(422, ": 1\nstatus: 422\nmessage: checksum mismatch\n"),
+            "refused with 422 unprocessable entity: checksum mismatch"
+        );
     }
 
     #[test]

@@ -10,6 +10,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{FallocateFlags, fallocate};
+
 use super::file;
 use crate::json::Value;
 
@@ -106,6 +108,7 @@ impl Journal {
             // Ends the torn line, so that the next one is whole.
             journal.write("\n")?;
         }
+        journal.reserve();
         file::sync_parent(path)?;
         Ok((journal, left))
     }
@@ -119,6 +122,7 @@ impl Journal {
         if self.open.is_empty() && self.length > LENGTH_MAX {
             self.file.set_len(0)?;
             self.length = 0;
+            self.reserve();
         }
         self.append(&encode(task))?;
         let task = Unfinished {
@@ -141,6 +145,13 @@ impl Journal {
         ]))?;
         note(&mut self.open, session, stage);
         Ok(())
+    }
+
+    /// Has space at hand, so that a full disk does not keep the journal from
+    /// saying what became of a task. File systems that cannot do that are fine.
+    fn reserve(&self) {
+        let size = i64::try_from(2 * LENGTH_MAX).unwrap_or(i64::MAX);
+        let _ = fallocate(&self.file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, size);
     }
 
     fn append(&mut self, event: &Value) -> io::Result<()> {

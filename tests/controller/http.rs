@@ -13,7 +13,8 @@ use bbot_agent::watch::{Stop, Watch};
 use nix::sys::pthread::{pthread_kill, pthread_self};
 use nix::sys::signal::Signal;
 
-use super::{Scratch, patient, post, post_with};
+use super::{patient, post, post_with};
+use crate::support::TempDir;
 use crate::support::http::{Server, answer, closed_port};
 
 fn class(url: &str) -> FailureClass {
@@ -140,7 +141,7 @@ fn an_endless_error_page_is_read_only_in_part() {
 
 #[test]
 fn a_refusal_halfway_through_the_request_is_heard() {
-    let scratch = Scratch::new();
+    let scratch = TempDir::new();
     let mut file = File::create_new(scratch.path().join("large")).unwrap();
     file.write_all(&vec![b'x'; 8 << 20]).unwrap();
     let file = File::open(scratch.path().join("large")).unwrap();
@@ -166,7 +167,7 @@ fn a_refusal_halfway_through_the_request_is_heard() {
 
 #[test]
 fn a_file_is_streamed_with_what_goes_around_it() {
-    let scratch = Scratch::new();
+    let scratch = TempDir::new();
     let path = scratch.path().join("f");
     std::fs::write(&path, vec![b'x'; 100_000]).unwrap();
     let file = File::open(&path).unwrap();

@@ -5,39 +5,12 @@ mod select;
 mod spool;
 mod tls;
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bbot_agent::controller::failure::Failure;
 use bbot_agent::controller::http::{Answer, Body, Client, Settings};
 use bbot_agent::controller::url::Url;
 use bbot_agent::watch::Watch;
-
-/// A directory that is gone with the test.
-pub struct Scratch(PathBuf);
-
-impl Scratch {
-    pub fn new() -> Scratch {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let number = NEXT.fetch_add(1, Ordering::SeqCst);
-        let name = format!("controller-{}-{number}", std::process::id());
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        fs::create_dir_all(&path).unwrap();
-        Scratch(path)
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 /// Timeouts long enough for a busy machine, for what should not time out.
 pub fn patient() -> Settings {

@@ -7,7 +7,8 @@ use bbot_agent::controller::{Controllers, Round};
 use bbot_agent::manifest::{MachineHeader, TaskRequest};
 use bbot_agent::watch::Watch;
 
-use super::{Scratch, patient};
+use super::patient;
+use crate::support::TempDir;
 use crate::support::http::{Server, closed_port};
 
 const TASK: &str = "name: libfoo\nversion: 1\nmachine: linux-gcc\n";
@@ -163,7 +164,7 @@ fn higher_priorities_are_asked_first() {
 
 #[test]
 fn a_directory_takes_part_in_the_list() {
-    let scratch = Scratch::new();
+    let scratch = TempDir::new();
     fs::create_dir(scratch.path().join("tasks")).unwrap();
     let path = scratch.path().join("tasks/t.manifest");
     fs::write(path, format!(": 1\n{TASK}")).unwrap();

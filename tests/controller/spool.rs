@@ -12,19 +12,20 @@ use bbot_agent::manifest::{
 };
 use bbot_agent::watch::Watch;
 
-use super::{Scratch, patient};
+use super::patient;
+use crate::support::TempDir;
 
 const TASK: &str = ": 1\nname: libfoo\nversion: 1.2.3\nrepository-url: https://example.org/1/a\n\
                     repository-type: pkg\nfuture-value: kept\nmachine: linux-gcc\n";
 
 /// An agent and its directory.
 struct Place {
-    scratch: Scratch,
+    scratch: TempDir,
 }
 
 impl Place {
     fn new() -> Place {
-        let scratch = Scratch::new();
+        let scratch = TempDir::new();
         fs::create_dir(scratch.path().join("tasks")).unwrap();
         Place { scratch }
     }

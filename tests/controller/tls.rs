@@ -6,8 +6,9 @@ use std::time::Duration;
 use bbot_agent::controller::failure::FailureClass;
 use bbot_agent::controller::http::Settings;
 
-use super::{Scratch, patient, post, post_with};
+use super::{patient, post, post_with};
 use crate::support::http::{Connection, Identity, Server};
+use crate::support::{TempDir, require_programs};
 
 const LEAF: &str = "basicConstraints=CA:FALSE\nsubjectAltName=DNS:localhost,IP:127.0.0.1\n";
 
@@ -27,7 +28,10 @@ fn answering(mut connection: Connection) {
 
 #[test]
 fn a_leaf_of_a_private_authority_is_trusted_with_ca_file() {
-    let scratch = Scratch::new();
+    if !require_programs(&["openssl"]) {
+        return;
+    }
+    let scratch = TempDir::new();
     let authority = Identity::authority(scratch.path(), "ca");
     let leaf = authority.sign(scratch.path(), "leaf", Some(LEAF));
     let server = Server::start_tls(&leaf, answering);
@@ -42,7 +46,10 @@ fn a_leaf_of_a_private_authority_is_trusted_with_ca_file() {
 
 #[test]
 fn without_ca_file_a_private_authority_is_not_trusted() {
-    let scratch = Scratch::new();
+    if !require_programs(&["openssl"]) {
+        return;
+    }
+    let scratch = TempDir::new();
     let authority = Identity::authority(scratch.path(), "ca");
     let leaf = authority.sign(scratch.path(), "leaf", Some(LEAF));
     let server = Server::start_tls(&leaf, answering);
@@ -65,7 +72,10 @@ fn without_ca_file_a_private_authority_is_not_trusted() {
 
 #[test]
 fn another_host_name_is_not_accepted() {
-    let scratch = Scratch::new();
+    if !require_programs(&["openssl"]) {
+        return;
+    }
+    let scratch = TempDir::new();
     let authority = Identity::authority(scratch.path(), "ca");
     let other = "basicConstraints=CA:FALSE\nsubjectAltName=DNS:other.example\n";
     let leaf = authority.sign(scratch.path(), "leaf", Some(other));
@@ -81,7 +91,10 @@ fn another_host_name_is_not_accepted() {
 
 #[test]
 fn an_authority_as_the_server_itself_gets_advice() {
-    let scratch = Scratch::new();
+    if !require_programs(&["openssl"]) {
+        return;
+    }
+    let scratch = TempDir::new();
     // What `openssl req -x509` makes: CA:TRUE.
     let authority = Identity::authority(scratch.path(), "localhost");
     let server = Server::start_tls(&authority, answering);
@@ -97,7 +110,10 @@ fn an_authority_as_the_server_itself_gets_advice() {
 
 #[test]
 fn a_leaf_of_x509_version_1_gets_advice() {
-    let scratch = Scratch::new();
+    if !require_programs(&["openssl"]) {
+        return;
+    }
+    let scratch = TempDir::new();
     let authority = Identity::authority(scratch.path(), "ca");
     let leaf = authority.sign(scratch.path(), "localhost", None);
     let server = Server::start_tls(&leaf, answering);
@@ -113,7 +129,10 @@ fn a_leaf_of_x509_version_1_gets_advice() {
 
 #[test]
 fn an_answer_without_length_must_end_with_close_notify() {
-    let scratch = Scratch::new();
+    if !require_programs(&["openssl"]) {
+        return;
+    }
+    let scratch = TempDir::new();
     let authority = Identity::authority(scratch.path(), "ca");
     let leaf = authority.sign(scratch.path(), "leaf", Some(LEAF));
     let server = Server::start_tls(&leaf, |mut connection| {
@@ -127,11 +146,14 @@ fn an_answer_without_length_must_end_with_close_notify() {
 
 #[test]
 fn a_server_that_speaks_no_tls_is_a_clear_failure() {
+    if !require_programs(&["openssl"]) {
+        return;
+    }
     let server = Server::start(|mut connection| {
         connection.take(1);
         connection.send("HTTP/1.1 400 Bad Request\r\n\r\n");
     });
-    let scratch = Scratch::new();
+    let scratch = TempDir::new();
     let authority = Identity::authority(scratch.path(), "ca");
     let url = server.url("/").replace("http:", "https:");
     let failure = post_with(&trusting(&authority.certificate), &url, 100).unwrap_err();
@@ -140,8 +162,11 @@ fn a_server_that_speaks_no_tls_is_a_clear_failure() {
 
 #[test]
 fn a_hanging_handshake_is_a_connect_timeout() {
+    if !require_programs(&["openssl"]) {
+        return;
+    }
     let server = Server::start(|mut connection| connection.hang());
-    let scratch = Scratch::new();
+    let scratch = TempDir::new();
     let authority = Identity::authority(scratch.path(), "ca");
     let settings = Settings {
         connect_timeout: Duration::from_millis(300),

@@ -1,10 +1,12 @@
 //! What the tests share: what to do without a prerequisite, waiting, children,
 //! temporary directories; and file systems and networks of their own.
 
+pub mod brep;
 pub mod btrfs;
 pub mod guest;
 pub mod http;
 pub mod netns;
+pub mod relay;
 pub mod tftp;
 
 use std::fs;
