@@ -24,6 +24,7 @@ pub mod sys;
 pub mod watch;
 
 pub mod auth;
+pub mod check;
 pub mod cli;
 pub mod controller;
 pub mod guest;
@@ -44,3 +45,4 @@ pub mod sweep;
 pub mod tar;
 pub mod tftp;
 pub mod units;
+pub mod user;

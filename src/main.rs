@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use bbot_agent::cli::{self, Format, Invocation, Options, StatusOf};
 use bbot_agent::error::{Class, Error, Result};
 use bbot_agent::json::Value;
-use bbot_agent::{agent, diag, licenses, lock, status, units, watch};
+use bbot_agent::{agent, check, diag, licenses, lock, status, units, watch};
 
 fn main() -> ExitCode {
     let args = std::env::args_os().skip(1);
@@ -47,6 +47,7 @@ fn perform(invocation: Invocation) -> Result<ExitCode> {
             configure(&options);
             return agent::dump_machines(*options).map(ExitCode::from);
         }
+        Invocation::Check(options, format) => return examine(&options, format),
         other => return Err(Error::new(format!("not done yet: {other:?}"))),
     }
     Ok(ExitCode::SUCCESS)
@@ -94,4 +95,26 @@ fn show_status(of: &StatusOf, format: Format) -> Result<ExitCode> {
 fn configure(options: &Options) {
     let journal = diag::is_journal(std::env::var_os("JOURNAL_STREAM").as_deref());
     diag::configure(options.verbose, options.systemd_daemon || journal);
+}
+
+/// `--check`: 0, or 78 with failures.
+fn examine(options: &Options, format: Format) -> Result<ExitCode> {
+    configure(options);
+    let watch = watch::Watch::start()?;
+    let mut printed = Ok(());
+    let report = check::examine(options, &watch, &mut |finding| {
+        if format == Format::Text && printed.is_ok() {
+            printed = cli::print(finding.text().as_bytes());
+        }
+    });
+    printed?;
+    let last = match format {
+        Format::Text => report.summary(),
+        Format::Json => format!("{}\n", report.json()),
+    };
+    cli::print(last.as_bytes())?;
+    Ok(match report.count(check::Grade::Failure) {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::from(Class::Config.exit_code()),
+    })
 }

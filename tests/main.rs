@@ -9,6 +9,7 @@
 )]
 
 mod auth;
+mod check;
 mod cli;
 mod controller;
 mod lz4;

@@ -1,0 +1,113 @@
+//! Controllers, and the key that some of them want.
+
+use std::path::Path;
+
+use nix::unistd::{AccessFlags, access};
+
+use super::Finding;
+use crate::auth;
+use crate::cli::Options;
+use crate::controller::failure::{Failure, FailureClass};
+use crate::controller::http::{Body, Client, Settings};
+use crate::controller::url::{Argument, Place, Url};
+use crate::error::Class;
+use crate::watch::Watch;
+
+/// The key, if there is one: readable, RSA, and a signature made with it.
+pub(super) fn key(options: &Options, watch: &Watch) -> Vec<Finding> {
+    const SUBJECT: &str = "key";
+    let Some(path) = &options.auth_key else {
+        return vec![Finding::good(
+            SUBJECT,
+            "none: controllers that want one will have no tasks for us",
+        )];
+    };
+    let mut settings = auth::Settings::new(path);
+    settings.openssl.clone_from(&options.openssl);
+    settings.options.clone_from(&options.openssl_options);
+    vec![match auth::Key::open(settings, watch) {
+        Ok(key) => Finding::good(SUBJECT, format!("fingerprint {}", key.fingerprint())),
+        Err(error) => Finding::error(SUBJECT, &error),
+    }]
+}
+
+/// Every controller of the command line.
+pub(super) fn all(options: &Options, watch: &Watch) -> Vec<Finding> {
+    const SUBJECT: &str = "controller";
+    if options.controllers.is_empty() {
+        return vec![
+            Finding::warning(SUBJECT, "none given, so none was asked")
+                .remedy("name them as for a turn: bbot-agent --check [options] <url>..."),
+        ];
+    }
+    let client = Client::new(
+        &Settings {
+            connect_timeout: options.connect_timeout,
+            request_timeout: options.connect_timeout.min(options.request_timeout),
+            ca_file: options.ca_file.clone(),
+            proxy: options.proxy.clone(),
+        },
+        watch,
+    );
+    let client = match client {
+        Ok(client) => client,
+        Err(error) => return vec![Finding::error(SUBJECT, &error)],
+    };
+    let mut findings = Vec::new();
+    for argument in &options.controllers {
+        findings.push(match Argument::parse(argument) {
+            Err(error) => Finding::error(SUBJECT, &error.with_class(Class::Config)),
+            Ok(Argument { place, .. }) => match place {
+                Place::Directory(path) => directory(SUBJECT, &path),
+                Place::Http(url) => http(SUBJECT, &client, &url),
+            },
+        });
+    }
+    findings
+}
+
+/// A directory that plays controller.
+fn directory(subject: &str, path: &Path) -> Finding {
+    for part in ["tasks", "results"] {
+        let part = path.join(part);
+        if let Err(errno) = access(&part, AccessFlags::W_OK | AccessFlags::X_OK) {
+            let text = format!("unable to write {}: {}", part.display(), errno.desc());
+            return Finding::failure(subject, text)
+                .remedy(format!("make it: mkdir -p {}", part.display()));
+        }
+    }
+    Finding::good(subject, format!("{}, a directory", path.display()))
+}
+
+/// Whether the controller answers, whatever it is: an empty request is no
+/// request for a task, and most say so with status 400.
+fn http(subject: &str, client: &Client, url: &Url) -> Finding {
+    let secure = match url.scheme() {
+        "https" => ", certificate verified",
+        _ => "",
+    };
+    let failure: Failure = match client.post(url, "text/manifest", &Body::Bytes(b""), 0) {
+        Ok(_) => return Finding::good(subject, format!("{url} answers{secure}")),
+        Err(failure) => failure,
+    };
+    let text = format!("{url}: {failure}");
+    let finding = match failure.class() {
+        FailureClass::Client(404 | 410) => Finding::failure(subject, text)
+            .remedy("is the path right? that of build2's brep is /?build-task"),
+        FailureClass::Client(code) => {
+            return Finding::good(subject, format!("{url} answers{secure} (status {code})"));
+        }
+        FailureClass::Server(_) => Finding::warning(subject, text)
+            .remedy("it is reached, but not well: ask its administrator"),
+        FailureClass::Name => Finding::failure(subject, text).remedy(
+            "is /etc/resolv.conf right? without DNS, write its address to /etc/hosts or use it",
+        ),
+        FailureClass::Connect | FailureClass::Timeout => Finding::failure(subject, text)
+            .remedy("is it running, and does a firewall or proxy stand between? see --proxy"),
+        _ => Finding::failure(subject, text),
+    };
+    failure
+        .hints()
+        .iter()
+        .fold(finding, |finding, hint| finding.remedy(hint.as_str()))
+}

@@ -1,0 +1,199 @@
+//! The system, and the directories that are the agent's own.
+
+use std::fs;
+use std::path::Path;
+
+use nix::sys::utsname::uname;
+use nix::unistd::{AccessFlags, access, gethostname};
+
+use super::Finding;
+use crate::cli::Options;
+use crate::lock;
+use crate::watch::{Watch, moment};
+
+/// Capabilities that a turn needs (capabilities(7)), with their numbers.
+const CAPABILITIES: &[(u32, &str)] = &[(12, "CAP_NET_ADMIN"), (21, "CAP_SYS_ADMIN")];
+
+/// No clock that is right shows less: 2025-01-01.
+const EARLIEST: u64 = 1_735_689_600;
+/// Nor more: 2100-01-01.
+const LATEST: u64 = 4_102_444_800;
+
+/// Kernel, permissions, name and clock.
+pub(super) fn system(options: &Options, _watch: &Watch) -> Vec<Finding> {
+    vec![kernel(), permissions(), name(options), clock()]
+}
+
+fn kernel() -> Finding {
+    match uname() {
+        Ok(names) => {
+            let part = |part: &std::ffi::OsStr| part.display().to_string();
+            let (system, release) = (part(names.sysname()), part(names.release()));
+            Finding::good(
+                "kernel",
+                format!("{system} {release} {}", part(names.machine())),
+            )
+        }
+        Err(errno) => Finding::failure("kernel", errno.desc()),
+    }
+}
+
+/// The effective capabilities (proc(5), `CapEff`).
+pub(super) fn capabilities() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(line.trim(), 16).ok()
+}
+
+fn permissions() -> Finding {
+    const SUBJECT: &str = "permissions";
+    let Some(held) = capabilities() else {
+        return Finding::warning(SUBJECT, "unable to read /proc/self/status")
+            .remedy("mount it: mount -t proc proc /proc");
+    };
+    let missing: Vec<&str> = CAPABILITIES
+        .iter()
+        .filter(|(number, _)| held & (1 << number) == 0)
+        .map(|(_, name)| *name)
+        .collect();
+    if missing.is_empty() {
+        return Finding::good(SUBJECT, "taps, rules and subvolumes are permitted");
+    }
+    Finding::failure(SUBJECT, format!("without {}", missing.join(" and ")))
+        .remedy("run as root: sudo bbot-agent --check")
+}
+
+fn name(options: &Options) -> Finding {
+    const SUBJECT: &str = "agent name";
+    let name = match &options.agent_name {
+        Some(name) => name.clone(),
+        None => match gethostname() {
+            Ok(name) => name.display().to_string(),
+            Err(errno) => {
+                return Finding::failure(SUBJECT, errno.desc()).remedy("name one: --agent-name");
+            }
+        },
+    };
+    match name.as_str() {
+        "" | "localhost" | "(none)" => {
+            Finding::warning(SUBJECT, format!("'{name}', like many others"))
+                .remedy("name the host: hostnamectl set-hostname <name>")
+                .remedy("or the agent: --agent-name <name>")
+        }
+        _ => Finding::good(SUBJECT, name),
+    }
+}
+
+fn clock() -> Finding {
+    const SUBJECT: &str = "clock";
+    let now = moment().wall.as_secs();
+    if (EARLIEST..LATEST).contains(&now) {
+        return Finding::good(SUBJECT, utc(now));
+    }
+    Finding::warning(
+        SUBJECT,
+        format!("{}: certificates will be out of date", utc(now)),
+    )
+    .remedy("set it: date -s '<year>-<month>-<day> <hour>:<minute>'")
+}
+
+/// `2026-11-22 18:01 UTC`.
+fn utc(seconds: u64) -> String {
+    let (mut days, minutes) = (seconds / 86400, seconds % 86400 / 60);
+    let is_leap = |year: u64| {
+        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+    };
+    let mut year = 1970;
+    loop {
+        let length = 365 + u64::from(is_leap(year));
+        if days < length || year > 9998 {
+            break;
+        }
+        days -= length;
+        year += 1;
+    }
+    let february = 28 + u64::from(is_leap(year));
+    let mut month = 1;
+    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30] {
+        if days < length {
+            break;
+        }
+        days -= length;
+        month += 1;
+    }
+    let (hour, minute) = (minutes / 60, minutes % 60);
+    format!(
+        "{year}-{month:02}-{:02} {hour:02}:{minute:02} UTC",
+        days + 1
+    )
+}
+
+/// `--run-dir`, `--state`, `--metrics`.
+pub(super) fn directories(options: &Options, _watch: &Watch) -> Vec<Finding> {
+    let mut findings = vec![
+        directory("run directory", &options.run_dir, "--run-dir"),
+        directory("state directory", &options.state, "--state"),
+    ];
+    if let Some(file) = &options.metrics {
+        let parent = file.parent().filter(|dir| *dir != Path::new(""));
+        let parent = parent.unwrap_or(Path::new("."));
+        findings.push(match parent.is_dir() {
+            true => directory("metrics", parent, "--metrics"),
+            false => Finding::failure("metrics", format!("no directory {}", parent.display()))
+                .remedy(format!("make it: mkdir -p {}", parent.display())),
+        });
+    }
+    let dir = lock::directory(&options.run_dir, &options.toolchain_name, options.instance);
+    if let Some(pid) = lock::holder(&dir) {
+        let text = format!("held by a running agent, process {pid}");
+        findings.push(Finding::good("lock", text));
+    }
+    findings
+}
+
+/// A directory that is there and can be written, or can be made.
+fn directory(subject: &str, path: &Path, option: &str) -> Finding {
+    let mut there = path;
+    while !there.exists() {
+        match there.parent() {
+            Some(parent) if parent != Path::new("") => there = parent,
+            _ => there = Path::new("."),
+        }
+    }
+    let writable = access(there, AccessFlags::W_OK | AccessFlags::X_OK);
+    match writable {
+        _ if !there.is_dir() => {
+            Finding::failure(subject, format!("{} is no directory", there.display()))
+                .remedy(format!("name another: {option}"))
+        }
+        Err(errno) => Finding::failure(
+            subject,
+            format!("unable to write {}: {}", there.display(), errno.desc()),
+        )
+        .remedy(format!("run as root, or name another: {option}")),
+        Ok(()) if there == path => Finding::good(subject, path.display().to_string()),
+        Ok(()) => Finding::good(subject, format!("{}, to be made", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_become_a_date() {
+        for (seconds, text) in [
+            (0, "1970-01-01 00:00 UTC"),
+            (951_782_399, "2000-02-28 23:59 UTC"),
+            (951_782_400, "2000-02-29 00:00 UTC"),
+            (EARLIEST, "2025-01-01 00:00 UTC"),
+            (LATEST, "2100-01-01 00:00 UTC"),
+            (4_107_542_400, "2100-03-01 00:00 UTC"),
+        ] {
+            assert_eq!(utc(seconds), text);
+        }
+        assert!(utc(u64::MAX).starts_with("9999-"));
+    }
+}

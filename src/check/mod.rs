@@ -1,0 +1,241 @@
+//! The doctor, `--check`: everything that a turn needs, looked at one after the
+//! other, with what was found and what to type to mend it.
+//!
+//! It takes no lock, so that it can be asked while an agent runs, and leaves
+//! everything as it was: the tap and the rule that it tries are its own and gone
+//! when it has tried them. Nothing is asked of a controller but to answer.
+
+mod controllers;
+mod guests;
+mod host;
+mod machines;
+mod network;
+mod program;
+
+use std::fmt::Write as _;
+
+use crate::cli::Options;
+use crate::error::Error;
+use crate::json::Value;
+use crate::watch::Watch;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Grade {
+    /// As it should be.
+    Good,
+    /// A turn is possible, but somebody will wonder.
+    Warning,
+    /// No turn is possible.
+    Failure,
+}
+
+impl Grade {
+    /// For programs and people alike.
+    #[must_use]
+    pub fn keyword(self) -> &'static str {
+        match self {
+            Grade::Good => "ok",
+            Grade::Warning => "warning",
+            Grade::Failure => "failure",
+        }
+    }
+}
+
+/// What was found about one thing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The thing, in a word or two.
+    pub subject: String,
+    /// How bad it is.
+    pub grade: Grade,
+    /// What was found, in a line.
+    pub found: String,
+    /// What to do about it, in lines.
+    pub remedies: Vec<String>,
+}
+
+impl Finding {
+    fn new(subject: &str, grade: Grade, found: impl Into<String>) -> Finding {
+        Finding {
+            subject: subject.to_owned(),
+            grade,
+            found: found.into(),
+            remedies: Vec::new(),
+        }
+    }
+
+    fn good(subject: &str, found: impl Into<String>) -> Finding {
+        Finding::new(subject, Grade::Good, found)
+    }
+
+    fn warning(subject: &str, found: impl Into<String>) -> Finding {
+        Finding::new(subject, Grade::Warning, found)
+    }
+
+    fn failure(subject: &str, found: impl Into<String>) -> Finding {
+        Finding::new(subject, Grade::Failure, found)
+    }
+
+    /// An error, with its advice.
+    fn error(subject: &str, error: &Error) -> Finding {
+        error.hints().fold(
+            Finding::failure(subject, error.to_string()),
+            Finding::remedy,
+        )
+    }
+
+    fn remedy(mut self, line: impl Into<String>) -> Finding {
+        self.remedies.push(line.into());
+        self
+    }
+
+    /// Lines for people.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut raw = format!(
+            "{:<8} {:<18} {}\n",
+            self.grade.keyword(),
+            self.subject,
+            self.found.replace('\n', "; ")
+        );
+        for remedy in &self.remedies {
+            // Writing to a String does not fail.
+            let _ = writeln!(raw, "{:27} {}", "", remedy.replace('\n', " "));
+        }
+        let mut safe = String::new();
+        for line in raw.lines() {
+            // What controllers and manifests say goes to a terminal here.
+            crate::diag::escape(&mut safe, line);
+            safe.push('\n');
+        }
+        safe
+    }
+
+    fn json(&self) -> Value {
+        let text = |text: &String| Value::String(text.clone());
+        Value::object([
+            ("subject", text(&self.subject)),
+            ("status", Value::String(self.grade.keyword().to_owned())),
+            ("found", text(&self.found)),
+            (
+                "remedies",
+                Value::Array(self.remedies.iter().map(text).collect()),
+            ),
+        ])
+    }
+}
+
+/// Everything that was found.
+#[derive(Clone, Debug, Default)]
+pub struct Report(Vec<Finding>);
+
+impl Report {
+    /// How many findings are of this grade.
+    #[must_use]
+    pub fn count(&self, grade: Grade) -> usize {
+        self.0
+            .iter()
+            .filter(|finding| finding.grade == grade)
+            .count()
+    }
+
+    /// The findings, in the order of the examination.
+    #[must_use]
+    pub fn findings(&self) -> &[Finding] {
+        &self.0
+    }
+
+    /// The last line for people.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        format!(
+            "{} ok, {} warnings, {} failures\n",
+            self.count(Grade::Good),
+            self.count(Grade::Warning),
+            self.count(Grade::Failure)
+        )
+    }
+
+    /// All of it, for programs.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        let failures = self.count(Grade::Failure);
+        Value::object([
+            ("ok", Value::Bool(failures == 0)),
+            ("warnings", number(self.count(Grade::Warning))),
+            ("failures", number(failures)),
+            (
+                "checks",
+                Value::Array(self.0.iter().map(Finding::json).collect()),
+            ),
+        ])
+    }
+}
+
+fn number(n: usize) -> Value {
+    Value::Number(n.to_string())
+}
+
+/// Examines the host and calls `found` with each finding as it comes up: some
+/// take seconds. A signal ends the examination early.
+pub fn examine(options: &Options, watch: &Watch, found: &mut dyn FnMut(&Finding)) -> Report {
+    const PROBES: &[fn(&Options, &Watch) -> Vec<Finding>] = &[
+        host::system,
+        host::directories,
+        machines::root,
+        machines::each,
+        network::all,
+        guests::qemu,
+        guests::tftp,
+        controllers::key,
+        controllers::all,
+    ];
+    let mut report = Report::default();
+    for probe in PROBES {
+        for finding in probe(options, watch) {
+            found(&finding);
+            report.0.push(finding);
+        }
+        watch.tick(crate::watch::moment().instant);
+        if watch.must_stop() {
+            let finding = Finding::failure("examination", "stopped by a signal");
+            found(&finding);
+            report.0.push(finding);
+            break;
+        }
+    }
+    report
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Class;
+
+    #[test]
+    fn a_finding_says_what_to_type() {
+        let error = Error::new("no bridge br1")
+            .with_class(Class::Config)
+            .hint("make it: ip link add br1 type bridge");
+        let finding = Finding::error("bridge", &error);
+        assert_eq!(
+            finding.text(),
+            "failure  bridge             no bridge br1\n\
+             \x20                           make it: ip link add br1 type bridge\n"
+        );
+        let report = Report(vec![finding]);
+        assert_eq!(
+            report.json().to_string(),
+            "{\"ok\":false,\"warnings\":0,\"failures\":1,\"checks\":[{\"subject\":\"bridge\",\
+             \"status\":\"failure\",\"found\":\"no bridge br1\",\
+             \"remedies\":[\"make it: ip link add br1 type bridge\"]}]}"
+        );
+    }
+
+    #[test]
+    fn what_others_say_cannot_steer_the_terminal() {
+        let finding = Finding::good("controller", "\x1b[2Jhello");
+        assert!(!finding.text().contains('\x1b'));
+    }
+}

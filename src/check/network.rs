@@ -1,0 +1,69 @@
+//! Bridge, tap and redirect: each really made, and gone again.
+
+use std::net::SocketAddrV4;
+
+use super::Finding;
+use crate::cli::{self, Options};
+use crate::network::{Bridge, Redirect, RedirectKind, Strategy, Tap, Target};
+use crate::watch::Watch;
+
+/// Nobody listens there: the rule is gone before anybody asks (RFC 863).
+const DISCARD: u16 = 9;
+
+/// In this order, each needing the one before.
+pub(super) fn all(options: &Options, _watch: &Watch) -> Vec<Finding> {
+    let bridge = match Bridge::probe(&options.bridge) {
+        Ok(bridge) => bridge,
+        Err(error) => return vec![Finding::error("bridge", &error)],
+    };
+    let text = format!("{} is up, {}", bridge.name, bridge.address);
+    let mut findings = vec![Finding::good("bridge", text)];
+
+    // The name of no agent's tap: one may be running.
+    let name = format!("bbcheck{}", std::process::id() % 10_000_000);
+    let tap = match Tap::open(&bridge, &name) {
+        Ok(tap) => tap,
+        Err(error) => {
+            findings.push(Finding::error("tap", &error));
+            return findings;
+        }
+    };
+    findings.push(Finding::good("tap", "made, attached to the bridge, up"));
+
+    let kind = match options.redirect {
+        cli::Redirect::Auto => RedirectKind::Auto,
+        cli::Redirect::Nft => RedirectKind::Nft,
+        cli::Redirect::Iptables => RedirectKind::Iptables,
+        cli::Redirect::None => RedirectKind::None,
+    };
+    findings.push(redirect(kind, &bridge, &tap));
+    tap.close();
+    findings
+}
+
+fn redirect(kind: RedirectKind, bridge: &Bridge, tap: &Tap) -> Finding {
+    const SUBJECT: &str = "redirect";
+    let strategy = match Redirect::probe(kind, bridge) {
+        Ok(strategy) => strategy,
+        Err(error) => return Finding::error(SUBJECT, &error),
+    };
+    let records = std::env::temp_dir();
+    let port = match strategy {
+        Strategy::None => crate::network::PORT,
+        _ => DISCARD,
+    };
+    let address = strategy.server_address(bridge);
+    let target = Target {
+        bridge,
+        tap,
+        mac: None,
+        server: SocketAddrV4::new(*address.ip(), port),
+        owner: "check",
+        records: &records,
+    };
+    let tried = Redirect::install(&strategy, &target).and_then(Redirect::close);
+    match tried {
+        Ok(()) => Finding::good(SUBJECT, format!("by {}", strategy.name())),
+        Err(error) => Finding::error(SUBJECT, &error),
+    }
+}
