@@ -6,8 +6,9 @@ use std::fmt::Debug;
 
 use bbot_agent::json::Value;
 use bbot_agent::manifest::value::{
-    PackageVersion, StandardVersion, check_package_name, decode_base64, encode_base64, quoted_list,
-    target_triplet,
+    PackageVersion, RepositoryLocation, RepositoryType, StandardVersion, check_fingerprint,
+    check_mac, check_package_name, check_sha256, decode_base64, encode_base64, merge_comment,
+    quoted_list, split_comment, target_triplet,
 };
 
 use super::{file, hex, text};
@@ -143,6 +144,99 @@ fn package_names_follow_the_rules() {
     each("package_name", 16, |case| {
         good(case, check_package_name(text(case, "input").unwrap()));
     });
+}
+
+#[test]
+fn repository_locations_have_one_canonical_name() {
+    each("repository_location", 13, |case| {
+        let url = text(case, "url").unwrap();
+        let kind = text(case, "type").map(RepositoryType::parse).transpose();
+        let result = kind.and_then(|kind| RepositoryLocation::parse(url, kind));
+        let result = result.as_ref().map_err(String::as_str);
+        let Some(location) = good(case, result) else {
+            return;
+        };
+        assert_eq!(location.to_string(), text(case, "string").unwrap());
+        assert_eq!(location.url(), text(case, "url_string").unwrap());
+        assert_eq!(
+            location.kind().to_string(),
+            text(case, "effective_type").unwrap()
+        );
+        assert_eq!(
+            location.canonical_name(),
+            text(case, "canonical_name").unwrap()
+        );
+    });
+}
+
+#[test]
+fn comments_are_split_off_and_merged_back() {
+    for (merged, value, comment) in [
+        ("value; comment", "value", "comment"),
+        ("value", "value", ""),
+        ("value  ;\t comment ", "value", "comment "),
+        ("; comment", "", "comment"),
+        ("a\\; b; c; d", "a; b", "c; d"),
+        ("a\\\\; b", "a\\", "b"),
+        ("c:\\dir; x", "c:\\dir", "x"),
+        ("a\nb\n;\nc\nd", "a\nb", "c\nd"),
+        ("a\n\\;\n\\\\;\n\\\\\\;\n;\nc", "a\n;\n\\;\n\\;", "c"),
+        (";\nc", "", "c"),
+        ("a\n;", "a", ""),
+    ] {
+        let split = split_comment(merged);
+        assert_eq!(split, (value.to_owned(), comment.to_owned()), "{merged:?}");
+        assert_eq!(
+            split_comment(&merge_comment(value, comment)),
+            split,
+            "{merged:?}"
+        );
+    }
+    let parts = ["a", ";", "\\;", "\\", "\\\\;", "x y"];
+    for a in parts {
+        for b in parts {
+            for separator in ["", "\n"] {
+                let value = format!("{a}{separator}{b}");
+                for comment in ["", "c; d", "c\nd"] {
+                    let merged = merge_comment(&value, comment);
+                    assert_eq!(
+                        split_comment(&merged),
+                        (value.clone(), comment.to_owned()),
+                        "{merged:?}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn identifiers_have_their_form() {
+    let sha = "2d21851b90400f6f6adc43f4957a97025fff003bf833ffe568bcac904d5a4b1d";
+    assert!(check_sha256(sha).is_ok());
+    assert!(check_sha256(&sha[1..]).is_err());
+    assert!(check_sha256(&sha.to_uppercase()).is_err());
+    let print = "00:08:10:18:20:28:30:38:40:48:50:58:60:68:70:78:80:88:90:98:A0:a8:B0:B8:C0:C8:D0:D8:E0:E8:F0:F8";
+    assert!(check_fingerprint(print).is_ok());
+    for bad in [
+        "",
+        "yes",
+        &print[3..],
+        &format!("{print}:00"),
+        &print.replace("08", "0:8"),
+        &print.replace('F', "G"),
+    ] {
+        assert!(check_fingerprint(bad).is_err(), "{bad}");
+    }
+    assert!(check_mac("02:1a:2b:3c:4d:5e").is_ok());
+    for bad in [
+        "02:1A:2b:3c:4d:5e",
+        "02:1a:2b:3c:4d",
+        "02-1a-2b-3c-4d-5e",
+        "02:1a:2b:3c:4d:5e:",
+    ] {
+        assert!(check_mac(bad).is_err(), "{bad}");
+    }
 }
 
 #[test]
