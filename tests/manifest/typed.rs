@@ -223,7 +223,9 @@ fn a_bootstrapped_machine_is_four_manifests() {
     let bootstrapped = BootstrappedMachine {
         machine,
         toolchain: ToolchainManifest::new("tc1"),
-        bootstrap: BootstrapManifest::new([("bbot", "0.17.0")]),
+        bootstrap: BootstrapManifest::new(
+            ["bbot", "libbbot", "libbpkg", "libbutl"].map(|package| (package, "0.17.0")),
+        ),
     };
     let text = bootstrapped.to_text(Style::TODAY).unwrap();
     // The serializer case `real-bootstrapped`.
