@@ -13,6 +13,8 @@ use bbot_agent::error::{Class, Error};
 use bbot_agent::json::Value;
 use bbot_agent::watch::Watch;
 
+use nix::sys::signal::{Signal, raise};
+
 use crate::support::http::openssl;
 use crate::support::{TempDir, require_programs};
 
@@ -296,6 +298,32 @@ fn options_reach_openssl_and_the_challenge_does_not_show() {
     assert!(seen.contains("-sign -provider default -inkey"), "{seen}");
     assert!(!seen.contains(std::str::from_utf8(CHALLENGE).unwrap()));
     assert!(!seen.contains("PRIVATE KEY"));
+}
+
+#[test]
+fn a_signal_ends_openssl_but_the_last_word_is_still_signed() {
+    if !require_programs(&["openssl"]) {
+        return;
+    }
+    let scratch = TempDir::new();
+    let file = private(scratch.path().join("key"), vector("private_key_pem"));
+    let watch = Watch::start().unwrap();
+    let key = Key::open(Settings::new(&file), &watch).unwrap();
+    raise(Signal::SIGTERM).unwrap();
+    // Under way when the signal comes: ended.
+    let settings = Settings {
+        openssl: fake(&scratch, "OpenSSL 3.0.0", "exec sleep 1000"),
+        ..Settings::new(&file)
+    };
+    let started = Instant::now();
+    let error = Key::open(settings, &watch).unwrap_err();
+    assert!(error.to_string().contains("stopped by a signal"), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(10));
+    // Begun after it: done, if it is quick.
+    assert_eq!(
+        key.sign(vector("challenge").as_bytes()).unwrap(),
+        vector("signature_base64")
+    );
 }
 
 #[test]

@@ -103,6 +103,7 @@ impl Agent {
 
     /// A task is given back: we were told to stop.
     pub(super) fn interrupted(&mut self, assignment: &Assignment) -> Result<()> {
+        self.controllers.release(&assignment.result_url);
         self.give_back(&entry(assignment, SystemTime::now()))
     }
 

@@ -21,6 +21,9 @@ const MESSAGE_MAX: usize = 4096;
 /// How soon a program that has closed its output is expected to end.
 const LAST_BREATH: Duration = Duration::from_millis(5);
 
+/// How long a command may take once we are told to stop.
+const LAST_WORD: Duration = Duration::from_secs(2);
+
 /// The openssl program and its version.
 #[derive(Debug)]
 pub(super) struct Openssl {
@@ -86,7 +89,17 @@ impl Openssl {
     }
 
     fn exchange(&self, command: &mut Command, input: &[u8], most: usize) -> Result<Vec<u8>> {
-        let deadline = Instant::now() + self.settings.timeout;
+        // Who is stopping already may still sign that it gives a task back.
+        let limit = if self.watch.must_stop() {
+            self.settings.timeout.min(LAST_WORD)
+        } else {
+            self.settings.timeout
+        };
+        let limit = Limit {
+            length: limit,
+            at: Instant::now() + limit,
+            stop: !self.watch.must_stop(),
+        };
         let shown = show(command);
         trace!(3, "exchange", "{shown}");
         let child = command
@@ -96,10 +109,10 @@ impl Openssl {
             .spawn()
             .context(|| format!("unable to run {}", self.settings.openssl.display()))?;
         let mut running = Running(child);
-        let outcome = self.pump(&mut running.0, input, most, deadline);
+        let outcome = self.pump(&mut running.0, input, most, limit);
         let (output, message) = outcome.context(|| format!("unable to run {shown}"))?;
         let status = self
-            .ended(&mut running.0, deadline)
+            .ended(&mut running.0, limit)
             .context(|| format!("unable to run {shown}"))?;
         if status.success() {
             return Ok(output);
@@ -115,7 +128,7 @@ impl Openssl {
         child: &mut Child,
         input: &[u8],
         most: usize,
-        deadline: Instant,
+        limit: Limit,
     ) -> io::Result<(Vec<u8>, Vec<u8>)> {
         let mut stdin = child.stdin.take();
         let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
@@ -152,9 +165,9 @@ impl Openssl {
                     .as_ref()
                     .map(|f| PollFd::new(f.as_fd(), PollFlags::POLLIN)),
             );
-            poll::wait(&mut set, self.watch.until(Some(deadline)))?;
+            poll::wait(&mut set, self.watch.until(Some(limit.at)))?;
             drop(set);
-            self.check(deadline)?;
+            self.check(limit)?;
             if let Some(pipe) = &mut stdin {
                 match pipe.write(left) {
                     Ok(count) => left = &left[count..],
@@ -173,28 +186,38 @@ impl Openssl {
         Ok((output, message))
     }
 
-    fn ended(&self, child: &mut Child, deadline: Instant) -> io::Result<std::process::ExitStatus> {
+    fn ended(&self, child: &mut Child, limit: Limit) -> io::Result<std::process::ExitStatus> {
         loop {
             if let Some(status) = child.try_wait()? {
                 return Ok(status);
             }
-            self.check(deadline)?;
+            self.check(limit)?;
             let _ = self.watch.pause(LAST_BREATH);
         }
     }
 
-    fn check(&self, deadline: Instant) -> io::Result<()> {
+    fn check(&self, limit: Limit) -> io::Result<()> {
         let now = Instant::now();
         self.watch.tick(now);
-        if self.watch.must_stop() {
+        if limit.stop && self.watch.must_stop() {
             return Err(io::Error::other("stopped by a signal"));
         }
-        if now >= deadline {
-            let limit = self.settings.timeout.as_secs_f32();
-            return Err(io::Error::other(format!("not done after {limit} seconds")));
+        if now >= limit.at {
+            let seconds = limit.length.as_secs_f32();
+            return Err(io::Error::other(format!(
+                "not done after {seconds} seconds"
+            )));
         }
         Ok(())
     }
+}
+
+/// How long a command may take, and whether a signal ends it.
+#[derive(Clone, Copy)]
+struct Limit {
+    length: Duration,
+    at: Instant,
+    stop: bool,
 }
 
 /// Reads what is there; says whether that was the end. What is beyond `most` is

@@ -258,6 +258,17 @@ impl Controllers {
         }
     }
 
+    /// Gives a task of a directory back, since we are told to stop: it has not
+    /// been tried then. Does nothing for other controllers, which are sent a
+    /// result.
+    pub fn release(&mut self, result_url: &str) {
+        if let Ok(Place::Directory(path)) = place(result_url)
+            && let Some((dir, task)) = spool::split_result(&path)
+        {
+            self.spool(&dir).release(&task);
+        }
+    }
+
     /// Whether a task that was under way when the agent died will be offered
     /// again by itself, so that its controller need not be told.
     #[must_use]

@@ -332,6 +332,23 @@ impl Spool {
         }
     }
 
+    /// Puts a claimed task back, as if it had not been taken.
+    pub(super) fn release(&mut self, task: &str) {
+        let Some(claim) = self.claims.remove(task) else {
+            return;
+        };
+        let to = self.path("tasks", task);
+        // A namesake dropped meanwhile stays; ours is then found unlocked.
+        if !to.exists() {
+            let released = file::remove(&self.tries_path(task))
+                .and_then(|()| file::rename(&self.path("claimed", task), &to));
+            if let Err(error) = released {
+                diag::warning(self.failed("put back task", task, &error)).emit();
+            }
+        }
+        drop(claim);
+    }
+
     /// Takes a result request, as a controller would: it must be readable, and
     /// of the package of the task.
     ///

@@ -261,6 +261,18 @@ fn the_task_of_a_dead_agent_is_taken_by_the_next() {
 }
 
 #[test]
+fn a_task_that_is_given_back_was_not_tried() {
+    let place = Place::new();
+    place.drop_task("a.manifest", TASK);
+    for _ in 0..5 {
+        let mut agent = place.agent();
+        let assignment = agent.task().unwrap();
+        agent.controllers.release(&assignment.result_url);
+        assert_eq!(place.files(), ["tasks/a.manifest"]);
+    }
+}
+
+#[test]
 fn a_stored_result_keeps_others_from_its_task_after_a_restart() {
     let place = Place::new();
     place.drop_task("a.manifest", TASK);
