@@ -16,6 +16,7 @@ mod lz4;
 mod machine;
 mod manifest;
 mod network;
+mod operations;
 mod outbox;
 mod snapshot;
 mod support;

@@ -109,6 +109,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "sweep",
             "sys",
             "tar",
+            "user",
             "watch",
             "diag",
             "error",

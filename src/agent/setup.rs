@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::bootstrap;
 use crate::cli::{self, Options};
 use crate::controller;
-use crate::error::{Class, Context as _, Error, Result};
+use crate::error::Result;
 use crate::guest;
 use crate::lock;
 use crate::machine::Accel;
@@ -73,26 +73,11 @@ pub fn guest(options: &Options, accel: Accel) -> Result<guest::Config> {
 ///
 /// When `--vm-user` names nobody.
 pub fn user(options: &Options) -> Result<Option<Credentials>> {
-    options.vm_user.as_deref().map(credentials).transpose()
-}
-
-fn credentials(user: &str) -> Result<Credentials> {
-    let what = || format!("unable to run guests as user {user}");
-    let unknown = || {
-        Error::new(format!("{}: there is no such user", what()))
-            .with_class(Class::Config)
-            .hint("add it: useradd --system --no-create-home <name>")
-    };
-    let found = match user.parse() {
-        Ok(uid) => nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid)),
-        Err(_) => nix::unistd::User::from_name(user),
-    };
-    let found = found.context(what)?.ok_or_else(unknown)?;
-    Ok(Credentials {
-        uid: found.uid.as_raw(),
-        gid: found.gid.as_raw(),
-        groups: Vec::new(),
-    })
+    options
+        .vm_user
+        .as_deref()
+        .map(crate::user::credentials)
+        .transpose()
 }
 
 /// What machines to look for.
@@ -183,12 +168,5 @@ mod tests {
         let all: Vec<_> = (0..100).map(|seed| jitter(minute, seed)).collect();
         assert_eq!(all.iter().min(), Some(&Duration::from_secs(54)));
         assert_eq!(all.iter().max(), Some(&Duration::from_secs(66)));
-    }
-
-    #[test]
-    fn an_unknown_user_is_an_error_that_says_so() {
-        let error = credentials("nobody-has-this-name").unwrap_err();
-        assert_eq!(error.class(), Class::Config);
-        assert!(error.to_string().contains("no such user"), "{error}");
     }
 }

@@ -189,8 +189,10 @@ impl Record {
 }
 
 /// Says how often what was said once came again, for whatever is still to be
-/// told: to be called before the program ends.
+/// told, and takes the progress line away: to be called before the program
+/// ends.
 pub fn end_repeats() {
+    end_progress();
     let mut settings = settings();
     let all = settings.repeats.take(|_| true);
     tell(&mut settings, all);

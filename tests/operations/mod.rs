@@ -1,0 +1,130 @@
+//! The program as operators meet it: exit statuses, cron, systemd, a host with
+//! next to nothing on it.
+
+mod cron;
+mod exit;
+mod notify;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use bbot_agent::json::Value;
+use bbot_agent::manifest::{
+    BootstrapManifest, BootstrappedMachine, MachineManifest, Style, ToolchainManifest,
+};
+
+use super::support::btrfs::Volume;
+use super::support::{TempDir, eventually, netns, require_programs, run};
+
+const TASK: &str = ": 1\nname: libfoo\nversion: 1.2.3\nrepository-url: https://h/1/a\n\
+                    repository-type: pkg\nmachine: linux\n";
+
+/// A host with one machine, bootstrapped already, and a directory controller.
+struct Host {
+    volume: Volume,
+    dir: TempDir,
+}
+
+impl Host {
+    /// To be called inside `isolated`.
+    fn new() -> Option<Host> {
+        if !require_programs(&["btrfs", "ip"]) {
+            return None;
+        }
+        let host = Host {
+            volume: Volume::new(256)?,
+            dir: TempDir::new(),
+        };
+        netns::bridge("br1");
+        for dir in ["tftp/toolchains/default", "spool/tasks", "spool/results"] {
+            fs::create_dir_all(host.dir.path().join(dir)).unwrap();
+        }
+        let dir = host.volume.path().join("default/linux");
+        fs::create_dir_all(&dir).unwrap();
+        let text = ": 1\nid: linux-1.0\nname: linux\nsummary: Linux\ntype: kvm\n\
+                    mac: 52:54:00:12:34:56\n";
+        let machine = MachineManifest::parse(text.as_bytes(), "test").unwrap();
+        let bootstrapped = BootstrappedMachine {
+            machine,
+            toolchain: ToolchainManifest::new("bogus"),
+            bootstrap: BootstrapManifest::new([("bbot", "1")]),
+        };
+        let bootstrapped = bootstrapped.to_text(Style::TODAY).unwrap();
+        for (name, text) in [("linux-1.0", text), ("linux-default", &bootstrapped)] {
+            let path = dir.join(name);
+            run(&format!("btrfs subvolume create {}", path.display()));
+            fs::write(path.join("manifest"), text).unwrap();
+        }
+        symlink("linux-1.0", dir.join("linux-1")).unwrap();
+        Some(host)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn spool(&self) -> String {
+        self.path("spool").display().to_string()
+    }
+
+    /// The options that make the agent use this host and nothing else.
+    fn options(&self) -> Vec<String> {
+        let named = |name: &str, path: &Path| format!("--{name}={}", path.display());
+        vec![
+            named("machines", self.volume.path()),
+            named("tftp", &self.path("tftp")),
+            named("run-dir", &self.path("run")),
+            named("state", &self.path("state")),
+            "--min-free=1M".to_owned(),
+            "--agent-name=a".to_owned(),
+            "--accel=tcg".to_owned(),
+        ]
+    }
+
+    fn agent(&self, more: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bbot-agent"));
+        command
+            .args(self.options())
+            .args(more)
+            .env_clear()
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, more: &[&str]) -> Output {
+        self.agent(more).output().unwrap()
+    }
+
+    fn status(&self) -> Option<Value> {
+        let text = fs::read_to_string(self.path("run/default-1/status.json")).ok()?;
+        Value::parse(text.trim_end()).ok()
+    }
+
+    /// Waits until the agent is idle, for this reason.
+    fn await_idle(&self, reason: &str) {
+        eventually(&format!("idle: {reason}"), || {
+            self.status().is_some_and(|status| {
+                status.get("phase").and_then(Value::as_str) == Some("idle")
+                    && status.get("reason").and_then(Value::as_str) == Some(reason)
+            })
+        });
+    }
+
+    /// Drops a task; the result appears where the second path says.
+    fn drop_task(&self, name: &str) -> PathBuf {
+        let task = format!("spool/tasks/{name}.manifest");
+        fs::write(self.path(&task), TASK).unwrap();
+        self.path(&format!("spool/results/{name}.manifest"))
+    }
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn signal(child: &Child, signal: nix::sys::signal::Signal) {
+    let pid = nix::unistd::Pid::from_raw(child.id().try_into().unwrap());
+    nix::sys::signal::kill(pid, signal).unwrap();
+}
