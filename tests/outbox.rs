@@ -16,7 +16,7 @@ use bbot_agent::store::{Accepted, Artifact, Unfinished};
 use bbot_agent::watch::Watch;
 
 use crate::support::brep::{Brep, Setup};
-use crate::support::http::{Server, openssl};
+use crate::support::http::{Server, listen_on, openssl, reserved};
 use crate::support::relay::{Fault, Relay};
 use crate::support::{TempDir, eventually, isolated, require_programs, require_root};
 
@@ -328,6 +328,80 @@ fn a_result_is_delivered_in_the_end_wherever_the_exchange_breaks() {
         "{:?}",
         brep.state().refused
     );
+}
+
+#[test]
+fn a_result_outlives_everything_that_can_happen_to_it() {
+    let scratch = TempDir::new();
+    let (socket, port) = reserved();
+    let url = format!("http://127.0.0.1:{port}/?build-task");
+    let mut agent = Agent::new(scratch.path(), &url, None);
+    let task = Accepted {
+        session: "/libfoo/1/x".to_owned(),
+        result_url: format!("http://127.0.0.1:{port}/?build-result"),
+        name: "libfoo".to_owned(),
+        version: "1".to_owned(),
+        machine: "linux-gcc".to_owned(),
+        ..Accepted::default()
+    };
+    let result = ResultManifest::new("libfoo", "1", ResultStatus::Error);
+    agent.outbox.accepted(&task).unwrap();
+    agent.store(&task, None, result, &mut []);
+    let waits = |agent: &mut Agent, what: &str| {
+        let delivery = agent.deliver();
+        assert_eq!((delivery.sent, delivery.waiting), (0, 1), "{what}");
+    };
+    waits(&mut agent, "connection refused");
+    // From here on there is a server, and each connection fares worse.
+    let server = Server::start_on(listen_on(socket), |mut connection| {
+        match connection.number {
+            0 => {
+                connection.take(20);
+                connection.reset();
+            }
+            1 => connection.hang(),
+            2 => {
+                connection.request().unwrap();
+                connection.hang();
+            }
+            3 => {
+                connection.request().unwrap();
+                connection.answer("502 Bad Gateway", "");
+            }
+            4..9 => {
+                connection.request().unwrap();
+                connection.send("HTTP/1.1 308 X\r\nLocation: ?build-result\r\n\r\n");
+            }
+            9 => {
+                connection.request().unwrap();
+                connection.send("HTTP/1.1 200 OK\r\nContent-Le");
+            }
+            _ => {
+                connection.request().unwrap();
+                connection.answer("200 OK", "");
+            }
+        }
+    });
+    waits(&mut agent, "reset halfway");
+    let hasty = HttpSettings {
+        connect_timeout: Duration::from_millis(300),
+        request_timeout: Duration::from_millis(300),
+        ..HttpSettings::default()
+    };
+    let patient = std::mem::replace(
+        &mut agent.controllers,
+        Controllers::new(&[url], &hasty, &agent.watch).unwrap(),
+    );
+    waits(&mut agent, "time-out of the request");
+    waits(&mut agent, "time-out of the answer");
+    agent.controllers = patient;
+    waits(&mut agent, "502");
+    waits(&mut agent, "redirect loop");
+    waits(&mut agent, "truncated answer");
+    assert_eq!(agent.deliver(), sent(1));
+    assert_eq!(agent.deliver(), sent(0));
+    let bodies: Vec<_> = server.requests().iter().map(|r| r.body.clone()).collect();
+    assert!(bodies.iter().all(|body| *body == bodies[0]));
 }
 
 #[test]

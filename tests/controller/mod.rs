@@ -1,5 +1,6 @@
 //! Controllers, against servers that misbehave on demand.
 
+mod garbage;
 mod http;
 mod select;
 mod spool;

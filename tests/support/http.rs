@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,7 +12,10 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, getsockname, listen, setsockopt,
+    socket, sockopt,
+};
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -166,7 +170,15 @@ pub struct Server {
 impl Server {
     /// Serves connections one after the other.
     pub fn start(serve: impl FnMut(Connection) + Send + 'static) -> Server {
-        Server::with(None, serve)
+        Server::with(TcpListener::bind("127.0.0.1:0").unwrap(), None, serve)
+    }
+
+    /// The same on a socket that was bound before, by [`reserved`].
+    pub fn start_on(
+        listener: TcpListener,
+        serve: impl FnMut(Connection) + Send + 'static,
+    ) -> Server {
+        Server::with(listener, None, serve)
     }
 
     /// The same with TLS.
@@ -174,14 +186,15 @@ impl Server {
         identity: &Identity,
         serve: impl FnMut(Connection) + Send + 'static,
     ) -> Server {
-        Server::with(Some(identity.server_config()), serve)
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Server::with(listener, Some(identity.server_config()), serve)
     }
 
     fn with(
+        listener: TcpListener,
         tls: Option<Arc<rustls::ServerConfig>>,
         mut serve: impl FnMut(Connection) + Send + 'static,
     ) -> Server {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -278,6 +291,21 @@ pub fn closed_port() -> u16 {
 pub struct Identity {
     pub certificate: PathBuf,
     key: PathBuf,
+}
+
+/// A port of ours on which connections are refused until it is listened on.
+pub fn reserved() -> (OwnedFd, u16) {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let fd = socket(AddressFamily::Inet, SockType::Stream, flags, None).unwrap();
+    bind(fd.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
+    let address: SockaddrIn = getsockname(fd.as_raw_fd()).unwrap();
+    (fd, address.port())
+}
+
+/// Listens on a reserved port.
+pub fn listen_on(fd: OwnedFd) -> TcpListener {
+    listen(&fd, Backlog::new(16).unwrap()).unwrap();
+    TcpListener::from(fd)
 }
 
 /// Runs openssl in `dir`.
