@@ -8,6 +8,7 @@
     clippy::print_stderr
 )]
 
+mod agent;
 mod auth;
 mod check;
 mod cli;

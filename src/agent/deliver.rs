@@ -10,7 +10,6 @@ use crate::diag;
 use crate::error::{Context as _, Error, Result};
 use crate::manifest::{Cut, ResultManifest, ResultRequest, Style, fit};
 use crate::outbox::{entry, interrupted};
-use crate::status::Phase;
 use crate::store::{Accepted, Unfinished};
 
 impl Agent {
@@ -19,8 +18,6 @@ impl Agent {
         let Some(outbox) = &mut self.outbox else {
             return Ok(0);
         };
-        self.watch
-            .enter(Phase::Uploading, Some(self.options.request_timeout));
         let delivery = outbox.deliver(&mut self.controllers, SystemTime::now(), &self.watch)?;
         Ok(delivery.waiting)
     }

@@ -422,7 +422,8 @@ fn read(subvolume: &Path) -> Result<Vec<u8>> {
 
 fn parse_machine(text: &[u8], revision: &Path) -> Result<MachineManifest> {
     let path = revision.join("manifest");
-    MachineManifest::parse(text, &path.to_string_lossy()).context(|| "invalid machine manifest")
+    MachineManifest::parse(text, &path.to_string_lossy())
+        .map_err(|error| Error::new(error.to_string()))
 }
 
 fn is_missing(error: &Error) -> bool {

@@ -33,6 +33,7 @@ use crate::store::{
     Accepted, Artifact, Envelope, Journal, Reserve, Results, Stage, Stored, StoredArtifact,
     Unfinished,
 };
+use crate::status::Phase;
 use crate::watch::Watch;
 
 use entry::seconds;
@@ -219,6 +220,7 @@ impl Outbox {
                 delivery.wait(pause.map(|pause| pause.until));
                 continue;
             }
+            watch.enter(Phase::Uploading, None);
             match self.send(controllers, &mut stored, wall)? {
                 Outcome::Sent => {
                     self.results.done(&stored)?;

@@ -4,6 +4,7 @@
 pub mod brep;
 pub mod btrfs;
 pub mod guest;
+pub mod host;
 pub mod http;
 pub mod netns;
 pub mod relay;

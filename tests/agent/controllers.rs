@@ -1,0 +1,110 @@
+//! Turns with controllers on the network.
+
+use crate::support::host::{Host, TURN, finish, task};
+use crate::support::http::{Identity, Server, closed_port};
+use crate::support::{TempDir, guest, isolated};
+
+#[test]
+fn the_first_controller_with_a_task_gets_the_result_over_https() {
+    isolated(|| {
+        let Some(host) = Host::new() else { return };
+        host.add_bootstrapped("linux-gcc", "");
+        let dir = TempDir::new();
+        let authority = Identity::authority(dir.path(), "ca");
+        let identity = authority.sign(
+            dir.path(),
+            "server",
+            Some("subjectAltName=DNS:localhost,IP:127.0.0.1\n"),
+        );
+        let idle = Server::answering("200 OK", ": 1\nsession:\n");
+        let broken = Server::answering("500 Internal Server Error", "database down");
+        let server = Server::start_tls(&identity, |mut connection| {
+            let Ok(request) = connection.request() else {
+                return;
+            };
+            let host = request.header("host").unwrap_or_default();
+            let answer = if request.target.contains("build-task") {
+                let task = task("linux-gcc", "");
+                let body = task.strip_prefix(": 1\n").unwrap_or_default().to_owned();
+                format!(": 1\nsession: s/1\nresult-url: https://{host}/?build-result\n:\n{body}")
+            } else {
+                String::new()
+            };
+            connection.answer("200 OK", &answer);
+        });
+        let _turn = guest::turn();
+        let mut command = host.agent(&[
+            "--once",
+            "--agent-name",
+            "tester",
+            "--toolchain-ver",
+            "0.17.0",
+        ]);
+        command
+            .arg("--ca-file")
+            .arg(&authority.certificate)
+            .arg(format!("http://127.0.0.1:{}/?build-task", closed_port()))
+            .arg(broken.url("/?build-task"))
+            .arg(idle.url("/?build-task"))
+            .arg(server.url("/?build-task"));
+        let ran = finish(command, TURN);
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        assert!(
+            ran.err
+                .contains("unable to request task from http://127.0.0.1:"),
+            "{}",
+            ran.err
+        );
+        assert!(ran.err.contains("database down"), "{}", ran.err);
+        let requests = server.requests();
+        assert_eq!(requests.len(), 2, "{requests:?}");
+        assert_eq!(
+            requests[0].text(),
+            ": 1\nagent: tester\ntoolchain-name: default\ntoolchain-version: 0.17.0\n:\n\
+             id: linux-gcc-1.0\nname: linux-gcc\nsummary: Linux with GCC\n"
+        );
+        assert_eq!(requests[0].header("content-type"), Some("text/manifest"));
+        let result = requests[1].text();
+        assert!(result.starts_with(": 1\nsession: s/1\n"), "{result}");
+        assert!(
+            result.contains(":\nname: libfoo\nversion: 1.2.3\nstatus: success\n"),
+            "{result}"
+        );
+    });
+}
+
+#[test]
+fn a_turn_that_no_controller_answers_says_so_in_its_exit_status() {
+    isolated(|| {
+        let Some(host) = Host::new() else { return };
+        host.add_bootstrapped("linux-gcc", "");
+        let mut command = host.agent(&["--once"]);
+        command.arg(format!("http://127.0.0.1:{}/", closed_port()));
+        let ran = finish(command, TURN);
+        assert_eq!(ran.code, Some(69), "{}", ran.err);
+        assert!(ran.err.contains("connection refused"), "{}", ran.err);
+    });
+}
+
+#[test]
+fn a_task_for_an_unknown_machine_is_reported_and_not_asked_for_at_once_again() {
+    isolated(|| {
+        let Some(host) = Host::new() else { return };
+        host.add_bootstrapped("linux-gcc", "");
+        let body = task("another", "");
+        let body = body.strip_prefix(": 1\n").unwrap_or_default();
+        let server = Server::answering(
+            "200 OK",
+            format!(": 1\nsession: s\nresult-url: http://127.0.0.1/\n:\n{body}"),
+        );
+        let mut command = host.agent(&["--once"]);
+        command.arg(server.url("/"));
+        let ran = finish(command, TURN);
+        assert!(
+            ran.err.contains(" for unknown machine another"),
+            "{}",
+            ran.err
+        );
+        assert_eq!(server.connections(), 1);
+    });
+}

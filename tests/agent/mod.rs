@@ -1,0 +1,6 @@
+//! The whole agent on a host in miniature: real btrfs, bridge, taps and guests.
+
+mod controllers;
+mod failures;
+mod machines;
+mod turns;
