@@ -69,9 +69,13 @@ fn whatever_a_worker_does_to_its_build_is_told_in_the_result() {
             ran.err
         );
 
-        let (_, result) = build(&host, "escapes", &[]);
-        assert!(result.contains("status: success\n"), "{result}");
-        assert!(!result.contains('\u{1b}'), "{result}");
+        // Neither the result nor the console of the evidence steers a terminal.
+        let (ran, result) = build(&host, "escapes", &[]);
+        assert!(result.contains("invalid result manifest"), "{result}");
+        assert!(ran.err.contains("red"), "{}", ran.err);
+        for text in [&result, &ran.err] {
+            assert!(!text.contains('\u{1b}'), "{text}");
+        }
     });
 }
 
