@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use nix::libc;
 
-use super::udp::{CONTROL_HEADER, Control, Message, NAME_LENGTH, Numbered, SLOT, UDP_GRO};
+use super::udp::{CONTROL_HEADER, Control, Message, NAME_LENGTH, Numbered, SLOT};
 
 /// A datagram in an [`Inbox`].
 #[derive(Clone, Copy, Debug)]
@@ -18,10 +18,8 @@ pub struct Datagram<'a> {
     /// It was sent to a broadcast or multicast address (known under the same
     /// condition).
     pub broadcast: bool,
-    /// Its octets; several datagrams in a row if it was coalesced.
+    /// Its octets.
     pub octets: &'a [u8],
-    /// The length of each of the coalesced datagrams but the last.
-    pub segment: Option<usize>,
 }
 
 /// Room for a batch of datagrams. Pages that no datagram has reached are not
@@ -96,13 +94,19 @@ impl Inbox {
         inbox
     }
 
-    /// Takes up to `most` datagrams that have already come in, without waiting.
+    /// Takes up to `most` datagrams that have already come in; with `wait`, waits
+    /// for the first one as long as the socket says ([`super::udp::Socket`]).
     /// They replace the former ones. Returns how many there are.
     ///
     /// # Errors
     ///
     /// Those of recvmmsg(2); `EAGAIN` (`WouldBlock`) if there is none.
-    pub fn receive(&mut self, socket: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
+    pub fn receive(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        most: usize,
+        wait: bool,
+    ) -> io::Result<usize> {
         self.filled = 0;
         let most = most.min(self.messages.len());
         for numbered in &mut self.messages[..most] {
@@ -110,6 +114,11 @@ impl Inbox {
             numbered.message.control_length = size_of::<Control>();
             numbered.message.flags = 0;
         }
+        let flags = if wait {
+            libc::MSG_WAITFORONE
+        } else {
+            libc::MSG_DONTWAIT
+        };
         // SAFETY: the first `most` messages point to live memory of this Inbox of
         // the lengths that they state, and nothing else has a reference to it.
         let result = unsafe {
@@ -118,7 +127,7 @@ impl Inbox {
                 socket.as_raw_fd(),
                 self.messages.as_mut_ptr(),
                 most,
-                libc::MSG_DONTWAIT,
+                flags,
                 std::ptr::null_mut::<libc::timespec>(),
             )
         };
@@ -149,7 +158,6 @@ impl Inbox {
             to: None,
             broadcast: false,
             octets: &self.octets[start..start + length],
-            segment: None,
         };
         let control = &self.controls[index].0;
         let used = numbered.message.control_length.min(control.len());
@@ -175,23 +183,16 @@ impl Datagram<'_> {
                 i32::from_ne_bytes(level),
                 i32::from_ne_bytes([t0, t1, t2, t3]),
             );
-            match (kind, content) {
-                // struct in_pktinfo: int index, local address, header's address.
-                (
-                    (libc::IPPROTO_IP, libc::IP_PKTINFO),
-                    [_, _, _, _, s0, s1, s2, s3, d0, d1, d2, d3, ..],
-                ) => {
-                    let local = Ipv4Addr::new(*s0, *s1, *s2, *s3);
-                    let header = Ipv4Addr::new(*d0, *d1, *d2, *d3);
-                    self.to = Some(local);
-                    self.broadcast = local != header;
-                }
-                ((libc::SOL_UDP, UDP_GRO), [s0, s1, s2, s3, ..]) => {
-                    self.segment = usize::try_from(i32::from_ne_bytes([*s0, *s1, *s2, *s3]))
-                        .ok()
-                        .filter(|&segment| segment > 0);
-                }
-                _ => {}
+            // struct in_pktinfo: int index, local address, header's address.
+            if let (
+                (libc::IPPROTO_IP, libc::IP_PKTINFO),
+                [_, _, _, _, s0, s1, s2, s3, d0, d1, d2, d3, ..],
+            ) = (kind, content)
+            {
+                let local = Ipv4Addr::new(*s0, *s1, *s2, *s3);
+                let header = Ipv4Addr::new(*d0, *d1, *d2, *d3);
+                self.to = Some(local);
+                self.broadcast = local != header;
             }
             control = control
                 .get(length.next_multiple_of(8)..)

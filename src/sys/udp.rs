@@ -10,13 +10,16 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use nix::libc;
-use nix::sys::socket::sockopt::{Ipv4PacketInfo, RcvBuf, RcvBufForce, SndBuf, SndBufForce};
+use nix::sys::socket::sockopt::{
+    Ipv4PacketInfo, RcvBuf, RcvBufForce, ReceiveTimeout, SndBuf, SndBufForce,
+};
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrIn, bind, getsockname, getsockopt, setsockopt,
     socket,
 };
+use nix::sys::time::{TimeVal, TimeValLike as _};
 
-/// Room for one datagram: UDP's largest payload, and a coalesced one (UDP_GRO).
+/// Room for one datagram of any length.
 pub const SLOT: usize = 65536;
 
 /// Most datagrams in one [`send_batch`].
@@ -24,7 +27,6 @@ pub const BATCH: usize = 64;
 
 /// linux/udp.h.
 const UDP_SEGMENT: libc::c_int = 103;
-pub(super) const UDP_GRO: libc::c_int = 104;
 
 /// `struct user_msghdr`.
 #[repr(C)]
@@ -61,7 +63,12 @@ pub(super) const CONTROL_HEADER: usize = 16;
 pub(super) const NAME_LENGTH: u32 = 16;
 const _: () = assert!(size_of::<libc::sockaddr_in>() == NAME_LENGTH as usize);
 
-/// A bound IPv4 socket, non-blocking and close-on-exec.
+/// How long a receive that waits does so, in milliseconds; the kernel rounds it up
+/// to its next tick.
+const MOMENT: i64 = 2;
+
+/// A bound IPv4 socket, close-on-exec. Sending never waits, receiving only if it
+/// is told to, and then for a moment (2 to 10 ms).
 #[derive(Debug)]
 pub struct Socket(OwnedFd);
 
@@ -76,15 +83,14 @@ impl Socket {
         let fd = socket(
             AddressFamily::Inet,
             SockType::Datagram,
-            SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+            SockFlag::SOCK_CLOEXEC,
             None,
         )?;
         if address.ip().is_unspecified() {
             setsockopt(&fd, Ipv4PacketInfo, &true)?;
         }
         bind(fd.as_raw_fd(), &SockaddrIn::from(address))?;
-        // Linux 5.0; without it, datagrams come one by one.
-        let _ = set_int(fd.as_fd(), libc::SOL_UDP, UDP_GRO, 1);
+        setsockopt(&fd, ReceiveTimeout, &TimeVal::milliseconds(MOMENT))?;
         Ok(Socket(fd))
     }
 
@@ -121,18 +127,6 @@ impl Socket {
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
-    }
-}
-
-fn set_int(fd: BorrowedFd<'_>, level: i32, option: i32, value: i32) -> io::Result<()> {
-    // SAFETY: `value` is a live int for the length of the call, and its size is
-    // what is passed.
-    let result =
-        unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, (&raw const value).cast(), 4) };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
     }
 }
 
@@ -214,7 +208,7 @@ pub fn send(
             libc::SYS_sendmsg,
             socket.as_raw_fd(),
             &raw const message,
-            libc::MSG_NOSIGNAL,
+            libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT,
         )
     };
     if result < 0 {
@@ -262,7 +256,7 @@ pub fn send_batch(
             socket.as_raw_fd(),
             messages.as_mut_ptr(),
             count,
-            libc::MSG_NOSIGNAL,
+            libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT,
         )
     };
     usize::try_from(result).map_err(|_| io::Error::last_os_error())

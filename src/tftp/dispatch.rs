@@ -66,14 +66,7 @@ impl Core {
             peer,
             from: datagram.to,
         };
-        match datagram.segment {
-            Some(segment) => {
-                for octets in datagram.octets.chunks(segment) {
-                    self.packet(now, route, octets);
-                }
-            }
-            None => self.packet(now, route, datagram.octets),
-        }
+        self.packet(now, route, datagram.octets);
     }
 
     fn packet(&mut self, now: Instant, route: Route, octets: &[u8]) {

@@ -31,13 +31,19 @@ pub(super) fn blocks(
     first: u64,
     blocks: &Blocks<'_>,
 ) {
+    counters.blocks_sent += blocks.count;
+    counters.octets_sent += blocks.payload.len() as u64;
+    if blocks.count == 1 {
+        let header = packet::data_header(first);
+        let parts = [IoSlice::new(&header), IoSlice::new(blocks.payload)];
+        let _ = udp::send(socket.as_fd(), route, &parts, None);
+        return;
+    }
     let mut headers = [[0; HEADER]; BATCH];
     let blksize = blocks.blksize;
     let mut number = first;
     let mut left = blocks.count;
     let mut rest = blocks.payload;
-    counters.blocks_sent += blocks.count;
-    counters.octets_sent += blocks.payload.len() as u64;
     while left > 0 {
         let fitting = (SEND_MOST / (blksize + HEADER)).max(1);
         let several = segmentation.0 && fitting > 1 && left > 1;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddrV4;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags};
 
@@ -26,6 +26,13 @@ const RECEIVE_BUFFER: usize = 8 << 20;
 const SEND_BUFFER: usize = 4 << 20;
 /// Datagrams taken by one system call.
 const BATCH: usize = 32;
+/// Descriptors that are polled without allocating.
+const FEW: usize = 8;
+/// Within a transfer the next packet is about to come, and is waited for by
+/// receiving it, without polling first: a third of the system calls of a
+/// lock-step transfer. For so long other descriptors and the deadline may have to
+/// wait, and a tick of the kernel's clock longer.
+const HOT: Duration = Duration::from_millis(5);
 /// Whether requests of a peer are to be served; the others get silence.
 pub type Accept = Box<dyn FnMut(SocketAddrV4) -> bool + Send>;
 
@@ -125,6 +132,8 @@ pub enum Served {
 #[derive(Debug)]
 pub struct TftpServer {
     inbox: Inbox,
+    /// Datagrams to take next time.
+    most: usize,
     core: Core,
 }
 
@@ -143,6 +152,7 @@ impl TftpServer {
             .context(|| format!("unable to set up udp {address}"))?;
         Ok(TftpServer {
             inbox: Inbox::new(BATCH),
+            most: 1,
             core: Core {
                 shared: Shared {
                     socket,
@@ -219,48 +229,21 @@ impl TftpServer {
         deadline: Option<Instant>,
         others: &[BorrowedFd<'_>],
     ) -> Result<Served> {
-        const WAIT: &str = "unable to wait for tftp requests";
-
         if let Some(event) = self.core.events.pop_front() {
             return Ok(event);
         }
-        // Datagrams taken at a time: as many as there were last time, and more
-        // if that was all that was asked for. In lock-step this is one.
-        let mut most = 1;
+        // Until when the next packet is waited for by receiving it, without
+        // polling first.
+        let mut hot: Option<Instant> = None;
         loop {
-            let until = earlier(self.core.due, deadline);
-            let (readable, ready) = {
-                let mut set: Vec<PollFd<'_>> = Vec::with_capacity(1 + others.len());
-                set.push(PollFd::new(
-                    self.core.shared.socket.as_fd(),
-                    PollFlags::POLLIN,
-                ));
-                set.extend(others.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)));
-                poll::wait(&mut set, until).context(|| WAIT)?;
-                let mut ready = set.iter().map(|fd| fd.any().unwrap_or(true));
-                (ready.next() == Some(true), ready.position(|ready| ready))
+            let (readable, ready) = match hot {
+                Some(_) => (true, None),
+                None => self.wait(deadline, others)?,
             };
+            let received = readable && self.receive(hot.is_some())?;
             let now = Instant::now();
-            if readable {
-                match self.inbox.receive(self.core.shared.socket.as_fd(), most) {
-                    Ok(count) => {
-                        most = if count == most {
-                            BATCH.min(most * 4)
-                        } else {
-                            count.max(1)
-                        };
-                        for index in 0..count {
-                            if let Some(datagram) = self.inbox.get(index) {
-                                self.core.take(now, &datagram);
-                            }
-                        }
-                    }
-                    // Errors of a moment (no memory, an ICMP report) pass.
-                    Err(error) if error.raw_os_error() == Some(nix::libc::EBADF) => {
-                        return Err(error).context(|| "unable to receive tftp packets");
-                    }
-                    Err(_) => {}
-                }
+            if received {
+                self.deliver(now);
             }
             if self.core.due.is_some_and(|due| now >= due) {
                 self.core.tick(now);
@@ -274,6 +257,73 @@ impl TftpServer {
             if deadline.is_some_and(|deadline| now >= deadline) {
                 return Ok(Served::Deadline);
             }
+            hot = if received && self.core.peers.active() > 0 {
+                let until = hot.unwrap_or(now + HOT);
+                let next = earlier(self.core.due, deadline);
+                (now < until && next.is_none_or(|next| next > until)).then_some(until)
+            } else {
+                None
+            };
+        }
+    }
+
+    /// Waits for the socket, for `others`, for `deadline` and for what is due.
+    /// Whether the socket is readable, and the first of `others` that is.
+    fn wait(
+        &self,
+        deadline: Option<Instant>,
+        others: &[BorrowedFd<'_>],
+    ) -> Result<(bool, Option<usize>)> {
+        let until = earlier(self.core.due, deadline);
+        let socket = self.core.shared.socket.as_fd();
+        let blank = |_| PollFd::new(socket, PollFlags::POLLIN);
+        let mut few: [_; FEW] = std::array::from_fn(blank);
+        let mut many: Vec<_>;
+        let set = if others.len() < FEW {
+            &mut few[..=others.len()]
+        } else {
+            many = (0..=others.len()).map(blank).collect();
+            &mut many[..]
+        };
+        for (slot, other) in set[1..].iter_mut().zip(others) {
+            *slot = PollFd::new(*other, PollFlags::POLLIN);
+        }
+        poll::wait(set, until).context(|| "unable to wait for tftp requests")?;
+        let mut ready = set.iter().map(|fd| fd.any().unwrap_or(true));
+        Ok((ready.next() == Some(true), ready.position(|ready| ready)))
+    }
+
+    /// Takes what has come in, waiting for it for a moment if told so. Whether
+    /// anything has.
+    fn receive(&mut self, wait: bool) -> Result<bool> {
+        let socket = self.core.shared.socket.as_fd();
+        match self.inbox.receive(socket, self.most, wait) {
+            Ok(count) => {
+                // As many as there were, and more if there may be more. In
+                // lock-step this is one.
+                self.most = if count == self.most {
+                    BATCH.min(self.most * 4)
+                } else {
+                    count.max(1)
+                };
+                Ok(count > 0)
+            }
+            Err(error) if error.raw_os_error() == Some(nix::libc::EBADF) => {
+                Err(error).context(|| "unable to receive tftp packets")
+            }
+            // Nothing there, or an error of a moment (no memory, an ICMP report).
+            Err(_) => {
+                self.most = 1;
+                Ok(false)
+            }
+        }
+    }
+
+    fn deliver(&mut self, now: Instant) {
+        let mut index = 0;
+        while let Some(datagram) = self.inbox.get(index) {
+            self.core.take(now, &datagram);
+            index += 1;
         }
     }
 }

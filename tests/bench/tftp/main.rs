@@ -1,0 +1,262 @@
+//! The TFTP server beside those that people install for the purpose, and beside
+//! a bare exchange of the same packets that reads or writes the same file, which
+//! is the limit.
+//!
+//! Client and server are pinned to one CPU and run at the highest priority: on
+//! two CPUs a round trip is mostly the wake-up of the other one. All numbers of
+//! a row come from one run, in turns, the best of several. Server CPU is that of
+//! a control group, for tftpd-hpa starts processes that it does not wait for.
+//!
+//! `cargo bench --bench tftp -- [--quick] [--only SERVER,..] [--sizes N,..]
+//! [--windows N,..] [--cpu N]`, after
+//! `tests/tools/tftp-peers`, which gets the other servers.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::cast_precision_loss,
+    unreachable_pub
+)]
+
+mod bare;
+mod client;
+mod peers;
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use bbot_agent::tftp::{Config, Map, TftpServer};
+use client::{Transfer, pattern};
+use peers::{Peer, Running};
+
+const SIZES: [u16; 4] = [512, 1428, 8192, 65464];
+const WINDOWS: [u16; 4] = [1, 4, 16, 64];
+const MIB: f64 = (1 << 20) as f64;
+
+struct Settings {
+    octets: usize,
+    rounds: usize,
+    only: Option<Vec<String>>,
+    windows: Vec<u16>,
+    sizes: Vec<u16>,
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.first().is_some_and(|arg| arg == "--bare") {
+        return bare::serve(&args[1], &args[2], Path::new(&args[3]));
+    }
+    if args.first().is_some_and(|arg| arg == "--ours") {
+        return ours(&args[1], Path::new(&args[2]));
+    }
+    let value = |name: &str| {
+        let at = args.iter().position(|arg| arg == name)?;
+        args.get(at + 1).cloned()
+    };
+    let cpu = value("--cpu").unwrap_or_else(|| "1".to_owned());
+    if std::env::var_os("BENCH_PINNED").is_none() {
+        // Everything that follows inherits the CPU and the priority.
+        let status = Command::new("taskset")
+            .args(["-c", &cpu, "nice", "-n", "-20"])
+            .arg(std::env::current_exe().unwrap())
+            .args(&args)
+            .env("BENCH_PINNED", "1")
+            .status()
+            .expect("taskset(1) and nice(1)");
+        assert!(status.success(), "the bench failed");
+        return;
+    }
+    let quick = args.iter().any(|arg| arg == "--quick");
+    let settings = Settings {
+        octets: if quick { 8 << 20 } else { 32 << 20 },
+        rounds: if quick { 2 } else { 3 },
+        only: value("--only").map(|list| list.split(',').map(str::to_owned).collect()),
+        windows: value("--windows").map_or(WINDOWS.to_vec(), |list| numbers(&list)),
+        sizes: value("--sizes").map_or(SIZES.to_vec(), |list| numbers(&list)),
+    };
+    let directory = PathBuf::from(format!("/dev/shm/bbot-tftp-bench-{}", std::process::id()));
+    fs::create_dir_all(&directory).unwrap();
+    let json = measure(&settings, &directory);
+    fs::remove_dir_all(&directory).unwrap();
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../bench-tftp.json");
+    fs::write(&target, json).unwrap();
+    println!("\nwritten to {}", target.canonicalize().unwrap().display());
+}
+
+fn numbers(list: &str) -> Vec<u16> {
+    list.split(',')
+        .map(|number| number.parse().unwrap())
+        .collect()
+}
+
+/// The server of the crate.
+fn ours(address: &str, directory: &Path) {
+    let address = address.parse().unwrap();
+    let mut server = TftpServer::bind(address, Config::default()).unwrap();
+    server.set_map(Map::new().get(directory).put(directory));
+    loop {
+        server.serve(None, &[]).unwrap();
+    }
+}
+
+/// What one server did in one row.
+#[derive(Clone, Copy)]
+struct Cell {
+    /// MiB/s.
+    rate: f64,
+    /// Server CPU, ms per MiB.
+    cpu: Option<f64>,
+}
+
+fn measure(settings: &Settings, directory: &Path) -> String {
+    fs::write(directory.join("big"), pattern(settings.octets)).unwrap();
+    fs::write(directory.join("small"), pattern(1024)).unwrap();
+    let running: Vec<Running> = Peer::all(directory)
+        .into_iter()
+        .filter(|peer| {
+            let only = settings.only.as_ref();
+            only.is_none_or(|only| only.iter().any(|name| name == peer.name))
+        })
+        .filter_map(Peer::start)
+        .collect();
+    let names: Vec<&str> = running.iter().map(|server| server.name).collect();
+    let mut json = String::from("{\"rows\":[");
+
+    println!(
+        "{} MiB, MiB/s (server CPU ms/MiB), best of {}",
+        settings.octets >> 20,
+        settings.rounds
+    );
+    println!("\n| op | blksize | window | {} |", names.join(" | "));
+    println!("|---|---|---|{}", "---|".repeat(names.len()));
+    for upload in [false, true] {
+        for &blksize in &settings.sizes {
+            for &window in &settings.windows {
+                let transfer = Transfer {
+                    upload,
+                    blksize,
+                    window,
+                    octets: settings.octets,
+                };
+                let cells = row(settings, &running, &transfer, directory);
+                let op = if upload { "PUT" } else { "GET" };
+                let texts: Vec<String> = cells.iter().map(|cell| render(cell.as_ref())).collect();
+                println!("| {op} | {blksize} | {window} | {} |", texts.join(" | "));
+                for (name, cell) in names.iter().zip(&cells) {
+                    let Some(cell) = cell else { continue };
+                    let _ = write!(
+                        json,
+                        "{}{{\"op\":\"{op}\",\"blksize\":{blksize},\"window\":{window},\"server\":\"{name}\",\"mib_s\":{:.1},\"cpu_ms_mib\":{:.3}}}",
+                        if json.ends_with('[') { "" } else { "," },
+                        cell.rate,
+                        cell.cpu.unwrap_or(-1.0),
+                    );
+                }
+            }
+        }
+    }
+    json.push_str("],\"latency\":[");
+
+    println!("\n1 KiB, microseconds: median / 99% (server CPU)\n");
+    println!("| op | options | {} |", names.join(" | "));
+    println!("|---|---|{}", "---|".repeat(names.len()));
+    for (upload, options) in [(false, false), (false, true), (true, true)] {
+        let op = if upload { "PUT" } else { "GET" };
+        let texts: Vec<String> = running
+            .iter()
+            .map(|server| {
+                let Some((half, most, cpu)) = latency(server, upload, options) else {
+                    return "-".to_owned();
+                };
+                let _ = write!(
+                    json,
+                    "{}{{\"op\":\"{op}\",\"options\":{options},\"server\":\"{}\",\"median_us\":{half},\"p99_us\":{most}}}",
+                    if json.ends_with('[') { "" } else { "," },
+                    server.name,
+                );
+                format!("{half} / {most} ({cpu})")
+            })
+            .collect();
+        let asked = if options { "blksize tsize" } else { "none" };
+        println!("| {op} | {asked} | {} |", texts.join(" | "));
+    }
+    json.push_str("]}\n");
+    json
+}
+
+fn render(cell: Option<&Cell>) -> String {
+    match cell {
+        None => "-".to_owned(),
+        Some(Cell { rate, cpu: None }) => format!("{rate:.1}"),
+        Some(Cell {
+            rate,
+            cpu: Some(cpu),
+        }) => format!("{rate:.1} ({cpu:.2})"),
+    }
+}
+
+/// The servers in turns, so that a busy moment of the machine is everybody's.
+fn row(
+    settings: &Settings,
+    running: &[Running],
+    transfer: &Transfer,
+    directory: &Path,
+) -> Vec<Option<Cell>> {
+    let mut best: Vec<Option<Cell>> = vec![None; running.len()];
+    let mut failed = vec![false; running.len()];
+    for _ in 0..settings.rounds {
+        for (index, server) in running.iter().enumerate() {
+            if failed[index] || !server.can(transfer) {
+                continue;
+            }
+            let before = server.cpu();
+            let Some(elapsed) = client::run(server.address, transfer, Duration::from_secs(6))
+            else {
+                failed[index] = true;
+                best[index] = None;
+                continue;
+            };
+            let mib = transfer.octets as f64 / MIB;
+            let cpu = before
+                .zip(server.cpu())
+                .map(|(before, after)| after.saturating_sub(before).as_secs_f64() * 1000.0 / mib);
+            if transfer.upload {
+                let _ = fs::remove_file(directory.join(client::UPLOAD));
+            }
+            let rate = mib / elapsed.as_secs_f64();
+            if best[index].is_none_or(|best| rate > best.rate) {
+                best[index] = Some(Cell { rate, cpu });
+            }
+        }
+    }
+    best
+}
+
+fn latency(server: &Running, upload: bool, options: bool) -> Option<(u128, u128, u128)> {
+    const TIMES: u32 = 1000;
+    let transfer = Transfer {
+        upload,
+        blksize: if options { 1428 } else { 512 },
+        window: 1,
+        octets: 1024,
+    };
+    if !server.can(&transfer) {
+        return None;
+    }
+    let mut times = Vec::new();
+    let before = server.cpu();
+    for _ in 0..TIMES {
+        times.push(client::run_small(server.address, &transfer, options)?);
+    }
+    let cpu = before.zip(server.cpu()).map_or(0, |(before, after)| {
+        (after.saturating_sub(before) / TIMES).as_micros()
+    });
+    times.sort();
+    let at = |percent: usize| times[times.len() * percent / 100].as_micros();
+    Some((at(50), at(99), cpu))
+}
