@@ -385,8 +385,14 @@ impl Spool {
         let text = result
             .to_text(Style::TODAY)
             .map_err(|error| refused(400, error.to_string()))?;
-        file::replace(&self.path("results", task), text.as_bytes())
-            .map_err(|error| self.failed("write result of", task, &error))?;
+        let result = self.path("results", task);
+        // An older result went out of the way when the task was claimed. So one
+        // that is there is of this task, by an agent that died before it could
+        // say so: whoever has read it is not to get another.
+        if !result.exists() {
+            file::replace(&result, text.as_bytes())
+                .map_err(|error| self.failed("write result of", task, &error))?;
+        }
         // The result is there: what goes wrong now is put right at the next
         // start, and is no failure of the delivery.
         if let Err(error) = self.finish(task) {
