@@ -27,4 +27,5 @@ mod tftp_files;
 mod tftp_transfer;
 mod tftp_wire;
 mod tidy;
+mod torture;
 mod units;

@@ -8,6 +8,7 @@ pub mod host;
 pub mod http;
 pub mod netns;
 pub mod relay;
+pub mod site;
 pub mod tftp;
 
 use std::fs;

@@ -1,0 +1,209 @@
+//! A host with everything that an agent needs, small: a volume with a machine,
+//! a bridge, a toolchain, a directory that plays controller, and a stand-in for
+//! QEMU whose guests take milliseconds (tests/tools/instant-guest.rs).
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+use bbot_agent::sys::btrfs;
+
+use super::btrfs::Volume;
+use super::{TempDir, guest, program, require, require_programs, run};
+
+/// See the module. To be made inside [`super::isolated`].
+#[derive(Debug)]
+pub struct Site {
+    volume: Volume,
+    dir: TempDir,
+}
+
+impl Site {
+    /// Sets it up, or skips the test.
+    #[must_use]
+    pub fn new() -> Option<Site> {
+        let instant = std::env::current_exe().unwrap();
+        let instant = instant
+            .ancestors()
+            .nth(2)
+            .unwrap()
+            .join("examples/instant-guest");
+        let ready = require(instant.exists(), "instant-guest (cargo build --examples)")
+            && require(Path::new("/dev/net/tun").exists(), "/dev/net/tun")
+            && require_programs(&["ip", "nft", "bash"]);
+        if !ready {
+            return None;
+        }
+        let volume = Volume::new(512)?;
+        guest::bridge("br1");
+        let site = Site {
+            volume,
+            dir: TempDir::new(),
+        };
+        let machine = site.machine();
+        fs::create_dir_all(&machine).unwrap();
+        let parent = File::open(&machine).unwrap();
+        btrfs::subvolume_create(parent.as_fd(), c"linux-1.0").unwrap();
+        fs::write(
+            machine.join("linux-1.0/manifest"),
+            ": 1\nid: linux-1.0\nname: linux\nsummary: Linux\ntype: kvm\nmac: 52:54:00:00:01:02\n",
+        )
+        .unwrap();
+        fs::write(machine.join("linux-1.0/disk.img"), vec![7; 1 << 20]).unwrap();
+        symlink("linux-1.0", machine.join("linux-1")).unwrap();
+
+        let toolchain = site.path("tftp/toolchain/default");
+        fs::create_dir_all(&toolchain).unwrap();
+        fs::write(toolchain.join("worker"), "#!/bin/sh\n").unwrap();
+        for dir in ["run", "state", "controller/tasks"] {
+            fs::create_dir_all(site.path(dir)).unwrap();
+        }
+        // No unsafe code here, so a shell puts descriptors where std finds them.
+        let qemu = site.path("qemu");
+        fs::write(
+            &qemu,
+            format!(
+                "#!/bin/bash\nfor word; do case $word in\n\
+                 tap,*fd=*) tap=${{word##*fd=}} ;;\n\
+                 socket,id=monitor,fd=*) mon=${{word##*=}} ;;\n\
+                 esac; done\nexec {} \"$@\" <&$mon >&$tap\n",
+                instant.display()
+            ),
+        )
+        .unwrap();
+        fs::set_permissions(&qemu, fs::Permissions::from_mode(0o755)).unwrap();
+        Some(site)
+    }
+
+    /// Something of the site.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// `<machines>/v/linux`.
+    #[must_use]
+    pub fn machine(&self) -> PathBuf {
+        self.volume.path().join("v/linux")
+    }
+
+    /// Drops a task into the controller.
+    pub fn task(&self, name: &str) {
+        let hidden = self.path("controller/tasks").join(format!(".{name}"));
+        fs::write(
+            &hidden,
+            format!(
+                ": 1\nname: {name}\nversion: 1.2.3\nrepository-url: https://example.org/1\n\
+                 repository-type: pkg\nmachine: linux\ntarget: x86_64-linux-gnu\n"
+            ),
+        )
+        .unwrap();
+        let task = self
+            .path("controller/tasks")
+            .join(format!("{name}.manifest"));
+        fs::rename(hidden, task).unwrap();
+    }
+
+    /// The result of a task, if it is there.
+    #[must_use]
+    pub fn result(&self, name: &str) -> Option<String> {
+        fs::read_to_string(
+            self.path("controller/results")
+                .join(format!("{name}.manifest")),
+        )
+        .ok()
+    }
+
+    /// The arguments of an agent that makes one turn.
+    #[must_use]
+    pub fn arguments(&self) -> Vec<String> {
+        let path = |name: &str| self.path(name).display().to_string();
+        let pairs = [
+            ("--machines", self.volume.path().display().to_string()),
+            ("--tftp", path("tftp")),
+            ("--run-dir", path("run")),
+            ("--state", path("state")),
+            ("--qemu", path("qemu")),
+            ("--accel", "tcg".to_owned()),
+            ("--bridge", "br1".to_owned()),
+            ("--ram", "131072".to_owned()),
+            ("--hold", "0".to_owned()),
+            // Ten times what anything takes, so that what is lost is missed.
+            ("--bootstrap-startup", "5".to_owned()),
+            ("--bootstrap-timeout", "5".to_owned()),
+            ("--bootstrap-shutdown", "5".to_owned()),
+            ("--build-startup", "5".to_owned()),
+            ("--build-timeout", "5".to_owned()),
+            ("--request-timeout", "5".to_owned()),
+        ];
+        let mut arguments = vec!["--once".to_owned()];
+        for (option, value) in pairs {
+            arguments.extend([option.to_owned(), value]);
+        }
+        arguments.push(path("controller"));
+        arguments
+    }
+
+    /// The program.
+    #[must_use]
+    pub fn agent() -> PathBuf {
+        std::env::var_os("BBOT_AGENT_TEST_BINARY")
+            .map_or_else(|| env!("CARGO_BIN_EXE_bbot-agent").into(), PathBuf::from)
+    }
+
+    /// All that an agent could leave behind: files, interfaces, rules, mounts
+    /// and processes, a line each.
+    #[must_use]
+    pub fn inventory(&self) -> BTreeSet<String> {
+        let mut all = BTreeSet::new();
+        for root in [self.volume.path(), self.dir.path()] {
+            files(root, root, &mut all);
+        }
+        let links = run("ip -o link");
+        all.extend(links.lines().filter_map(|line| {
+            let name = line.split(' ').nth(1)?.split(['@', ':']).next()?;
+            Some(format!("interface {name}"))
+        }));
+        for (program_name, line) in [
+            ("nft", "nft list ruleset"),
+            ("iptables-save", "iptables-save"),
+        ] {
+            if program(program_name).is_some() {
+                let rules = run(line);
+                let lines = rules.lines().filter(|line| line.contains("bbot-agent"));
+                all.extend(lines.map(|line| format!("rule {line}")));
+            }
+        }
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+        all.extend(mounts.lines().map(|line| format!("mount {line}")));
+        all.extend(self.processes());
+        all
+    }
+
+    /// Processes that have something of the site in their command line.
+    fn processes(&self) -> Vec<String> {
+        let mine = self.dir.path().as_os_str().to_str().unwrap();
+        fs::read_dir("/proc")
+            .unwrap()
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
+            .filter_map(|pid| {
+                let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+                let line = String::from_utf8_lossy(&line).replace('\0', " ");
+                line.contains(mine).then(|| format!("process {line}"))
+            })
+            .collect()
+    }
+}
+
+fn files(root: &Path, dir: &Path, all: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.strip_prefix(root).unwrap().display();
+        all.insert(format!("file {name}"));
+        if path.is_dir() && !path.is_symlink() {
+            files(root, &path, all);
+        }
+    }
+}
