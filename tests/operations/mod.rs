@@ -4,6 +4,7 @@
 mod cron;
 mod exit;
 mod notify;
+mod systemd;
 
 use std::fs;
 use std::os::unix::fs::symlink;
