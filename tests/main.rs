@@ -13,6 +13,8 @@ mod auth;
 mod check;
 mod cli;
 mod controller;
+mod failing;
+mod hostile;
 mod lz4;
 mod machine;
 mod manifest;

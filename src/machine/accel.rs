@@ -10,6 +10,7 @@ use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -134,7 +135,9 @@ pub fn probe(
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
     crate::trace!(4, "probe", "trying a guest under {accel}");
-    let mut process = super::start::executed(Process::spawn(command, &[disk.as_fd()], user), qemu)?;
+    let user = user.map(|user| credentials(user, accel));
+    let started = Process::spawn(command, &[disk.as_fd()], user.as_ref());
+    let mut process = super::start::executed(started, qemu)?;
     let ended = process
         .wait(Some(deadline))
         .context(|| "unable to wait for qemu")?;
@@ -149,6 +152,20 @@ pub fn probe(
 }
 
 const DEVICE: &str = "/dev/kvm";
+
+/// `user` with the group that may use KVM (Debian: `kvm`), if a group may and
+/// `accel` needs it.
+pub(super) fn credentials(user: &Credentials, accel: Accel) -> Credentials {
+    const GROUP_MAY: u32 = 0o060;
+    let mut user = user.clone();
+    if accel == Accel::Kvm
+        && let Ok(device) = std::fs::metadata(DEVICE)
+        && device.mode() & GROUP_MAY == GROUP_MAY
+    {
+        user.groups.push(device.gid());
+    }
+    user
+}
 
 fn open_kvm() -> io::Result<()> {
     OpenOptions::new().read(true).write(true).open(DEVICE)?;

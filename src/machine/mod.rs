@@ -50,7 +50,11 @@ const QUIT: Duration = Duration::from_secs(2);
 /// its disk is stuck.
 const KILL: Duration = Duration::from_secs(10);
 
-/// How many lines of the console and of QEMU's messages are evidence.
+/// How many lines of the console are evidence: the message of a Linux kernel that
+/// panics stands some 40 lines above its last one.
+const CONSOLE_LINES: usize = 50;
+
+/// How many lines of QEMU's messages are.
 const EVIDENCE_LINES: usize = 20;
 
 /// A QEMU of ours; killed and reaped when this value goes away.
@@ -286,7 +290,7 @@ impl Machine {
         quote(
             &mut lines,
             &format!("console, {} bytes in all ({log})", console.total()),
-            &console.lines(EVIDENCE_LINES),
+            &console.lines(CONSOLE_LINES),
         );
         quote(
             &mut lines,

@@ -13,7 +13,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use super::capture::{Capture, Log};
 use super::monitor::{Monitor, Said};
 use super::qemu::{self, Descriptors, Spec};
-use super::{EVIDENCE_LINES, Files, Machine};
+use super::{EVIDENCE_LINES, Files, Machine, accel};
 use crate::error::{Class, Context as _, Error, Result};
 use crate::sys::poll;
 use crate::sys::process::{Credentials, Process};
@@ -92,10 +92,9 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<Machine> {
         operator.as_fd(),
         console_theirs.as_fd(),
     ];
-    let mut process = executed(
-        Process::spawn(command, &keep, spec.user.as_ref()),
-        &spec.qemu,
-    )?;
+    let user = spec.user.as_ref();
+    let user = user.map(|user| accel::credentials(user, spec.accel));
+    let mut process = executed(Process::spawn(command, &keep, user.as_ref()), &spec.qemu)?;
     let stderr = process
         .take_stderr()
         .ok_or_else(|| Error::new("no pipe for the messages of qemu"))?;
