@@ -1,0 +1,63 @@
+//! Any bytes as a stream of manifests: the parser agrees with the plain reading
+//! of the rules that the tests have, and every kind of manifest reads or refuses.
+
+#![no_main]
+
+#[path = "../../manifest/reference.rs"]
+mod reference;
+
+use bbot_agent::manifest::{
+    BootstrappedMachine, Limits, MachineManifest, Parser, Style, TaskManifest, TaskRequest,
+    TaskResponse,
+};
+use libfuzzer_sys::fuzz_target;
+use reference::{Era, Stream};
+
+fn parse(input: &[u8]) -> Result<Stream, String> {
+    let limits = Limits {
+        name: usize::MAX,
+        ..Limits::default()
+    };
+    let mut parser = Parser::with_limits(input, "input", limits);
+    let mut stream = Stream::new();
+    while let Some(pairs) = parser.next_manifest().map_err(|e| e.to_string())? {
+        for pair in &pairs {
+            assert!(parser.position(pair.name_at).line <= parser.position(pair.value_at).line);
+        }
+        let pairs = pairs.into_iter();
+        stream.push(
+            pairs
+                .map(|p| (p.name.to_owned(), p.value.into_owned()))
+                .collect(),
+        );
+    }
+    Ok(stream)
+}
+
+fuzz_target!(|input: &[u8]| {
+    match (parse(input), reference::parse(input, Era::Today)) {
+        (Ok(ours), Ok(plain)) => assert_eq!(ours, plain),
+        (Err(error), Err(())) => assert!(error.starts_with("input:"), "{error}"),
+        (ours, plain) => panic!("{ours:?}, but {plain:?}"),
+    }
+    if let Ok(task) = TaskManifest::parse(input, "") {
+        let text = task.to_text(Style::TODAY).unwrap();
+        assert_eq!(TaskManifest::parse(text.as_bytes(), ""), Ok(task));
+    }
+    if let Ok(machine) = MachineManifest::parse(input, "") {
+        let text = machine.to_text(Style::OLD).unwrap();
+        assert_eq!(MachineManifest::parse(text.as_bytes(), ""), Ok(machine));
+    }
+    if let Ok(machine) = BootstrappedMachine::parse(input, "") {
+        let text = machine.to_text(Style::TODAY).unwrap();
+        assert_eq!(BootstrappedMachine::parse(text.as_bytes(), ""), Ok(machine));
+    }
+    if let Ok(request) = TaskRequest::parse(input, "") {
+        let text = request.to_text(Style::TODAY).unwrap();
+        assert_eq!(TaskRequest::parse(text.as_bytes(), ""), Ok(request));
+    }
+    if let Ok(response) = TaskResponse::parse(input, "") {
+        let text = response.to_text(Style::TODAY).unwrap();
+        assert_eq!(TaskResponse::parse(text.as_bytes(), ""), Ok(response));
+    }
+});

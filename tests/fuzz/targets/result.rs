@@ -1,0 +1,56 @@
+//! What a guest uploads as its result: cleaned, settled and cut, it is always a
+//! request that a controller takes, within the limit.
+
+#![no_main]
+
+use bbot_agent::manifest::{
+    ResultManifest, ResultRequest, Style, TaskManifest, Terms, fit, sanitize, settle,
+};
+use libfuzzer_sys::fuzz_target;
+
+const TASK: &[u8] = b": 1
+name: libfoo
+version: 1.2.3
+dependency-checksum: d
+machine: m
+worker-checksum: w
+";
+
+fuzz_target!(|input: (u16, bool, bool, &[u8])| {
+    let (limit, legacy, vouched, text) = input;
+    let clean = sanitize(text);
+    assert_eq!(sanitize(clean.as_bytes()), clean);
+    let Ok((result, _)) = ResultManifest::parse_dirty(text, "") else {
+        return;
+    };
+    let task = TaskManifest::parse(TASK, "").unwrap();
+    let terms = Terms {
+        task: &task,
+        vouched,
+        legacy,
+        keep_unknown: false,
+    };
+    let (result, _) = settle(result, &terms);
+    assert_eq!((&*result.name, &*result.version), ("libfoo", "1.2.3"));
+    assert!(!legacy || result.status.is_classic());
+    let request = ResultRequest {
+        session: "s".to_owned(),
+        challenge: None,
+        agent_checksum: None,
+        result,
+    };
+    let limit = usize::from(limit);
+    let (text, cuts) = fit(&request, limit, Style::OLD).unwrap();
+    let mut sent = ResultRequest::parse(text.as_bytes(), "").unwrap();
+    if text.len() > limit {
+        assert!(sent.result.results.iter().all(|r| r.log.is_empty()));
+    }
+    if cuts.is_empty() && text.len() <= limit {
+        assert_eq!(sent, request);
+    }
+    // Nothing but logs is cut.
+    for (ours, theirs) in sent.result.results.iter_mut().zip(&request.result.results) {
+        ours.log.clone_from(&theirs.log);
+    }
+    assert_eq!(sent, request);
+});
