@@ -13,7 +13,6 @@ mod auth;
 mod check;
 mod cli;
 mod controller;
-mod failing;
 mod hostile;
 mod lz4;
 mod machine;

@@ -29,11 +29,11 @@ use crate::controller::failure::{Failure, FailureClass};
 use crate::controller::multipart::Form;
 use crate::diag;
 use crate::error::{Context as _, Result, reason};
+use crate::status::Phase;
 use crate::store::{
     Accepted, Artifact, Envelope, Journal, Reserve, Results, Stage, Stored, StoredArtifact,
     Unfinished,
 };
-use crate::status::Phase;
 use crate::watch::Watch;
 
 use entry::seconds;

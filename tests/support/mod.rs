@@ -10,7 +10,6 @@ pub mod netns;
 pub mod relay;
 pub mod site;
 pub mod tftp;
-pub mod world;
 
 use std::fs;
 use std::io::Write as _;
