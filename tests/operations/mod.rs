@@ -1,6 +1,7 @@
 //! The program as operators meet it: exit statuses, cron, systemd, a host with
 //! next to nothing on it.
 
+mod airgap;
 mod cron;
 mod exit;
 mod notify;
