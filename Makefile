@@ -56,6 +56,15 @@ fuzz:
 
 install: build
 	install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/bin/bbot-agent
+	install -d $(DESTDIR)$(UNITDIR) $(DESTDIR)$(PREFIX)/share/man/man1 \
+	  $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	$(BIN) --print-unit service > $(DESTDIR)$(UNITDIR)/bbot-agent@.service
+	$(BIN) --print-unit once > $(DESTDIR)$(UNITDIR)/bbot-agent-once@.service
+	$(BIN) --print-unit timer > $(DESTDIR)$(UNITDIR)/bbot-agent-once@.timer
+	sed -i 's|/usr/local/bin/|$(PREFIX)/bin/|' $(DESTDIR)$(UNITDIR)/bbot-agent*@.service
+	$(BIN) --print-man > $(DESTDIR)$(PREFIX)/share/man/man1/bbot-agent.1
+	$(BIN) --print-completion bash \
+	  > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/bbot-agent
 
 clean:
 	$(CARGO) clean

@@ -101,6 +101,56 @@ fn bash_completes_options_and_their_words() {
     );
 }
 
+/// The bounded version of the fuzz target `options`: the seeds, mutated.
+#[test]
+fn no_option_file_makes_the_reader_panic() {
+    let seeds: Vec<Vec<u8>> =
+        fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/seeds/options"))
+            .unwrap()
+            .map(|entry| fs::read(entry.unwrap().path()).unwrap())
+            .collect();
+    // xorshift64: the same sequence in every run.
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = |bound: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state % bound as u64).unwrap()
+    };
+    let (mut read, mut refused) = (0, 0);
+    for _ in 0..20_000 {
+        let mut text = seeds[random(seeds.len())].clone();
+        for _ in 0..=random(3) {
+            let at = random(text.len());
+            match random(4) {
+                0 => text[at] = u8::try_from(random(256)).unwrap(),
+                1 => text.truncate(at + 1),
+                2 => text.insert(at, b"\n=-'\" #"[random(7)]),
+                _ => {
+                    let other = &seeds[random(seeds.len())];
+                    let from = random(other.len());
+                    text.extend_from_slice(&other[from..]);
+                }
+            }
+        }
+        match cli::parse_options_file(&text, Path::new("/o")) {
+            Ok(options) => {
+                assert!(options.poll_interval >= std::time::Duration::from_secs(1));
+                assert!(options.ram >= 1024 && options.bridge.len() <= 15);
+                read += 1;
+            }
+            Err(error) => {
+                assert!(error.to_string().starts_with("/o:"), "{error}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(
+        read > 1000 && refused > 1000,
+        "{read} read, {refused} refused"
+    );
+}
+
 fn feed(mut child: std::process::Child, text: &str) -> Output {
     use std::io::Write as _;
     let mut input = child.stdin.take().unwrap();

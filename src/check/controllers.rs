@@ -68,9 +68,14 @@ pub(super) fn all(options: &Options, watch: &Watch) -> Vec<Finding> {
 
 /// A directory that plays controller.
 fn directory(subject: &str, path: &Path) -> Finding {
-    for part in ["tasks", "results"] {
-        let part = path.join(part);
-        if let Err(errno) = access(&part, AccessFlags::W_OK | AccessFlags::X_OK) {
+    for name in ["tasks", "results"] {
+        let part = path.join(name);
+        // The agent makes the place of results when it has one.
+        let there = match part.exists() || name == "tasks" {
+            true => &part,
+            false => path,
+        };
+        if let Err(errno) = access(there, AccessFlags::W_OK | AccessFlags::X_OK) {
             let text = format!("unable to write {}: {}", part.display(), errno.desc());
             return Finding::failure(subject, text)
                 .remedy(format!("make it: mkdir -p {}", part.display()));
