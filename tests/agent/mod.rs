@@ -1,5 +1,6 @@
 //! The whole agent on a host in miniature: real btrfs, bridge, taps and guests.
 
+mod brep;
 mod controllers;
 mod failures;
 mod machines;

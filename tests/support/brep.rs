@@ -58,6 +58,8 @@ pub struct State {
     pub refused: Vec<(u16, String)>,
     /// Statuses to answer instead of doing anything, the next one last.
     pub moods: Vec<u16>,
+    /// The same, for results only.
+    pub result_moods: Vec<u16>,
     agent_checksum: Option<String>,
     issued: usize,
 }
@@ -308,6 +310,9 @@ impl State {
     }
 
     fn result(&mut self, body: &[u8]) -> Answer {
+        if let Some(status) = self.result_moods.pop() {
+            return Err((status, "not in the mood".to_owned()));
+        }
         if body.len() > RESULT_MAX {
             return Err((413, "request is too large".to_owned()));
         }
