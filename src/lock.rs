@@ -9,14 +9,12 @@
 //! lock the removed file and both would go on.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
-
 use crate::error::{Class, Context as _, Error, Result};
+use crate::sys::flock::{How, Locked};
 
 /// The name of the lock in the agent's directory.
 pub const NAME: &str = "agent.lock";
@@ -31,7 +29,7 @@ pub fn directory(run_dir: &Path, toolchain: &str, instance: u16) -> PathBuf {
 #[derive(Debug)]
 pub struct Lock {
     // Closing it is what frees the lock.
-    _file: Flock<File>,
+    _file: Locked,
 }
 
 /// What came of an attempt.
@@ -74,10 +72,12 @@ fn attempt(dir: &Path) -> Result<Attempt> {
             .mode(0o644)
             .open(&path)
             .context(unable)?;
-        let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        let lock = match Locked::take(file, How::TryExclusive) {
             Ok(lock) => lock,
-            Err((file, Errno::EWOULDBLOCK)) => return Ok(Attempt::Busy(noted(&file))),
-            Err((_, errno)) => return Err(std::io::Error::from(errno)).context(unable),
+            Err((file, error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Ok(Attempt::Busy(noted(&file)));
+            }
+            Err((_, error)) => return Err(error).context(unable),
         };
         let ours = lock.metadata().context(unable)?;
         let there = fs::metadata(&path);
@@ -91,7 +91,7 @@ fn attempt(dir: &Path) -> Result<Attempt> {
 }
 
 /// Writes who we are.
-fn note(mut file: &File) -> std::io::Result<()> {
+fn note(mut file: &File) -> io::Result<()> {
     file.set_len(0)?;
     file.seek(SeekFrom::Start(0))?;
     writeln!(file, "{}", std::process::id())

@@ -44,7 +44,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("cli", &["error", "diag"]),
     ("licenses", &[]),
-    ("lock", &["error"]),
+    ("lock", &["sys", "error"]),
     ("network", &["sys", "diag", "error"]),
     ("snapshot", &["sys", "diag", "error"]),
     ("store", &["json", "manifest", "diag", "error"]),

@@ -21,12 +21,11 @@
 //! name of the result is the result.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
 
 use super::failure::{Failure, FailureClass};
@@ -37,6 +36,7 @@ use crate::manifest::{
     MachineHeader, ResultRequest, Style, TaskManifest, TaskRequest, TaskResponse,
 };
 use crate::store::file;
+use crate::sys::flock;
 use crate::trace;
 
 /// How the names of tasks and results end.
@@ -58,14 +58,14 @@ pub struct Spool {
 
 #[derive(Debug)]
 struct Claim {
-    _lock: Flock<File>,
+    _lock: flock::Locked,
     name: String,
     version: String,
 }
 
 /// A task file that we have locked.
 struct Locked {
-    lock: Flock<File>,
+    lock: flock::Locked,
     path: PathBuf,
 }
 
@@ -199,7 +199,7 @@ impl Spool {
                 return None;
             }
         };
-        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).ok()?;
+        let lock = flock::Locked::take(file, flock::How::TryExclusive).ok()?;
         // Somebody may have moved it on between our open and our lock.
         let ours = lock.metadata().ok()?;
         let there = fs::symlink_metadata(&path).ok()?;

@@ -22,12 +22,12 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
 
 use crate::diag;
 use crate::error::{Context as _, Error, Result};
 use crate::sys::btrfs::{self, Rename};
+use crate::sys::flock::{How, Locked};
 use crate::trace;
 use subvolume::{explain, open_dir, split};
 
@@ -44,7 +44,7 @@ pub struct Snapshot {
     /// The subvolume's root, locked; `None` once kept or deleted. Opened before
     /// anything is written, so that a write error that the kernel meets later
     /// is reported when we sync.
-    root: Option<Flock<File>>,
+    root: Option<Locked>,
 }
 
 impl Snapshot {
@@ -73,7 +73,7 @@ impl Snapshot {
         );
         let (parent, name) = split(to).context(what)?;
         // See the module: nobody sweeps while we have a snapshot and no lock.
-        let parent = lock(parent, FlockArg::LockShared).context(what)?;
+        let parent = lock(parent, How::Shared).context(what)?;
         let origin = open_dir(source).map_err(|error| explain(error, source, &what()))?;
         btrfs::snapshot_create(parent.as_fd(), origin.as_fd(), &name)
             .map_err(|error| explain(error, source, &what()))?;
@@ -81,7 +81,7 @@ impl Snapshot {
             path: to.to_owned(),
             root: None,
         };
-        match open_dir(to).and_then(|root| lock(root, FlockArg::LockExclusiveNonblock)) {
+        match open_dir(to).and_then(|root| lock(root, How::TryExclusive)) {
             Ok(root) => {
                 snapshot.root = Some(root);
                 Ok(snapshot)
@@ -254,8 +254,8 @@ pub fn is_scratch(name: &OsStr, target: &OsStr) -> bool {
         .is_some_and(|(pid, n)| number(pid) && number(n))
 }
 
-fn lock(file: File, how: FlockArg) -> io::Result<Flock<File>> {
-    Flock::lock(file, how).map_err(|(_, errno)| errno.into())
+fn lock(file: File, how: How) -> io::Result<Locked> {
+    Locked::take(file, how).map_err(|(_, error)| error)
 }
 
 #[cfg(test)]

@@ -6,16 +6,16 @@
 //! somebody is making one just now, and the next sweep looks again.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
 
 use crate::error::Result;
 use crate::machines::tree;
 use crate::snapshot;
+use crate::sys::flock::{How, Locked};
 use crate::trace;
 
 /// The litter among the machines, sorted.
@@ -76,11 +76,11 @@ pub(super) fn is_dead(path: &Path) -> bool {
 }
 
 /// The lock on a directory, if it is free.
-fn lock(dir: &Path) -> Option<Flock<File>> {
+fn lock(dir: &Path) -> Option<Locked> {
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)
         .open(dir)
         .ok()?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).ok()
+    Locked::take(file, How::TryExclusive).ok()
 }

@@ -8,6 +8,7 @@
 
 pub mod btrfs;
 pub mod file;
+pub mod flock;
 pub mod inbox;
 pub mod net;
 pub mod netlink;
