@@ -84,6 +84,11 @@ fn a_guest_gets_nothing_from_the_server_of_another_one() {
     isolated(|| {
         let Some(host) = Host::new() else { return };
         host.add_bootstrapped(MACHINE, "");
+        // On one bridge, so with an address of its own.
+        host.add_bootstrapped("attacker", "");
+        let manifest = host.machine("attacker").join("attacker-default/manifest");
+        let text = fs::read_to_string(&manifest).unwrap();
+        fs::write(&manifest, text.replace("00:01:02", "00:03:04")).unwrap();
 
         // The victim's guest has its task and keeps quiet.
         host.task("victim", MACHINE, "target-config: mode=stall\n");
@@ -104,7 +109,7 @@ fn a_guest_gets_nothing_from_the_server_of_another_one() {
 
         // Another instance, with a guest of its own on the same bridge.
         let config = format!("target-config: mode=peer port={port}\n");
-        host.task("attacker", MACHINE, &config);
+        host.task("attacker", "attacker", &config);
         let ran = host.run(&["--once", "--instance", "2"]);
         let result = host.result("attacker").unwrap_or_default();
         assert!(result.contains("\nstatus: success\n"), "{}", ran.err);
