@@ -25,6 +25,7 @@ mod support;
 mod sweep;
 mod tar;
 mod tftp_files;
+mod tftp_interop;
 mod tftp_transfer;
 mod tftp_wire;
 mod tidy;

@@ -257,6 +257,18 @@ fn an_upload_is_acknowledged_again_by_the_clock() {
 }
 
 #[test]
+fn an_upload_in_lock_step_is_not_hurried_however_quick_it_was() {
+    let mut table = Table::put(512, 1, None);
+    table.at(0, Input::Begin, &[Output::Accept]);
+    for number in 1..100_u16 {
+        let outputs = [Output::Append, Output::Ack(number.into())];
+        table.at(number.into(), Input::Data(number, 512), &outputs);
+    }
+    table.due(99 + 1000, &[Output::Ack(99)]);
+    table.due(99 + 3000, &[Output::Ack(99)]);
+}
+
+#[test]
 fn a_gap_in_the_first_window_is_ack_0_for_the_oack_was_understood() {
     let mut table = Table::put(512, 4, None);
     table.at(0, Input::Begin, &[Output::Accept]);

@@ -151,7 +151,7 @@ impl TftpServer {
             .set_buffers(RECEIVE_BUFFER, SEND_BUFFER)
             .context(|| format!("unable to set up udp {address}"))?;
         Ok(TftpServer {
-            inbox: Inbox::new(BATCH),
+            inbox: Inbox::new(BATCH, address.ip().is_unspecified()),
             most: 1,
             core: Core {
                 shared: Shared {

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Input, Outcome, Output, Outputs, SILENCE, Timer, Verdict};
+use super::{FIRST, Input, Outcome, Output, Outputs, SILENCE, Timer, Verdict};
 use crate::tftp::packet::{ErrorCode, Refusal, low_half};
 
 /// The receiving side of a transfer.
@@ -38,6 +38,15 @@ impl Receiver {
     /// octets at most.
     #[must_use]
     pub fn new(timer: Timer, blksize: u16, window: u16, limit: u64) -> Receiver {
+        // In lock-step a repeated ACK is of use only if the first one was lost,
+        // and the peer repeats its DATA then. If it was merely slow, it may do
+        // harm: tftp-hpa's client throws away what else has come in, the next
+        // ACK included, and waits for its five seconds.
+        let timer = if window > 1 {
+            timer
+        } else {
+            timer.with_floor(FIRST)
+        };
         Receiver {
             blksize: usize::from(blksize),
             window: u64::from(window.max(1)),

@@ -36,6 +36,7 @@ pub enum Verdict {
 #[derive(Clone, Debug)]
 pub struct Timer {
     negotiated: Option<Duration>,
+    floor: Duration,
     smoothed: Duration,
     variation: Duration,
     samples: u32,
@@ -56,6 +57,7 @@ impl Timer {
     pub fn new(now: Instant, negotiated: Option<Duration>) -> Timer {
         Timer {
             negotiated,
+            floor: FLOOR,
             smoothed: Duration::ZERO,
             variation: Duration::ZERO,
             samples: 0,
@@ -66,6 +68,13 @@ impl Timer {
             ambiguous: false,
             due: None,
         }
+    }
+
+    /// The same timer, never quicker than `floor` unless that was negotiated.
+    #[must_use]
+    pub fn with_floor(mut self, floor: Duration) -> Timer {
+        self.floor = floor;
+        self
     }
 
     /// When [`Timer::check`] has something to say.
@@ -102,7 +111,7 @@ impl Timer {
             FIRST
         } else {
             let floor = FIRST / (1 << (self.samples / EVIDENCE).min(6));
-            (self.smoothed + (self.variation * 4).max(GRANULARITY)).max(floor.max(FLOOR))
+            (self.smoothed + (self.variation * 4).max(GRANULARITY)).max(floor.max(self.floor))
         };
         (measured * (1 << self.attempts.min(10))).min(CEILING)
     }

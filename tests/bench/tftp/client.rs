@@ -242,7 +242,7 @@ impl Session {
     }
 
     fn get_windows(&mut self) -> Option<()> {
-        let mut inbox = Inbox::new(64);
+        let mut inbox = Inbox::new(64, false);
         let (mut number, mut offset, mut acknowledged) = (0_u64, 0, 0_u64);
         let mut reported = false;
         loop {
