@@ -102,10 +102,16 @@ impl Watch {
         self.board().tell("READY=1");
     }
 
-    /// Tells systemd that we are about to exit. Done on the signals that end
-    /// the agent at once; to be called when it ends for other reasons.
-    pub fn stopping(&self) {
+    /// Tells systemd that we are about to exit.
+    fn stopping(&self) {
         self.board().tell("STOPPING=1");
+    }
+
+    /// All is done: the status says that the agent ended in good order.
+    pub fn stopped(&self) {
+        self.stopping();
+        self.subject(Subject::default());
+        self.enter(Phase::Stopped, None);
     }
 
     /// Asks systemd for `longer` from now on, while a guest shuts down.

@@ -302,3 +302,20 @@ fn names_of_tests_state_facts_and_ignored_ones_a_reason() {
         }
     }
 }
+
+#[test]
+fn every_wait_between_turns_has_a_reason() {
+    // `idle` takes one; `pause` is for waits within a phase, which has a name
+    // already. The loop and what it calls between turns may only use the former.
+    let mut idle = 0;
+    for path in sources() {
+        let name = relative(&path);
+        for (number, line) in code(&path) {
+            if name.starts_with("agent/") {
+                assert!(!line.contains(".pause("), "{name}:{number}: no reason");
+                idle += usize::from(line.contains(".idle("));
+            }
+        }
+    }
+    assert!(idle > 0, "nothing waits between turns");
+}

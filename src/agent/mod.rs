@@ -72,7 +72,7 @@ pub fn run(options: Options) -> Result<u8> {
     let (mut agent, unfinished) = Agent::new(options, watch.clone(), lock)?;
     agent.recover(unfinished)?;
     let status = agent.work();
-    watch.stopping();
+    watch.stopped();
     diag::end_repeats();
     status
 }

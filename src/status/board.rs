@@ -139,7 +139,7 @@ impl Board {
     /// When [`Board::tick`] has something to do, if nothing happens before.
     #[must_use]
     pub fn due(&self) -> Option<Instant> {
-        let moving = !matches!(self.state.phase, Phase::Idle(_));
+        let moving = self.is_moving();
         let notified = self.config.notify.is_some();
         [
             self.publish_at,
@@ -162,7 +162,7 @@ impl Board {
         if self.publish_at.is_some_and(|at| now.instant >= at) {
             self.publish(now);
         }
-        if matches!(self.state.phase, Phase::Idle(_)) {
+        if !self.is_moving() {
             return;
         }
         if now.instant >= self.status_at + STATUS_EVERY {
@@ -171,6 +171,11 @@ impl Board {
         if now.instant >= self.progress_at + PROGRESS_EVERY {
             self.progress(now.instant);
         }
+    }
+
+    /// Whether what is shown changes with time alone.
+    fn is_moving(&self) -> bool {
+        !matches!(self.state.phase, Phase::Idle(_) | Phase::Stopped)
     }
 
     fn watchdog(&self) -> Option<Duration> {
@@ -200,7 +205,7 @@ impl Board {
 
     fn progress(&mut self, now: Instant) {
         self.progress_at = now;
-        if !self.config.terminal {
+        if !self.config.terminal || self.state.phase == Phase::Stopped {
             return;
         }
         let mut line = self.state.line(self.elapsed(now));

@@ -57,6 +57,8 @@ pub enum Phase {
     Holding,
     /// Waiting, and why. There is no waiting without a reason.
     Idle(Idle),
+    /// Ended by itself, in good order: one that crashed says something else.
+    Stopped,
 }
 
 /// Why the agent waits. The list is closed: these words stand in the state
@@ -137,7 +139,7 @@ impl Idle {
 
 impl Phase {
     /// The words a phase can have, [`DRAINING`] included.
-    pub const KEYWORDS: [&'static str; 8] = [
+    pub const KEYWORDS: [&'static str; 9] = [
         "enumerating",
         "asking",
         "bootstrapping",
@@ -145,6 +147,7 @@ impl Phase {
         "uploading",
         "holding",
         "idle",
+        "stopped",
         DRAINING,
     ];
 
@@ -159,6 +162,7 @@ impl Phase {
             Phase::Uploading => "uploading",
             Phase::Holding => "holding",
             Phase::Idle(_) => "idle",
+            Phase::Stopped => "stopped",
         }
     }
 

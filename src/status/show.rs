@@ -80,7 +80,11 @@ pub fn text(state: &Value, now: Moment) -> (String, bool) {
             out.push_str(&human(Duration::from_secs(limit)));
         }
         out.push_str(&format!(" (pid {pid})\n"));
+    } else if word("phase") == "stopped" {
+        let ago = human(elapsed(state, now));
+        out.push_str(&format!("stopped {ago} ago (pid {pid})\n"));
     } else {
+        // It did not say goodbye.
         out.push_str(&format!("not running, was {} (pid {pid})\n", word("phase")));
     }
     for name in ["task", "machine", "session", "controller"] {

@@ -82,7 +82,7 @@ impl State {
     /// The phase, or that it is the last one.
     pub(super) fn keyword(&self) -> &'static str {
         match self.phase {
-            Phase::Idle(_) => self.phase.keyword(),
+            Phase::Idle(_) | Phase::Stopped => self.phase.keyword(),
             _ if self.draining => DRAINING,
             phase => phase.keyword(),
         }
@@ -103,6 +103,9 @@ impl State {
     /// One line: `building libfoo/1.2.3 on linux-gcc: 42s of 1h30m`.
     pub(super) fn line(&self, elapsed: Duration) -> String {
         let mut line = self.keyword().to_owned();
+        if self.phase == Phase::Stopped {
+            return line;
+        }
         if self.keyword() == DRAINING {
             line.push_str(", ");
             line.push_str(self.phase.keyword());

@@ -52,6 +52,9 @@ fn signals_end_an_idle_agent_with_their_status() {
             host.await_idle("no-task");
             signal(&child.0, number);
             assert_eq!(child.0.wait().unwrap().code(), Some(status), "{number}");
+            let phase = host.status().unwrap();
+            let phase = phase.get("phase").unwrap().as_str().unwrap().to_owned();
+            assert_eq!(phase, "stopped", "{number}");
         }
     });
 }
