@@ -22,8 +22,10 @@ use crate::error::{Context as _, Error, Result, reason};
 use crate::json::Value;
 use crate::trace;
 
-/// Results that were set aside are kept for the operator, this many.
+/// Results that were set aside are kept for the operator: the newest, at most
+/// this many, and this many bytes.
 const ASIDE_MAX: usize = 100;
+const ASIDE_BYTES: u64 = 256 << 20;
 /// No result is longer: controllers take 15 MiB at most.
 const RESULT_MAX: u64 = 64 << 20;
 /// An envelope has some 1000 bytes, and as many per artifact.
@@ -242,10 +244,14 @@ impl Results {
             trace!(2, "move_aside", "{}: {}", from.display(), reason(&error));
         }
         file::rename(&from, &to).context(what)?;
-        let old = self.names("aside", false)?;
-        for name in old.iter().take(old.len().saturating_sub(ASIDE_MAX)) {
-            let path = self.state.join("aside").join(name);
-            fs::remove_dir_all(&path).context(|| format!("unable to remove {}", path.display()))?;
+        let kept = self.names("aside", false)?;
+        let paths: Vec<_> = kept
+            .iter()
+            .map(|name| self.state.join("aside").join(name))
+            .collect();
+        let sizes: Vec<u64> = paths.iter().map(|path| size(path)).collect();
+        for path in &paths[..surplus(&sizes)] {
+            fs::remove_dir_all(path).context(|| format!("unable to remove {}", path.display()))?;
         }
         Ok(())
     }
@@ -284,5 +290,43 @@ impl Results {
             }
         }
         Err(io::ErrorKind::AlreadyExists.into())
+    }
+}
+
+/// What the files of a directory hold; what cannot be seen counts nothing.
+fn size(directory: &Path) -> u64 {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries
+        .filter_map(|e| e.metadata().ok())
+        .map(|m| m.len())
+        .sum()
+}
+
+/// How many of the oldest have to go; the newest stays whatever its size.
+fn surplus(sizes: &[u64]) -> usize {
+    let mut bytes = 0;
+    let keep = sizes
+        .iter()
+        .rev()
+        .take(ASIDE_MAX)
+        .take_while(|size| {
+            bytes += *size;
+            bytes <= ASIDE_BYTES
+        })
+        .count();
+    sizes.len() - keep.max(1).min(sizes.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_are_kept_within_number_and_size() {
+        assert_eq!(surplus(&[]), 0);
+        assert_eq!(surplus(&[1; 100]), 0);
+        assert_eq!(surplus(&[1; 103]), 3);
+        assert_eq!(surplus(&[100 << 20, 100 << 20, 100 << 20]), 1);
+        assert_eq!(surplus(&[1, 300 << 20]), 1);
     }
 }

@@ -1,10 +1,18 @@
 //! HTTPS with a private certificate authority, made by the openssl program.
 
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::time::Duration;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use bbot_agent::controller::failure::FailureClass;
-use bbot_agent::controller::http::Settings;
+use bbot_agent::controller::http::{Body, Client, Settings};
+use bbot_agent::controller::url::Url;
+use bbot_agent::watch::Watch;
+use nix::sys::pthread::{pthread_kill, pthread_self};
+use nix::sys::signal::Signal;
 
 use super::{patient, post, post_with};
 use crate::support::http::{Connection, Identity, Server};
@@ -175,4 +183,85 @@ fn a_hanging_handshake_is_a_connect_timeout() {
     let url = server.url("/").replace("http:", "https:");
     let failure = post_with(&settings, &url, 100).unwrap_err();
     assert_eq!(failure.to_string(), "timed out connecting");
+}
+
+#[test]
+fn sigterm_ends_a_request_over_tls_at_once() {
+    if !require_programs(&["openssl"]) {
+        return;
+    }
+    let scratch = TempDir::new();
+    let authority = Identity::authority(scratch.path(), "ca");
+    let leaf = authority.sign(scratch.path(), "leaf", Some(LEAF));
+    let (hanging, heard) = mpsc::channel();
+    let server = Server::start_tls(&leaf, move |mut connection| {
+        let _ = connection.request();
+        let _ = hanging.send(());
+        connection.hang();
+    });
+    let watch = Watch::start().unwrap();
+    let client = Client::new(&trusting(&authority.certificate), &watch).unwrap();
+    let url = Url::parse(&server.url("/")).unwrap();
+    let me = pthread_self() as usize;
+    thread::spawn(move || {
+        heard.recv().unwrap();
+        pthread_kill(me as nix::libc::pthread_t, Signal::SIGTERM).unwrap();
+    });
+    let started = Instant::now();
+    let failure = client.post(&url, "x/y", &Body::Bytes(b""), 10).unwrap_err();
+    assert_eq!(failure.class(), FailureClass::Stopped, "{failure}");
+    assert!(started.elapsed() < Duration::from_secs(5));
+}
+
+/// Answers one CONNECT, and then passes on what comes, both ways.
+fn tunnel(listener: &TcpListener, port: u16) -> String {
+    let (mut client, _) = listener.accept().unwrap();
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        client.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    let mut server = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    client
+        .write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        .unwrap();
+    let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+    let there = thread::spawn(move || {
+        let _ = std::io::copy(&mut from, &mut to);
+        let _ = to.shutdown(std::net::Shutdown::Write);
+    });
+    let _ = std::io::copy(&mut server, &mut client);
+    let _ = client.shutdown(std::net::Shutdown::Both);
+    there.join().unwrap();
+    let head = String::from_utf8(head).unwrap();
+    head.lines().next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn https_goes_through_the_tunnel_of_a_proxy() {
+    if !require_programs(&["openssl"]) {
+        return;
+    }
+    let scratch = TempDir::new();
+    let authority = Identity::authority(scratch.path(), "ca");
+    let named = "basicConstraints=CA:FALSE\nsubjectAltName=DNS:controller.invalid\n";
+    let leaf = authority.sign(scratch.path(), "leaf", Some(named));
+    let server = Server::start_tls(&leaf, answering);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let proxy = format!("http://{}", listener.local_addr().unwrap());
+    let port = server.port();
+    let proxying = thread::spawn(move || tunnel(&listener, port));
+    let settings = Settings {
+        proxy: Some(proxy),
+        ..trusting(&authority.certificate)
+    };
+    // The host is known to the proxy only, and checked end to end.
+    let answer = post_with(&settings, "https://controller.invalid/?build-task", 100).unwrap();
+    assert_eq!(answer.body, b"secure");
+    assert_eq!(
+        proxying.join().unwrap(),
+        "CONNECT controller.invalid:443 HTTP/1.1"
+    );
+    assert_eq!(server.requests()[0].target, "/?build-task");
 }
