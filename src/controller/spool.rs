@@ -296,11 +296,10 @@ impl Spool {
     fn reject(&self, locked: &Locked, task: &str, why: &str) -> Verdict {
         diag::error(format!("task {} set aside: {why}", locked.path.display())).emit();
         let to = self.path("rejected", task);
-        let moved = file::rename(&locked.path, &to).and_then(|()| {
-            let note = self.dir.join("rejected").join(format!("{task}.reason"));
-            file::replace(&note, format!("{why}\n").as_bytes())?;
-            file::remove(&self.tries_path(task))
-        });
+        let note = self.dir.join("rejected").join(format!("{task}.reason"));
+        let moved = file::replace(&note, format!("{why}\n").as_bytes())
+            .and_then(|()| file::remove(&self.tries_path(task)))
+            .and_then(|()| file::rename(&locked.path, &to));
         match moved {
             Ok(()) => Verdict::Gone,
             Err(error) => Verdict::Failed(self.failed("set aside task", task, &error)),
@@ -402,9 +401,10 @@ impl Spool {
         Ok(())
     }
 
+    /// The note goes first: without the task nobody would look for it.
     fn finish(&self, task: &str) -> io::Result<()> {
-        file::rename(&self.path("claimed", task), &self.path("done", task))?;
-        file::remove(&self.tries_path(task))
+        file::remove(&self.tries_path(task))?;
+        file::rename(&self.path("claimed", task), &self.path("done", task))
     }
 }
 
