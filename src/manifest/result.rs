@@ -219,6 +219,8 @@ impl ResultManifest {
     }
 
     pub(super) fn write(&self, to: &mut Serializer<'_>) -> Result<(), SerializeError> {
+        // All at once: a log is most of the text.
+        to.reserve(self.results.iter().map(|r| r.log.len() + 64).sum());
         start(to)?;
         pair(to, "name", &self.name)?;
         pair(to, "version", &self.version)?;

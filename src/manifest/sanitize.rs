@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use super::syntax::is_allowed;
+use super::syntax::{calm_until, is_allowed};
 
 /// In place of bytes that are not UTF-8.
 const INVALID: char = char::REPLACEMENT_CHARACTER;
@@ -28,34 +28,43 @@ pub fn sanitize(bytes: &[u8]) -> Cow<'_, str> {
         return Cow::Borrowed(text);
     }
     let mut clean = String::with_capacity(bytes.len());
-    let mut was_cr = false;
     let mut escape = Escape::None;
     for chunk in bytes.utf8_chunks() {
-        for c in chunk.valid().chars() {
+        let mut text = chunk.valid();
+        while !text.is_empty() {
+            if escape == Escape::None {
+                // As much as needs no attention, in one go.
+                let (calm, rest) = text.split_at(calm_until(text));
+                clean.push_str(calm);
+                text = rest;
+            }
+            let Some(c) = text.chars().next() else {
+                break;
+            };
+            text = &text[c.len_utf8()..];
             escape = match escape.next(c) {
                 Ok(escape) => escape,
                 Err(Printed) => {
-                    match c {
-                        '\r' | '\n' if was_cr => {}
-                        '\r' => clean.push('\n'),
-                        c if is_allowed(c) => clean.push(c),
-                        _ => clean.push(NOT_GRAPHIC),
+                    if c == '\r' {
+                        text = text.trim_start_matches('\r');
+                        text = text.strip_prefix('\n').unwrap_or(text);
+                        clean.push('\n');
+                    } else {
+                        clean.push(if is_allowed(c) { c } else { NOT_GRAPHIC });
                     }
                     Escape::None
                 }
             };
-            was_cr = c == '\r';
         }
         if !chunk.invalid().is_empty() {
             clean.push(INVALID);
-            was_cr = false;
         }
     }
     Cow::Owned(clean)
 }
 
 fn is_clean(text: &str) -> bool {
-    super::syntax::validate(text).is_ok() && !text.as_bytes().contains(&b'\r')
+    calm_until(text) == text.len()
 }
 
 /// Where we are in an escape sequence (ECMA-48, sections 5.3 to 5.6).

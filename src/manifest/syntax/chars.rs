@@ -92,11 +92,28 @@ pub fn validate(text: &str) -> Result<(), (usize, Class)> {
     let bytes = text.as_bytes();
     let mut at = 0;
     loop {
-        at = find(bytes, at, |b| is_bad_ascii(b) | (b >= 0x80));
+        at = find::<DOUBTFUL>(bytes, at);
         if at == bytes.len() {
             return Ok(());
         }
         at = skip_graphic(text, at)?;
+    }
+}
+
+/// The offset of the first character of `text` that may not stand in a value or
+/// is a carriage return, which is read as something else; the end if none is.
+pub(crate) fn calm_until(text: &str) -> usize {
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    loop {
+        at = find::<{ CR | DOUBTFUL }>(bytes, at);
+        if matches!(bytes.get(at), None | Some(b'\r')) {
+            return at;
+        }
+        match skip_graphic(text, at) {
+            Ok(end) => at = end,
+            Err((bad, _)) => return bad,
+        }
     }
 }
 
@@ -117,22 +134,69 @@ pub(super) fn skip_graphic(text: &str, at: usize) -> Result<usize, (usize, Class
     Ok(end)
 }
 
+// Sets of bytes to stop at, to be combined.
+
+/// `:`
+pub(super) const COLON: u8 = 1;
+/// Space and tab.
+pub(super) const BLANK: u8 = 2;
+/// `\`
+pub(super) const BACKSLASH: u8 = 4;
+pub(super) const LF: u8 = 8;
+pub(super) const CR: u8 = 16;
+/// What may have no place in a manifest: some ASCII, and all that is not ASCII.
+pub(super) const DOUBTFUL: u8 = 32;
+
+/// Whether `b` is in one of the sets. Does not branch, and with a constant
+/// `sets` it is a few comparisons: the compiler makes vectors of them.
+#[inline]
+pub(super) const fn is_in(sets: u8, b: u8) -> bool {
+    ((sets & COLON != 0) & (b == b':'))
+        | ((sets & BLANK != 0) & ((b == b' ') | (b == b'\t')))
+        | ((sets & BACKSLASH != 0) & (b == b'\\'))
+        | ((sets & LF != 0) & (b == b'\n'))
+        | ((sets & CR != 0) & (b == b'\r'))
+        | ((sets & DOUBTFUL != 0) & (is_bad_ascii(b) | (b >= 0x80)))
+}
+
 /// ASCII that may not stand in a manifest.
-pub(super) fn is_bad_ascii(b: u8) -> bool {
+#[inline]
+pub(super) const fn is_bad_ascii(b: u8) -> bool {
     ((b < 0x20) & (b != b'\t') & (b != b'\n') & (b != b'\r')) | (b == 0x7F)
 }
 
-/// The offset of the first byte from `from` on for which `stop` holds, or the
-/// end. `stop` should not branch, so that a block is tested as one vector.
+const fn table(sets: u8) -> [bool; 256] {
+    let mut table = [false; 256];
+    let mut b = 0u8;
+    loop {
+        table[b as usize] = is_in(sets, b);
+        if b == u8::MAX {
+            return table;
+        }
+        b += 1;
+    }
+}
+
+/// The offset of the first byte from `from` on that is in one of the sets, or
+/// the end: by blocks, and in the block that has it by a table.
 #[inline]
-pub(super) fn find(bytes: &[u8], from: usize, stop: impl Fn(u8) -> bool) -> usize {
+pub(super) fn find<const SETS: u8>(bytes: &[u8], from: usize) -> usize {
+    let table = const { &table(SETS) };
+    let mut at = from;
     let (blocks, _) = bytes[from..].as_chunks::<32>();
-    let calm = blocks
-        .iter()
-        .take_while(|block| !block.iter().fold(false, |hit, &b| hit | stop(b)))
-        .count();
-    let from = from + calm * 32;
-    let found = bytes[from..].iter().position(|&b| stop(b));
+    for block in blocks {
+        if block.iter().fold(false, |hit, &b| hit | is_in(SETS, b)) {
+            break;
+        }
+        at += block.len();
+    }
+    let found = bytes[at..].iter().position(|&b| table[usize::from(b)]);
+    found.map_or(bytes.len(), |n| at + n)
+}
+
+/// The end of the run of bytes `b` from `from` on.
+pub(super) fn run_of(b: u8, bytes: &[u8], from: usize) -> usize {
+    let found = bytes[from..].iter().position(|&other| other != b);
     found.map_or(bytes.len(), |n| from + n)
 }
 

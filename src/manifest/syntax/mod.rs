@@ -15,6 +15,7 @@ mod scan;
 mod serializer;
 mod values;
 
+pub(crate) use chars::calm_until;
 pub use chars::{Class, class, is_allowed, validate};
 pub use error::{ParseError, Position};
 pub use parser::{Limits, Pair, Parser};

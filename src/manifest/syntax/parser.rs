@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::chars::{BLANK, COLON, CR, DOUBTFUL, LF};
 use super::error::{ParseError, Position};
 
 /// A name and its value, and where they are.
@@ -256,9 +257,7 @@ impl<'a> Parser<'a> {
 
     fn pair(&mut self) -> Result<Pair<'a>, ParseError> {
         let name_at = self.at;
-        self.at = self.skip(name_at, " name", |b| {
-            (b == b':') | (b == b' ') | (b == b'\t') | (b == b'\n') | (b == b'\r')
-        })?;
+        self.at = self.skip::<{ COLON | BLANK | LF | CR | DOUBTFUL }>(name_at, " name")?;
         let name = &self.text[name_at..self.at];
         if name.len() > self.limits.name {
             let what = format!("name of more than {} bytes", self.limits.name);

@@ -2,7 +2,8 @@
 //! there, and the skipping of all that needs no attention.
 
 use super::chars::{
-    class, describe_bad_utf8, fails_at_first_byte, find, is_allowed, is_bad_ascii, skip_graphic,
+    CR, DOUBTFUL, LF, class, describe_bad_utf8, fails_at_first_byte, find, is_allowed,
+    is_bad_ascii, is_in, run_of, skip_graphic,
 };
 use super::error::ParseError;
 use super::parser::Parser;
@@ -22,7 +23,7 @@ impl Parser<'_> {
         match self.byte(at)? {
             b'\n' => Some(at + 1),
             b'\r' => {
-                let end = find(self.text.as_bytes(), at, |b| b != b'\r');
+                let end = run_of(b'\r', self.text.as_bytes(), at);
                 Some(end + usize::from(self.byte(end) == Some(b'\n')))
             }
             _ => None,
@@ -65,21 +66,20 @@ impl Parser<'_> {
     }
 
     /// The end of the run of good characters from `at` on that has no ASCII
-    /// character for which `stop` holds.
+    /// character of these sets, which include [`DOUBTFUL`].
     #[inline]
-    pub(super) fn skip(
+    pub(super) fn skip<const SETS: u8>(
         &self,
         mut at: usize,
         context: &str,
-        stop: impl Fn(u8) -> bool,
     ) -> Result<usize, ParseError> {
         let bytes = self.text.as_bytes();
         loop {
-            at = find(bytes, at, |b| stop(b) | is_bad_ascii(b) | (b >= 0x80));
+            at = find::<SETS>(bytes, at);
             match bytes.get(at) {
                 None if self.bad.is_empty() => return Ok(at),
                 None => return Err(self.bad_character(at, context)),
-                Some(&b) if b < 0x80 && stop(b) => return Ok(at),
+                Some(&b) if is_in(SETS & !DOUBTFUL, b) => return Ok(at),
                 Some(_) => {
                     at = skip_graphic(self.text, at)
                         .map_err(|(bad, _)| self.bad_character(bad, context))?;
@@ -100,7 +100,7 @@ impl Parser<'_> {
             if let Some(after) = self.after_newline(self.at) {
                 self.at = after;
             } else if self.byte(self.at) == Some(b'#') {
-                self.at = self.skip(self.at, "", |b| (b == b'\n') | (b == b'\r'))?;
+                self.at = self.skip::<{ LF | CR | DOUBTFUL }>(self.at, "")?;
             } else {
                 return self.check_ahead(self.at);
             }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::mem;
 
-use super::chars::{self, Class, find, is_bad_ascii};
+use super::chars::{self, CR, Class, DOUBTFUL, LF, find};
 
 /// A line has at most 78 characters, the backslash of a continuation included.
 const WIDTH: usize = 78;
@@ -124,6 +124,12 @@ impl<'a> Serializer<'a> {
         self.text
     }
 
+    /// Makes room for values of this many bytes, names aside.
+    pub(crate) fn reserve(&mut self, bytes: usize) {
+        // Wrapping adds two bytes to every 58 at most.
+        self.text.reserve(bytes + bytes / 29);
+    }
+
     /// Writes one pair, plain or special.
     ///
     /// # Errors
@@ -220,12 +226,11 @@ impl<'a> Serializer<'a> {
             self.text.push('\n');
             return Ok(());
         }
-        // Wrapping adds two bytes to every 77, newlines aside.
-        self.text.reserve(value.len() + value.len() / 32 + 8);
+        self.reserve(value.len() + 8);
         let is_multi_line = indent > MAX_INDENT
             || value.starts_with([' ', '\t'])
             || value.ends_with([' ', '\t'])
-            || find(value.as_bytes(), 0, |b| (b == b'\n') | (b == b'\r')) < value.len();
+            || find::<{ LF | CR }>(value.as_bytes(), 0) < value.len();
         if !is_multi_line {
             self.text.push(' ');
             self.fragments(value, indent)?;
@@ -246,7 +251,6 @@ impl<'a> Serializer<'a> {
     /// Writes a value line by line, the first one at column `indent`.
     fn fragments(&mut self, value: &str, indent: usize) -> Result<(), SerializeError> {
         let bytes = value.as_bytes();
-        let is_special = |b: u8| (b == b'\n') | (b == b'\r') | is_bad_ascii(b) | (b >= 0x80);
         // What is before `done` has been written. Lines that need no change are
         // written together, in one go.
         let mut done = 0;
@@ -255,7 +259,7 @@ impl<'a> Serializer<'a> {
         let mut column = indent;
         let mut is_ascii = true;
         loop {
-            at = find(bytes, at, is_special);
+            at = find::<{ LF | CR | DOUBTFUL }>(bytes, at);
             match bytes.get(at) {
                 Some(b'\n' | b'\r') | None => {}
                 Some(_) => {
@@ -345,25 +349,28 @@ impl<'a> Serializer<'a> {
 /// Whether a line that has `column` characters is broken before the one at `at`.
 #[inline]
 fn breaks(fragment: &[u8], at: usize, column: usize) -> bool {
-    // A break behind a backslash would read back as an escaped one.
-    if column <= SOFT || at > 0 && fragment[at - 1] == b'\\' {
+    let rest = &fragment[at..];
+    let is_blank = matches!(rest[0], b' ' | b'\t');
+    // The last character may stand where the backslash would have.
+    let is_full = column >= WIDTH - usize::from(rest.len() > 1);
+    if column <= SOFT || !(is_full || is_blank) {
         return false;
     }
-    let rest = &fragment[at..];
-    if matches!(rest[0], b' ' | b'\t') {
-        // Does the word behind the blank fit? Bytes, as libbutl counts them;
-        // one more than fit need not be looked at.
-        let room = WIDTH.saturating_sub(column);
-        let seen = &rest[1..rest.len().min(room + 2)];
-        let word = seen.iter().position(|b| matches!(b, b' ' | b'\t'));
-        let fits = match word {
-            Some(length) => column + 1 + length < WIDTH,
-            None => column + 1 + seen.len() <= WIDTH,
-        };
-        if !fits {
-            return true;
-        }
+    // A break behind a backslash would read back as an escaped one.
+    if at > 0 && fragment[at - 1] == b'\\' {
+        return false;
     }
-    // The last character may stand where the backslash would have.
-    column >= WIDTH - usize::from(rest.len() > 1)
+    is_full || !word_fits(rest, column)
+}
+
+/// Whether the blank that `rest` starts with, and the word behind it, fit on a
+/// line that has `column` characters: bytes, as libbutl counts them.
+fn word_fits(rest: &[u8], column: usize) -> bool {
+    // One more than fit need not be looked at.
+    let room = WIDTH.saturating_sub(column);
+    let seen = &rest[1..rest.len().min(room + 2)];
+    match seen.iter().position(|b| matches!(b, b' ' | b'\t')) {
+        Some(length) => column + 1 + length < WIDTH,
+        None => column + 1 + seen.len() <= WIDTH,
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::chars::find;
+use super::chars::{BACKSLASH, CR, DOUBTFUL, LF, run_of};
 use super::error::ParseError;
 use super::parser::Parser;
 
@@ -36,9 +36,7 @@ impl<'a> Parser<'a> {
     fn line(&mut self) -> Result<Cow<'a, str>, ParseError> {
         let mut value = Pieces::new(self.text, self.at);
         loop {
-            self.at = self.skip(self.at, " value", |b| {
-                (b == b'\\') | (b == b'\n') | (b == b'\r')
-            })?;
+            self.at = self.skip::<{ BACKSLASH | LF | CR | DOUBTFUL }>(self.at, " value")?;
             if self.byte(self.at) != Some(b'\\') {
                 return Ok(value.finish_trimmed(self.at));
             }
@@ -63,7 +61,7 @@ impl<'a> Parser<'a> {
         loop {
             // Line feeds are nothing special here, which is what makes a log
             // fast to read.
-            self.at = self.skip(self.at, " value", |b| (b == b'\\') | (b == b'\r'))?;
+            self.at = self.skip::<{ BACKSLASH | CR | DOUBTFUL }>(self.at, " value")?;
             let at = self.at;
             match self.byte(at) {
                 None => return Ok(value.finish(at)),
@@ -98,7 +96,7 @@ impl<'a> Parser<'a> {
     /// if it was the only one. All others stand for themselves.
     fn backslashes(&mut self, value: &mut Pieces<'a>) -> bool {
         let start = self.at;
-        let end = find(self.text.as_bytes(), start, |b| b != b'\\');
+        let end = run_of(b'\\', self.text.as_bytes(), start);
         self.at = end;
         if !self.is_line_end(end) {
             return false;
@@ -138,7 +136,9 @@ impl<'a> Pieces<'a> {
     /// Leaves out what is between `from` and `to`.
     fn skip(&mut self, from: usize, to: usize) {
         let piece = &self.text[self.start..from];
-        self.done.get_or_insert_default().push_str(piece);
+        self.done
+            .get_or_insert_with(|| String::with_capacity(2 * piece.len() + 128))
+            .push_str(piece);
         self.start = to;
     }
 
