@@ -353,6 +353,34 @@ mod tests {
     }
 
     #[test]
+    fn no_mutation_of_a_conversation_is_read_differently_in_pieces() {
+        let seed = format!(
+            "{GREETING}{{\"return\":{{}},\"id\":1}}\n{{\"event\":\"SHUTDOWN\",\"data\":\
+             {{\"guest\":true,\"reason\":\"guest-reset\"}}}}\n"
+        );
+        // The same numbers in every run (Knuth's MMIX generator).
+        let mut state = 1_u64;
+        let mut random = |bound: usize| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            usize::try_from(state >> 33).unwrap() % bound
+        };
+        for _ in 0..2000 {
+            let mut input = seed.clone().into_bytes();
+            for _ in 0..=random(4) {
+                let at = random(input.len());
+                match random(3) {
+                    0 => input[at] = u8::try_from(random(256)).unwrap(),
+                    1 => input.truncate(at.max(1)),
+                    _ => input.insert(at, b"{}[]\",:\\\n"[random(9)]),
+                }
+            }
+            assert_eq!(all(&input, 1 + random(40)), all(&input, usize::MAX));
+        }
+    }
+
+    #[test]
     fn a_command_is_one_line_with_an_id() {
         let mut protocol = Protocol::default();
         let _ = protocol.command("qmp_capabilities");
