@@ -59,7 +59,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     (
         "outbox",
-        &["controller", "store", "manifest", "watch", "diag", "error"],
+        &[
+            "controller",
+            "store",
+            "manifest",
+            "status",
+            "watch",
+            "diag",
+            "error",
+        ],
     ),
     (
         "machine",

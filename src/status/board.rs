@@ -1,6 +1,6 @@
 //! The board that the agent writes its state on, and who reads it from there.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::file;
@@ -258,7 +258,7 @@ impl Board {
             );
             let (started, now) = (self.started.wall.as_secs(), now.wall.as_secs());
             let text = metrics::text(&self.state, &labels, started, now);
-            write(&path, &text, "metrics");
+            file::publish(&path, &text, "metrics");
         }
     }
 
@@ -271,14 +271,6 @@ impl Board {
         } else {
             crate::trace!(2, "publish", "{line}");
         }
-    }
-}
-
-fn write(path: &Path, text: &str, what: &str) {
-    if let Err(error) = file::replace(path, text.as_bytes()) {
-        let reason = crate::error::reason(&error);
-        let text = format!("unable to write {what} {}: {reason}", path.display());
-        diag::warning(text).emit();
     }
 }
 

@@ -40,6 +40,15 @@ pub(super) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     written
 }
 
+/// Replaces a file, or says why not: that is no reason to stop working.
+pub(super) fn publish(path: &Path, text: &str, what: &str) {
+    if let Err(error) = replace(path, text.as_bytes()) {
+        let reason = crate::error::reason(&error);
+        let text = format!("unable to write {what} {}: {reason}", path.display());
+        crate::diag::warning(text).emit();
+    }
+}
+
 /// The text of the state file, as a value.
 pub(super) fn document(config: &Config, started: Moment, state: &State) -> Value {
     let number = |n: u64| Value::Number(n.to_string());

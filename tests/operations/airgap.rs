@@ -111,7 +111,7 @@ fn a_whole_turn_on_a_root_with_nothing_but_qemu() {
         mounts.bind(&host.path("controller"), &root.join("controller"));
 
         let _turn = guest::turn();
-        let mut command = Command::new("chroot");
+        let mut command = Command::new(program("chroot").unwrap());
         command
             .arg(&root)
             .args(["/bin/bbot-agent", "--once", "--accel=tcg", "--ram=262144"])
