@@ -241,7 +241,7 @@ impl Board {
         }
         self.tell_status(now.instant);
         if let Some(path) = self.config.dir.as_ref().map(|dir| dir.join(file::NAME)) {
-            write(
+            file::publish(
                 &path,
                 &format!(
                     "{}\n",
