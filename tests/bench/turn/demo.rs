@@ -1,0 +1,96 @@
+//! The agent's share of a whole turn with a real guest.
+//!
+//! The same QEMU, with the same command line, is the guest alone: what of the
+//! turn's time it does not run, and what of the turn's processor time is not
+//! its, is ours.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use super::rows::Row;
+use super::scene::{agent, children, now};
+use super::support::host::{Host, TURN};
+use super::support::{Process, guest, run};
+
+pub fn rows() {
+    if let Err(why) = guest::image() {
+        eprintln!("skipped: bench turn demo: {why}");
+        return;
+    }
+    run("ip link delete br1");
+    let Some(host) = Host::new() else { return };
+    host.add_bootstrapped("linux-gcc", "");
+    host.task("demo", "linux-gcc", "");
+    // Says who it is and becomes QEMU: by what it says its end is seen.
+    let qemu = host.path("qemu");
+    let pid_file = host.path("qemu.pid");
+    let script = format!(
+        "#!/bin/sh\necho $$ >{}\nexec {} \"$@\"\n",
+        pid_file.display(),
+        guest::QEMU
+    );
+    fs::write(&qemu, script).unwrap();
+    fs::set_permissions(&qemu, fs::Permissions::from_mode(0o755)).unwrap();
+
+    let before = children();
+    let mut command = Command::new(agent());
+    command
+        .args(host.agent(&["--once"]).get_args())
+        .arg("--qemu")
+        .arg(&qemu)
+        .arg(host.path("controller"));
+    let start = now();
+    let mut agent = Process(command.spawn().unwrap());
+    let deadline = Instant::now() + TURN;
+    let (mut ours, mut ran, mut begun, mut ended) = (0, false, 0, 0);
+    let status = loop {
+        ours = processor(agent.0.id()).unwrap_or(ours).max(ours);
+        let pid = fs::read_to_string(&pid_file).unwrap_or_default();
+        let lives = pid
+            .trim()
+            .parse()
+            .is_ok_and(|pid: u32| processor(pid).is_some_and(|spent| spent > 0));
+        match (ran, lives) {
+            (false, true) => (ran, begun) = (true, now()),
+            (true, false) if ended == 0 => ended = now(),
+            _ => {}
+        }
+        if let Some(status) = agent.0.try_wait().unwrap() {
+            break status;
+        }
+        assert!(Instant::now() < deadline, "the turn does not end");
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    let end = now();
+    assert!(status.success() && ran, "{status}");
+    assert!(host.result("demo").is_some(), "no result");
+    let total = children().saturating_sub(before).as_secs_f64();
+    let seconds = |n: u64| Duration::from_nanos(n).as_secs_f64();
+    let wall = seconds(end - start);
+    let guest = seconds(ended.saturating_sub(begun));
+    let share = (wall - guest) / wall * 100.0;
+    Row::new("demo turn: ours of the wall time", "%", share)
+        .beside("the whole turn, s", wall)
+        .under(1.0)
+        .done();
+    let share = seconds(ours) / total * 100.0;
+    Row::new("demo turn: ours of the processor time", "%", share)
+        .beside("the whole turn, s", total)
+        .under(1.0)
+        .done();
+}
+
+/// Nanoseconds of processor time that a process has spent; `None` when it has
+/// ended.
+fn processor(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(") ")?;
+    if rest.starts_with(['Z', 'X']) {
+        return None;
+    }
+    // Of the first thread: all of ours, enough of QEMU's to see it live.
+    let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
+    text.split(' ').next()?.parse().ok()
+}
