@@ -9,6 +9,7 @@ use bbot_agent::manifest::{Limits, Parser, Serializer, Style};
 
 use reference::{Era, Stream};
 
+mod allocations;
 mod reference;
 mod typed;
 mod values;

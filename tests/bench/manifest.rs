@@ -5,25 +5,24 @@
 //!
 //! Prints a table of medians, and appends lines of JSON to `target/bench.jsonl`.
 //! With `--allocations`, prints nothing but how often each case allocates, which
-//! does not depend on the machine: `tests/data/ratchet` has what it may be. With
-//! `--only <case>`, does just that, a hundred times, for a profiler.
+//! does not depend on the machine. With `--only <case>`, does just that, a
+//! hundred times, for a profiler.
 
-// The counting allocator is unsafe by nature.
 #![allow(
     missing_docs,
     unreachable_pub,
-    unsafe_code,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::print_stdout
 )]
 
-use std::alloc::{GlobalAlloc, Layout, System};
+#[path = "../support/allocations.rs"]
+mod allocations;
+
 use std::fs;
 use std::hint::black_box;
 use std::io::Write as _;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
@@ -33,34 +32,6 @@ use bbot_agent::manifest::{
     Limits, OperationResult, Parser, ResultManifest, ResultRequest, ResultStatus, Serializer,
     Style, fit, sanitize,
 };
-
-/// The system's allocator, counted.
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-// SAFETY: everything is left to the system's allocator, unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's promises are those of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the pointer came from `alloc` or `realloc` above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the pointer came from `alloc` or `realloc` above.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 const ROUNDS: usize = 21;
 
@@ -80,12 +51,6 @@ fn median(mut body: impl FnMut()) -> Duration {
         .collect();
     times.sort();
     times[ROUNDS / 2]
-}
-
-fn allocations(body: impl FnOnce()) -> u64 {
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
-    body();
-    ALLOCATIONS.load(Ordering::Relaxed) - before
 }
 
 type Work = Box<dyn Fn(&[u8])>;
@@ -287,7 +252,7 @@ fn main() {
     }
     if std::env::args().any(|arg| arg == "--allocations") {
         for Case { name, text, work } in &cases {
-            println!("{}\t{name}", allocations(|| work(text)));
+            println!("{}\t{name}", allocations::during(|| work(text)));
         }
         return;
     }
@@ -305,7 +270,7 @@ fn main() {
         let scan = median(|| {
             black_box(black_box(text).iter().filter(|b| **b == b'\n').count());
         });
-        let allocations = allocations(|| work(text));
+        let allocations = allocations::during(|| work(text));
         let ratio = |other: Duration| ours.as_secs_f64() / other.as_secs_f64();
         #[allow(clippy::cast_precision_loss)]
         let megabytes = text.len() as f64 / 1e6;

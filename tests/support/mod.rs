@@ -1,6 +1,7 @@
 //! What the tests share: what to do without a prerequisite, waiting, children,
 //! temporary directories; and file systems and networks of their own.
 
+pub mod allocations;
 pub mod brep;
 pub mod btrfs;
 pub mod guest;
