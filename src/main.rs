@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use bbot_agent::cli::{self, Format, Invocation, Options, StatusOf};
-use bbot_agent::error::{Class, Error, Result};
+use bbot_agent::error::{Class, Result};
 use bbot_agent::json::Value;
 use bbot_agent::{agent, check, diag, licenses, lock, status, units, watch};
 
@@ -48,7 +48,10 @@ fn perform(invocation: Invocation) -> Result<ExitCode> {
             return agent::dump_machines(*options).map(ExitCode::from);
         }
         Invocation::Check(options, format) => return examine(&options, format),
-        other => return Err(Error::new(format!("not done yet: {other:?}"))),
+        Invocation::Gc { options, dry_run } => {
+            configure(&options);
+            return agent::collect(&options, dry_run).map(ExitCode::from);
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -21,6 +21,7 @@ mod network;
 mod operations;
 mod outbox;
 mod snapshot;
+mod soak;
 mod support;
 mod sweep;
 mod tar;

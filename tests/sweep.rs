@@ -267,6 +267,47 @@ fn an_orphaned_qemu_is_killed_and_a_shell_in_the_same_place_is_not() {
     });
 }
 
+#[test]
+fn the_program_prints_what_it_would_remove_and_then_removes_it() {
+    on_host(|host| {
+        let config = host.config("gcc");
+        let path = host.leak("gcc");
+        let tree = config.tftp.join("build/gcc-1");
+        fs::create_dir_all(&tree).unwrap();
+        let gc = |more: &[&str]| {
+            let dir = |name: &str| host.dir.path().join(name);
+            let output = Command::new(env!("CARGO_BIN_EXE_bbot-agent"))
+                .args(["--gc", "--toolchain-name", "gcc", "--machines"])
+                .arg(host.volume.path())
+                .arg("--tftp")
+                .arg(dir("tftp"))
+                .arg("--run-dir")
+                .arg(dir("run"))
+                .args(more)
+                .output()
+                .unwrap();
+            assert!(output.status.success(), "{output:?}");
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let expected = format!(
+            "{}: tftp directory of a dead agent\n{}: scratch snapshot of a dead agent\n",
+            tree.display(),
+            path.display()
+        );
+        assert_eq!(gc(&["--dry-run"]), expected);
+        assert!(path.exists() && tree.exists());
+
+        // An agent that runs keeps what is its own.
+        let lock = Host::lock(&config);
+        assert_eq!(gc(&["--dry-run"]).lines().count(), 1);
+        drop(lock);
+
+        assert_eq!(gc(&[]).lines().count(), 2);
+        assert!(!path.exists() && !tree.exists());
+        assert_eq!(gc(&[]), "");
+    });
+}
+
 /// Not a test by itself: what
 /// [`a_killed_agents_snapshot_is_litter_and_a_living_ones_is_not`] kills.
 #[test]

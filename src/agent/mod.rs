@@ -98,6 +98,32 @@ pub fn dump_machines(options: Options) -> Result<u8> {
     Ok(0)
 }
 
+/// Removes what dead agents of our toolchain left behind, or only prints what
+/// would go and why. While an agent of our instance runs, what is its own is
+/// left alone. Returns the exit status, 0 unless something could not be removed.
+///
+/// # Errors
+///
+/// When the lock cannot be made, or standard output not written.
+pub fn collect(options: &Options, dry_run: bool) -> Result<u8> {
+    let lock = match Lock::take(&setup::run_dir(options))? {
+        Attempt::Ours(lock) => Some(lock),
+        Attempt::Busy(_) => None,
+    };
+    let mut status = 0;
+    for litter in sweep::find(&setup::sweep(options), lock.as_ref()) {
+        if dry_run {
+            cli::print(format!("{litter}\n").as_bytes())?;
+        } else if let Err(error) = litter.remove() {
+            diag::failure(&error).emit();
+            status = error.class().exit_code();
+        } else {
+            cli::print(format!("removed {litter}\n").as_bytes())?;
+        }
+    }
+    Ok(status)
+}
+
 /// Takes the lock of this agent; `None` inside if it needs none, outside if
 /// another agent has it and that is as good.
 fn lock(options: &Options) -> Result<Option<Option<Lock>>> {
