@@ -5,6 +5,7 @@
 //! each log that is too long keeps its head and its tail, and says what is gone.
 
 use super::exchange::ResultRequest;
+use super::settle::told;
 use super::syntax::{SerializeError, Style};
 
 /// What a request may have by default, in bytes: today's controllers take 15
@@ -33,8 +34,8 @@ pub struct Cut {
 /// # Errors
 ///
 /// If a value has a character that may not stand in a manifest. Not if there is
-/// no way to meet the limit (it is tiny, or there are thousands of operations):
-/// the text is then as short as it gets, with no log left.
+/// no way to meet the limit, which must be a tiny one: the text is then as short
+/// as it gets.
 pub fn fit(
     request: &ResultRequest,
     limit: usize,
@@ -77,6 +78,12 @@ pub fn fit(
     }
     for result in &mut bare.result.results {
         result.log = String::new();
+    }
+    if fixed > limit {
+        // A worker gone wild: so many operations that there is no room for
+        // their names.
+        let reason = format!("{} operations left out, too many to report", lengths.len());
+        bare.result.results = vec![told(bare.result.status, &reason)];
     }
     let cuts = request.result.results.iter().filter(|r| !r.log.is_empty());
     let cuts = cuts.map(|r| Cut {
@@ -268,7 +275,30 @@ mod tests {
             2 * lines(100).len()
         );
         let parsed = ResultRequest::parse(text.as_bytes(), "").unwrap();
+        assert_eq!(parsed.result.results.len(), 1);
+        let room = request.to_text(Style::TODAY).unwrap().len() - 2 * lines(100).len();
+        let (text, _) = fit(&request, room, Style::TODAY).unwrap();
+        let parsed = ResultRequest::parse(text.as_bytes(), "").unwrap();
+        assert_eq!(parsed.result.results.len(), 2);
         assert!(parsed.result.results.iter().all(|r| r.log.is_empty()));
+    }
+
+    #[test]
+    fn operations_without_end_are_told_of_instead() {
+        let mut request = request(&[]);
+        for n in 0..20_000 {
+            request.result.results.push(OperationResult {
+                operation: format!("operation-{n}"),
+                status: ResultStatus::Success,
+                log: "x".to_owned(),
+            });
+        }
+        let (text, cuts) = fit(&request, 100_000, Style::OLD).unwrap();
+        assert_eq!((text.len() < 300, cuts.len()), (true, 20_000));
+        let parsed = ResultRequest::parse(text.as_bytes(), "").unwrap();
+        let log = "bbot-agent: 20000 operations left out, too many to report";
+        assert_eq!(parsed.result.results[0].log, log);
+        assert_eq!(parsed.result.status, ResultStatus::Success);
     }
 
     #[test]

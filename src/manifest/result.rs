@@ -1,10 +1,8 @@
 //! Results: what came of a task.
 
-use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
-use super::sanitize;
 use super::syntax::{Pair, ParseError, SerializeError, Serializer, Style};
 use super::values::{Section, Values, end, pair, single, start};
 
@@ -131,28 +129,6 @@ impl ResultManifest {
     /// twice.
     pub fn parse(text: &[u8], source: &str) -> Result<ResultManifest, ParseError> {
         ResultManifest::read(single(text, source, Self::KIND)?)
-    }
-
-    /// Reads a result whose logs may have characters that a manifest may not
-    /// hold, as workers of 2017 let them through: cleaned as [`sanitize`] does,
-    /// and whether that was necessary.
-    ///
-    /// # Errors
-    ///
-    /// As [`ResultManifest::parse`].
-    pub fn parse_dirty(text: &[u8], source: &str) -> Result<(ResultManifest, bool), ParseError> {
-        let error = match ResultManifest::parse(text, source) {
-            Ok(result) => return Ok((result, false)),
-            Err(error) => error,
-        };
-        let Cow::Owned(text) = sanitize(text) else {
-            return Err(error);
-        };
-        match ResultManifest::parse(text.as_bytes(), source) {
-            Ok(result) => Ok((result, true)),
-            // The first one has the right place.
-            Err(_) => Err(error),
-        }
     }
 
     pub(super) fn read(section: Section<'_>) -> Result<ResultManifest, ParseError> {

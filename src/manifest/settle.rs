@@ -32,12 +32,17 @@ pub struct Terms<'a> {
 #[must_use]
 pub fn explained(task: &TaskManifest, status: ResultStatus, reason: &str) -> ResultManifest {
     let mut result = ResultManifest::new(task.name(), task.version(), status);
-    result.results.push(OperationResult {
+    result.results.push(told(status, reason));
+    result
+}
+
+/// An operation of ours, which tells `reason`.
+pub(super) fn told(status: ResultStatus, reason: &str) -> OperationResult {
+    OperationResult {
         operation: OPERATION.to_owned(),
         status,
         log: super::sanitize(format!("bbot-agent: {reason}").as_bytes()).into_owned(),
-    });
-    result
+    }
 }
 
 /// The result to send, and what has been changed about the worker's.
