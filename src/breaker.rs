@@ -6,8 +6,6 @@
 
 use std::time::{Duration, Instant};
 
-/// Failures in a row that open the breaker.
-pub const LIMIT: u32 = 5;
 /// The pause before the first try with an open breaker; it doubles up to
 /// [`LONGEST`].
 const FIRST: Duration = Duration::from_secs(5 * 60);
@@ -26,28 +24,41 @@ pub enum Gate {
 }
 
 /// Counts failures of ours.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Breaker {
+    limit: u32,
     failures: u32,
     last: String,
     retry: Option<Instant>,
 }
 
 impl Breaker {
+    /// One that opens after `limit` failures in a row, and never if that is 0.
+    #[must_use]
+    pub fn new(limit: u32) -> Breaker {
+        Breaker {
+            limit,
+            failures: 0,
+            last: String::new(),
+            retry: None,
+        }
+    }
+
     /// What may be asked for at `now`.
     #[must_use]
     pub fn gate(&self, now: Instant) -> Gate {
         match self.retry {
             None => Gate::Closed,
             Some(retry) if now < retry => Gate::Open(retry),
-            Some(_) => Gate::Try(self.failures.saturating_sub(LIMIT)),
+            Some(_) => Gate::Try(self.failures.saturating_sub(self.limit)),
         }
     }
 
     /// A task went through, with whatever result for the package. Says whether
     /// the breaker was open.
     pub fn succeeded(&mut self) -> bool {
-        std::mem::take(self).retry.is_some()
+        let limit = self.limit;
+        std::mem::replace(self, Breaker::new(limit)).retry.is_some()
     }
 
     /// A task failed for a reason of ours. Says for how long nothing is asked
@@ -55,7 +66,8 @@ impl Breaker {
     pub fn failed(&mut self, reason: &str, now: Instant) -> Option<Duration> {
         self.failures = self.failures.saturating_add(1);
         reason.clone_into(&mut self.last);
-        let beyond = self.failures.checked_sub(LIMIT)?;
+        let limit = Some(self.limit).filter(|limit| *limit > 0)?;
+        let beyond = self.failures.checked_sub(limit)?;
         let pause = FIRST.saturating_mul(1 << beyond.min(8)).min(LONGEST);
         self.retry = Some(now + pause);
         Some(pause)
@@ -72,9 +84,11 @@ impl Breaker {
 mod tests {
     use super::*;
 
+    const LIMIT: u32 = 5;
+
     #[test]
     fn opens_at_the_limit_tries_now_and_then_and_closes_on_success() {
-        let mut breaker = Breaker::default();
+        let mut breaker = Breaker::new(LIMIT);
         let now = Instant::now();
         for _ in 1..LIMIT {
             assert_eq!(breaker.failed("x", now), None);
@@ -92,7 +106,7 @@ mod tests {
 
     #[test]
     fn a_success_starts_the_count_over() {
-        let mut breaker = Breaker::default();
+        let mut breaker = Breaker::new(LIMIT);
         let now = Instant::now();
         for _ in 1..LIMIT {
             let _ = breaker.failed("x", now);
@@ -102,8 +116,17 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_of_zero_is_none() {
+        let mut breaker = Breaker::new(0);
+        for _ in 0..100 {
+            assert_eq!(breaker.failed("x", Instant::now()), None);
+        }
+        assert_eq!(breaker.gate(Instant::now()), Gate::Closed);
+    }
+
+    #[test]
     fn pauses_have_a_limit() {
-        let mut breaker = Breaker::default();
+        let mut breaker = Breaker::new(LIMIT);
         let mut pause = None;
         for _ in 0..100 {
             pause = breaker.failed("x", Instant::now());

@@ -77,7 +77,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "guest",
         &[
-            "machine", "network", "tftp", "manifest", "status", "watch", "sys", "diag", "error",
+            "machine", "network", "snapshot", "tftp", "manifest", "status", "watch", "sys", "diag",
+            "error",
         ],
     ),
     // 4: neither knows the other, or where a task came from.

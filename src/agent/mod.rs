@@ -205,12 +205,12 @@ impl Agent {
         };
         let agent = Agent {
             machines: Machines::new(setup::machines(&options)),
+            breaker: Breaker::new(options.breaker),
             options,
             watch,
             controllers,
             key,
             outbox,
-            breaker: Breaker::default(),
             accel: None,
             turns: 0,
             lock,

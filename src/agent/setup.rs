@@ -46,6 +46,7 @@ pub fn state(options: &Options) -> PathBuf {
 pub fn guest(options: &Options, accel: Accel) -> Result<guest::Config> {
     Ok(guest::Config {
         owner: owner(options),
+        instance: options.instance,
         bridge: options.bridge.clone(),
         tap: tap_name(&options.toolchain_name, u32::from(options.instance)),
         redirect: match options.redirect {

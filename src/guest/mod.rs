@@ -9,6 +9,7 @@
 
 mod directory;
 mod phase;
+mod room;
 mod wait;
 
 use std::path::{Path, PathBuf};
@@ -38,6 +39,8 @@ const UPLOADS: u64 = 64;
 pub struct Config {
     /// Who we are, `<toolchain>-<instance>`: names our rules and directories.
     pub owner: String,
+    /// Which of the agents for this toolchain we are, from 1.
+    pub instance: u16,
     /// The bridge that guests are attached to.
     pub bridge: String,
     /// The name of our tap on it.
@@ -93,6 +96,7 @@ pub struct Guest<'a> {
     tap: Tap,
     server: TftpServer,
     label: String,
+    directory: PathBuf,
     hold: Hold,
     watch: &'a Watch,
 }
@@ -106,6 +110,7 @@ impl<'a> Guest<'a> {
     /// When the host lacks something, with the remedy; nothing is left behind.
     pub fn boot(config: &Config, boot: Boot<'_>, watch: &'a Watch) -> Result<Guest<'a>> {
         let (bridge, strategy) = network(config)?;
+        let mac = own_mac(mac(boot.machine, None)?, config.instance);
         let mut server = TftpServer::bind(strategy.server_address(&bridge), limits(&boot))?;
         let address = server.local_addr()?;
         let tap = Tap::open(&bridge, &config.tap)?;
@@ -114,22 +119,23 @@ impl<'a> Guest<'a> {
             &Target {
                 bridge: &bridge,
                 tap: &tap,
-                mac: known_mac(boot.machine),
+                mac: known_mac(boot.machine, mac),
                 server: address,
                 owner: &config.owner,
                 records: &config.run_dir,
             },
         )?;
-        let spec = spec(config, &boot, tap.name())?;
+        let spec = spec(config, &boot, tap.name(), mac);
         server.set_map(boot.map);
         let machine = Machine::start(&spec, tap.fd(), Instant::now() + START)?;
-        let (label, hold) = (spec.label, config.hold);
+        let (label, directory, hold) = (spec.label, spec.directory, config.hold);
         Ok(Guest {
             machine,
             redirect,
             tap,
             server,
             label,
+            directory,
             hold,
             watch,
         })
@@ -184,9 +190,19 @@ pub fn mac(machine: &MachineManifest, previous: Option<&str>) -> Result<Mac> {
     }
 }
 
+/// The address of a machine as this instance runs it. Several instances may run
+/// copies of one machine on one bridge, where no two stations may have the same
+/// address; so all but the first count theirs into its last octets.
+fn own_mac(Mac(mut octets): Mac, instance: u16) -> Mac {
+    let [high, low] = instance.saturating_sub(1).to_be_bytes();
+    octets[3] ^= high;
+    octets[4] ^= low;
+    Mac(octets)
+}
+
 /// The address that the guest is sure to use: options of its own may give it
 /// another.
-fn known_mac(machine: &MachineManifest) -> Option<Mac> {
+fn known_mac(machine: &MachineManifest, mac: Mac) -> Option<Mac> {
     let substituted = |options: Vec<String>| options.iter().any(|o| o.contains("mac=?"));
     if machine
         .options()
@@ -194,7 +210,7 @@ fn known_mac(machine: &MachineManifest) -> Option<Mac> {
     {
         return None;
     }
-    machine.mac()?.parse().ok()
+    Some(mac)
 }
 
 /// A guest is somebody else's code: what it may send is bounded, in every way.
@@ -207,19 +223,33 @@ fn limits(boot: &Boot<'_>) -> tftp::Config {
     }
 }
 
-fn spec(config: &Config, boot: &Boot<'_>, tap: &str) -> Result<Spec> {
-    Ok(Spec {
+fn spec(config: &Config, boot: &Boot<'_>, tap: &str, mac: Mac) -> Spec {
+    Spec {
         label: boot.directory.display().to_string(),
         qemu: config.qemu.clone(),
         accel: config.accel,
         cpus: config.cpus,
         ram_kb: config.ram_kb,
         directory: boot.directory.to_owned(),
-        mac: mac(boot.machine, None)?,
+        mac,
         tap: tap.to_owned(),
         options: boot.machine.options(),
         purpose: boot.purpose,
         run_dir: config.run_dir.clone(),
         user: config.user.clone(),
-    })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instances_of_one_machine_have_addresses_of_their_own() {
+        let mac = Mac([0x02, 0, 0, 0xaa, 0xbb, 0xcc]);
+        assert_eq!(own_mac(mac, 1), mac);
+        let all: std::collections::HashSet<_> = (1..=99).map(|n| own_mac(mac, n)).collect();
+        assert_eq!(all.len(), 99);
+        assert!(all.iter().all(|mac| mac.0[..3] == [0x02, 0, 0]));
+    }
 }

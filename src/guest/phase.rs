@@ -68,10 +68,15 @@ impl Ended {
     /// What happened in a word or two, for the head of a report.
     #[must_use]
     pub fn title(&self) -> String {
-        match self.why {
-            Why::TimedOut => format!("{} timeout", self.phase),
-            Why::Lost(_) | Why::Invalid(_) | Why::Host(_) => format!("{} failure", self.phase),
-            Why::Stopped => format!("{} interrupted", self.phase),
+        let what = match self.why {
+            Why::TimedOut => "timeout",
+            Why::Lost(_) | Why::Invalid(_) | Why::Host(_) => "failure",
+            Why::Stopped => "interrupted",
+        };
+        match self.phase {
+            // As the original has it: `build timeout`, `build startup timeout`.
+            Phase::Work => what.to_owned(),
+            phase => format!("{phase} {what}"),
         }
     }
 }

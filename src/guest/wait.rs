@@ -6,10 +6,12 @@ use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use super::room::Room;
 use super::{Ended, Guest, Hold, Phase, Step, Why};
 use crate::diag;
 use crate::error::{Context as _, Error, Result};
 use crate::machine::{Event, ShutdownReason};
+use crate::snapshot::sync;
 use crate::status;
 use crate::tftp::Served;
 use crate::trace;
@@ -110,6 +112,7 @@ impl Guest<'_> {
     ) -> Result<Step<T>> {
         let start = Instant::now();
         let mut deadline = start + limit;
+        let mut room = Room::default();
         let ended = |why| Ended {
             phase,
             limit,
@@ -129,15 +132,21 @@ impl Guest<'_> {
                     return Ok(Step::Done(found));
                 }
                 let Seen::Event(event) = seen else { continue };
-                if let Some(why) = bad_news(event) {
+                if matches!(event, Event::DiskFailed { full: true, .. }) && room.lacking(now) {
+                    self.await_room();
+                } else if let Some(why) = bad_news(event) {
                     return Ok(Step::Ended(ended(why)));
                 }
+            }
+            if room.due(now) {
+                self.machine.resume(now);
             }
             if now >= deadline {
                 return Ok(Step::Ended(ended(Why::TimedOut)));
             }
             let until = [
                 Some(deadline),
+                room.retry(),
                 self.machine.deadline(),
                 self.watch.until(Some(deadline)),
             ]
@@ -160,6 +169,19 @@ impl Guest<'_> {
             if let Some(found) = reached(&Seen::Served(served)) {
                 return Ok(Step::Done(found));
             }
+        }
+    }
+
+    /// The host's disk is full, which is no fault of the package's: QEMU has
+    /// suspended the guest, and what was deleted lately is given back first.
+    fn await_room(&self) {
+        diag::warning(format_args!(
+            "the host's disk is full under machine {}, which waits for space",
+            self.label
+        ))
+        .emit();
+        if let Err(error) = sync(&self.directory) {
+            trace!(4, "await_room", "{error}");
         }
     }
 

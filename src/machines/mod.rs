@@ -183,11 +183,16 @@ impl Machines {
         bootstrap: Option<&bootstrap::Config>,
         watch: &Watch,
     ) -> Result<Look> {
-        let mut tries = 0;
+        // What was broken the last time already is not being switched just now.
+        let mut left = if self.troubles.knows(&place.dir) {
+            0
+        } else {
+            RETRIES
+        };
         loop {
             match self.look(place, bootstrap, watch)? {
-                Look::Again(_) if tries < RETRIES && !watch.must_stop() => {
-                    tries += 1;
+                Look::Again(_) if left > 0 && !watch.must_stop() => {
+                    left -= 1;
                     if watch.pause(RETRY_PAUSE) == Wake::Signal && watch.must_stop() {
                         return Ok(Look::Ignored);
                     }

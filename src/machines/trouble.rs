@@ -53,6 +53,12 @@ impl Troubles {
         }
     }
 
+    /// Whether there was a complaint the last time.
+    #[must_use]
+    pub fn knows(&self, machine: &Path) -> bool {
+        self.0.contains_key(machine)
+    }
+
     /// Notes that a bootstrap from `revision` failed, and returns how long to
     /// leave the machine alone.
     pub fn failed(&mut self, machine: &Path, revision: &Path, now: Instant) -> Duration {
@@ -93,12 +99,6 @@ impl Troubles {
     pub fn settle(&mut self) {
         self.0
             .retain(|_, trouble| std::mem::take(&mut trouble.current));
-    }
-
-    /// How many machines are in trouble.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        self.0.len()
     }
 }
 

@@ -8,8 +8,8 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 /// The signals that steer the agent, blocked and readable from a descriptor.
 ///
-/// Children are spawned with an empty signal mask by `std::process::Command`,
-/// so that QEMU and others are not affected.
+/// A child inherits the mask; [`super::process::Process::spawn`] empties it
+/// again, and short-lived programs that we wait for do not need their signals.
 #[derive(Debug)]
 pub struct Signals(SignalFd);
 

@@ -1,83 +1,11 @@
-//! Guests that go wrong: the result says what happened, and nothing is left.
+//! Guests that go wrong in ways that take an agent's patience.
 
 use std::fs;
+use std::io::Write as _;
+use std::time::{Duration, Instant};
 
-use crate::support::host::{Host, Ran, names};
-use crate::support::isolated;
-
-/// Runs one turn with a guest that does `mode` in its build; returns the run and
-/// the result.
-fn build(host: &Host, mode: &str, words: &[&str]) -> (Ran, String) {
-    host.task("one", "linux-gcc", &format!("target-config: mode={mode}\n"));
-    let words = [&["--once", "--build-startup", "90"], words].concat();
-    let ran = host.run(&words);
-    let result = host
-        .result("one")
-        .unwrap_or_else(|| panic!("no result: {}", ran.err));
-    assert_eq!(
-        host.subvolumes("linux-gcc"),
-        ["linux-gcc-1", "linux-gcc-1.0", "linux-gcc-default"],
-        "{}",
-        ran.err
-    );
-    assert_eq!(names(&host.path("tftp/build")), [""; 0]);
-    fs::remove_dir_all(host.path("controller/results")).unwrap();
-    (ran, result)
-}
-
-#[test]
-fn whatever_a_worker_does_to_its_build_is_told_in_the_result() {
-    isolated(|| {
-        let Some(host) = Host::new() else { return };
-        host.add_bootstrapped("linux-gcc", "");
-        let cases = [
-            ("panic", "the guest panicked before"),
-            ("reboot", "the guest rebooted before"),
-            ("nothing", "the guest powered off before"),
-            ("garbage", "invalid result manifest"),
-        ];
-        for (mode, sentence) in cases {
-            let (ran, result) = build(&host, mode, &[]);
-            assert!(result.contains("status: abort\n"), "{mode}: {result}");
-            assert!(result.contains(sentence), "{mode}: {result}");
-            assert!(
-                ran.err.contains("error: libfoo/1.2.3 on linux-gcc: build "),
-                "{mode}: {}",
-                ran.err
-            );
-            // The evidence: what the guest said last.
-            assert!(ran.err.contains("console, "), "{mode}: {}", ran.err);
-        }
-
-        let (ran, result) = build(&host, "stall", &["--build-timeout", "5"]);
-        assert!(result.contains("status: abort\n"), "{result}");
-        assert!(result.contains("5 seconds, which were over"), "{result}");
-        assert!(
-            ran.err.contains("build work timeout for machine "),
-            "{}",
-            ran.err
-        );
-
-        let (ran, result) = build(&host, "abnormal", &[]);
-        assert!(
-            result.contains("name: libfoo\nversion: 1.2.3\nstatus: abnormal\n"),
-            "{result}"
-        );
-        assert!(
-            ran.err.contains("build terminated abnormally for machine "),
-            "{}",
-            ran.err
-        );
-
-        // Neither the result nor the console of the evidence steers a terminal.
-        let (ran, result) = build(&host, "escapes", &[]);
-        assert!(result.contains("invalid result manifest"), "{result}");
-        assert!(ran.err.contains("red"), "{}", ran.err);
-        for text in [&result, &ran.err] {
-            assert!(!text.contains('\u{1b}'), "{text}");
-        }
-    });
-}
+use crate::support::host::{Host, TURN, ended};
+use crate::support::{guest, isolated};
 
 #[test]
 fn a_guest_that_never_asks_is_tried_again_and_then_given_up() {
@@ -132,23 +60,37 @@ fn a_failed_guest_is_held_for_inspection() {
 }
 
 #[test]
-fn a_bootstrap_that_fails_is_reported_and_leaves_nothing() {
+fn a_guest_waits_while_the_hosts_disk_is_full_and_then_goes_on() {
     isolated(|| {
         let Some(host) = Host::new() else { return };
-        let cases = [
-            ("deaf", "bootstrap shutdown timeout for machine "),
-            ("garbage", "invalid bootstrap manifest"),
-            ("nothing", "the guest powered off before it had uploaded"),
-        ];
-        for (mode, said) in cases {
-            host.add(mode, &format!("mode={mode}\n"));
-            let ran = host.run(&["--once", "--bootstrap-shutdown", "3"]);
-            assert!(ran.err.contains(said), "{mode}: {}", ran.err);
-            assert_eq!(
-                host.subvolumes(mode),
-                [format!("{mode}-1"), format!("{mode}-1.0")]
-            );
-            fs::remove_file(host.machine(mode).join(format!("{mode}-1"))).unwrap();
-        }
+        host.add_bootstrapped("linux-gcc", "");
+        host.task("one", "linux-gcc", "target-config: mode=fill\n");
+        let _turn = guest::turn();
+        let mut command = host.agent(&["--once", "--min-free", "0", "--build-timeout", "60"]);
+        command
+            .args(["--verbose", "3"])
+            .arg(host.path("controller"));
+        let mut agent = host.start(command, "log");
+        let log = || fs::read_to_string(host.path("log")).unwrap();
+        let wait = |what: &str| {
+            let deadline = Instant::now() + TURN;
+            while !log().contains(what) {
+                assert!(Instant::now() < deadline, "no {what}: {}", log());
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        };
+        // Before the guest has come to write, nothing is left.
+        wait("start_machine");
+        let ballast = host.machine("ballast");
+        let mut file = fs::File::create(&ballast).unwrap();
+        while file.write_all(&[7; 1 << 20]).is_ok() {}
+        drop(file);
+        wait("waits for space");
+        fs::remove_file(&ballast).unwrap();
+        ended(&mut agent, TURN);
+        // The guest was not told of any of it: its own disk became full in the
+        // end, as that is what it does.
+        assert!(log().contains("disk filled"), "{}", log());
+        assert!(host.result("one").unwrap().contains("status: abort"));
     });
 }
