@@ -102,22 +102,11 @@ impl Watch {
         self.board().tell("READY=1");
     }
 
-    /// Tells systemd that we are about to exit.
-    fn stopping(&self) {
-        self.board().tell("STOPPING=1");
-    }
-
     /// All is done: the status says that the agent ended in good order.
     pub fn stopped(&self) {
-        self.stopping();
+        self.board().stopping();
         self.subject(Subject::default());
         self.enter(Phase::Stopped, None);
-    }
-
-    /// Asks systemd for `longer` from now on, while a guest shuts down.
-    pub fn extend(&self, longer: Duration) {
-        let text = format!("EXTEND_TIMEOUT_USEC={}", longer.as_micros());
-        self.board().tell(&text);
     }
 
     /// A phase of work begins, with the time it may take.
@@ -192,7 +181,7 @@ impl Watch {
             drop(stop);
             match wanted {
                 Stop::Drain | Stop::Restart => self.board().draining(moment()),
-                Stop::Terminate | Stop::Hurry => self.stopping(),
+                Stop::Terminate | Stop::Hurry => self.board().stopping(),
             }
         }
         let mut board = self.board();

@@ -16,6 +16,9 @@ const FLEETING: Duration = Duration::from_secs(1);
 /// How often the elapsed time in `STATUS=` is brought up to date.
 const STATUS_EVERY: Duration = Duration::from_secs(10);
 
+/// How long a guest may take to end, and what it used to be cleaned up.
+const GUEST_ENDS: Duration = Duration::from_secs(60);
+
 /// How often the progress line moves.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
@@ -121,6 +124,16 @@ impl Board {
         if !self.state.draining {
             self.state.draining = true;
             self.publish(now);
+        }
+    }
+
+    /// Tells systemd that we are about to exit, and asks for time while there is
+    /// a guest to end first.
+    pub fn stopping(&self) {
+        self.tell("STOPPING=1");
+        if self.state.phase.has_guest() {
+            let text = format!("EXTEND_TIMEOUT_USEC={}", GUEST_ENDS.as_micros());
+            self.tell(&text);
         }
     }
 
@@ -428,19 +441,5 @@ mod tests {
                  \x20 results     libfoo/1.2.3 on linux-gcc: success in 1m28s, 10s ago\n"
             )
         );
-    }
-
-    #[test]
-    fn readers_see_the_old_file_or_the_new_one() {
-        let scene = Scene::new("atomic");
-        let path = scene.dir.join("a.prom");
-        file::replace(&path, b"old").unwrap();
-        let reader = fs::File::open(&path).unwrap();
-        file::replace(&path, b"new").unwrap();
-        assert_eq!(std::io::read_to_string(reader).unwrap(), "old");
-        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
-        assert!(file::replace(&scene.dir.join("no/dir"), b"").is_err());
-        let left = fs::read_dir(&scene.dir).unwrap().count();
-        assert_eq!(left, 3, "status.json, agent.prom, a.prom");
     }
 }

@@ -112,3 +112,35 @@ pub fn find(run_dir: &Path) -> Result<Vec<PathBuf>> {
     found.sort();
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readers_see_the_old_file_or_the_new_one() {
+        let name = format!("bbot-agent-file-{}", std::process::id());
+        let dir = std::env::temp_dir().join(name);
+        fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("a.prom");
+        replace(&path, b"old").unwrap();
+        let reader = File::open(&path).unwrap();
+        replace(&path, b"new").unwrap();
+        assert_eq!(io::read_to_string(reader).unwrap(), "old");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+        assert!(replace(&dir.join("no/dir"), b"").is_err());
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_state_file_that_is_not_ours_is_an_error() {
+        let path = std::env::temp_dir().join(format!("bbot-agent-state-{}", std::process::id()));
+        assert_eq!(read(&path).unwrap(), None);
+        for text in ["", "[]", "{\"phase\":", "\u{1b}[2J"] {
+            fs::write(&path, text).unwrap();
+            assert!(read(&path).is_err(), "{text:?}");
+        }
+        fs::remove_file(&path).unwrap();
+    }
+}

@@ -176,6 +176,12 @@ impl Phase {
         }
     }
 
+    /// Whether a guest runs in it.
+    fn has_guest(self) -> bool {
+        use Phase::{Bootstrapping, Building, Holding};
+        matches!(self, Bootstrapping | Building | Holding)
+    }
+
     /// Whether it is over before anybody looks, in an idle turn.
     fn is_fleeting(self) -> bool {
         matches!(self, Phase::Enumerating | Phase::Asking)

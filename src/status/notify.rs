@@ -68,6 +68,7 @@ impl Notify {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Board, Config, Phase};
     use super::*;
 
     fn environment(pairs: &'static [(&str, &str)]) -> impl Fn(&str) -> Option<OsString> {
@@ -90,6 +91,41 @@ mod tests {
         let mut buffer = [0; 64];
         let length = listener.recv(&mut buffer).unwrap();
         assert_eq!(&buffer[..length], b"READY=1");
+    }
+
+    #[test]
+    fn the_manager_is_asked_for_time_while_a_guest_ends() {
+        let name = format!("bbot-agent-extend-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let listener = UnixDatagram::bind_addr(&address).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let env = |wanted: &str| (wanted == "NOTIFY_SOCKET").then(|| format!("@{name}").into());
+        let now = super::super::Moment {
+            instant: std::time::Instant::now(),
+            monotonic: Duration::ZERO,
+            wall: Duration::ZERO,
+        };
+        let mut board = Board::new(now);
+        let config = Config {
+            notify: Notify::from_env(&env).unwrap(),
+            ..Config::default()
+        };
+        board.configure(config, now);
+        let heard = || {
+            let mut buffer = [0; 64];
+            let messages = std::iter::from_fn(|| {
+                let length = listener.recv(&mut buffer).ok()?;
+                Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
+            });
+            messages.collect::<Vec<_>>()
+        };
+        heard();
+        board.stopping();
+        assert_eq!(heard(), ["STOPPING=1"]);
+        board.enter(Phase::Building, "", None, now);
+        heard();
+        board.stopping();
+        assert_eq!(heard(), ["STOPPING=1", "EXTEND_TIMEOUT_USEC=60000000"]);
     }
 
     #[test]

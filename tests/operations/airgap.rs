@@ -105,8 +105,9 @@ fn a_whole_turn_on_a_root_with_nothing_but_qemu() {
         }
         mounts.proc(root.join("proc"));
         // The places of a build host, which the agent finds by default.
-        let volume = host.machine("").parent().unwrap().to_owned();
-        mounts.bind(volume.parent().unwrap(), &root.join("build/machines"));
+        let machine = host.machine("linux");
+        let machines = machine.ancestors().nth(2).unwrap();
+        mounts.bind(machines, &root.join("build/machines"));
         mounts.bind(&host.path("tftp"), &root.join("build/tftp"));
         mounts.bind(&host.path("controller"), &root.join("controller"));
 

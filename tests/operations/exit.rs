@@ -148,3 +148,24 @@ fn a_host_that_is_not_set_up_exits_78() {
         assert_eq!(output.status.code(), Some(78));
     });
 }
+
+#[test]
+fn garbage_is_shown_with_its_reason_before_it_is_collected() {
+    isolated(|| {
+        let Some(host) = Host::new() else { return };
+        let tree = host.path("tftp/build/default-1/put");
+        fs::create_dir_all(&tree).unwrap();
+        let output = host.run(&["--gc", "--dry-run"]);
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+        let tree = tree.parent().unwrap();
+        let line = format!("{}: tftp directory of a dead agent\n", tree.display());
+        assert_eq!(shown, line);
+        assert!(tree.exists());
+        let output = host.run(&["--gc"]);
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        assert!(output.stdout.is_empty() && !tree.exists());
+        let output = host.run(&["--gc"]);
+        assert_eq!((said(&output).as_str(), output.stdout.len()), ("", 0));
+    });
+}
