@@ -164,7 +164,9 @@ fn garbage_is_shown_with_its_reason_before_it_is_collected() {
         assert!(tree.exists());
         let output = host.run(&["--gc"]);
         assert_eq!(output.status.code(), Some(0), "{}", said(&output));
-        assert!(output.stdout.is_empty() && !tree.exists());
+        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(shown, format!("removed {line}"));
+        assert!(!tree.exists());
         let output = host.run(&["--gc"]);
         assert_eq!((said(&output).as_str(), output.stdout.len()), ("", 0));
     });
