@@ -415,6 +415,13 @@ fn values_are_borrowed_unless_they_have_escapes() {
 }
 
 #[test]
+fn an_error_does_not_quote_megabytes() {
+    let text = format!(": 1{}\n", "é".repeat(1 << 20));
+    let error = parse(text.as_bytes(), "").unwrap_err();
+    assert!(error.len() < 600 && error.ends_with("éé..."), "{error}");
+}
+
+#[test]
 fn limits_are_errors_with_a_position() {
     let limits = Limits {
         size: 64,

@@ -58,7 +58,7 @@ pub fn settle(mut result: ResultManifest, terms: &Terms<'_>) -> (ResultManifest,
     }
     let task = (terms.task.name(), terms.task.version());
     if (result.name.as_str(), result.version.as_str()) != task {
-        let was = format!("{}/{}", result.name, result.version);
+        let was = named(&result);
         notes.push(format!(
             "result for {was} taken as that for {}/{}",
             task.0, task.1
@@ -97,12 +97,18 @@ fn wrong_package(result: &ResultManifest, task: &TaskManifest) -> Option<String>
     if is_unknown || same_name && same_version {
         return None;
     }
-    let ResultManifest { name, version, .. } = result;
+    let named = named(result);
     Some(format!(
-        "worker returned the result of {name}/{version} for the task {}/{}",
+        "worker returned the result of {named} for the task {}/{}",
         task.name(),
         task.version()
     ))
+}
+
+/// Name and version, of which a worker may send megabytes.
+fn named(result: &ResultManifest) -> String {
+    let short = |text: &str| text.chars().take(100).collect::<String>();
+    format!("{}/{}", short(&result.name), short(&result.version))
 }
 
 /// Why the worker may not skip, if it may not.

@@ -226,7 +226,7 @@ impl<'a> Parser<'a> {
             kind: None,
             source: self.source.to_owned(),
             position: self.position(offset),
-            what: what.into(),
+            what: shortened(what.into()),
         }
     }
 
@@ -283,4 +283,15 @@ impl<'a> Parser<'a> {
             value_at,
         })
     }
+}
+
+/// Some errors quote a value, and a value may be megabytes.
+fn shortened(mut what: String) -> String {
+    const MOST: usize = 500;
+    if what.len() > MOST {
+        let end = (0..=MOST).rfind(|&at| what.is_char_boundary(at));
+        what.truncate(end.unwrap_or(0));
+        what.push_str("...");
+    }
+    what
 }
