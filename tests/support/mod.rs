@@ -126,15 +126,24 @@ impl Drop for Process {
 pub struct TempDir(PathBuf);
 
 impl TempDir {
-    /// Makes one under cargo's directory for tests.
+    /// Makes one under cargo's directory for tests. In a process namespace of
+    /// its own a killed run had our process id, so what is there is not ours.
     #[must_use]
     pub fn new() -> TempDir {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("t{}-{n}", std::process::id());
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        fs::create_dir_all(&path).unwrap();
-        TempDir(path)
+        fs::create_dir_all(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        loop {
+            let n = NEXT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("t{}-{n}", std::process::id());
+            let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+            match fs::create_dir(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                made => {
+                    made.unwrap();
+                    return TempDir(path);
+                }
+            }
+        }
     }
 
     /// Where it is.
