@@ -211,8 +211,9 @@ impl Agent {
             .as_ref()
             .map(|archive| archive.path.as_path());
         self.store(&assignment, result, checksum, archive)?;
-        self.finished(&about, &name, status, &laps);
         let delivered = self.deliver();
+        laps.lap("upload", Instant::now());
+        self.finished(&about, &name, status, &laps);
         self.watch.subject(Subject::default());
         trace!(
             2,

@@ -117,6 +117,8 @@ plain! {
         pub run_dir: PathBuf,
         /// Prometheus text file to keep up to date.
         pub metrics: Option<PathBuf>,
+        /// Failures of ours in a row after which no work is asked for.
+        pub breaker: u32,
         /// Level of diagnostics, 0 to 6.
         pub verbose: u8,
         /// Diagnostics and notifications for systemd.

@@ -33,6 +33,15 @@ pub(super) const HOST: Group = Group {
             ..FLAG
         },
         Flag {
+            name: "breaker",
+            takes: Takes::Value("num"),
+            default: Default::Is("5"),
+            help: "After so many failures in a row that are ours and not the package's, ask for \
+                   no work, but try one machine now and then; 0: never.",
+            set: |d, v| put(&mut d.options.breaker, v.number(0, 1000)),
+            ..FLAG
+        },
+        Flag {
             name: "systemd-daemon",
             help: "Put systemd's priority before each line. Done without asking when standard \
                    error is the journal.",
