@@ -27,6 +27,7 @@ mod sweep;
 mod tar;
 mod tftp_files;
 mod tftp_interop;
+mod tftp_ipxe;
 mod tftp_transfer;
 mod tftp_wire;
 mod tidy;

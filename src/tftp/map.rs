@@ -144,3 +144,36 @@ impl Map {
         self.put.as_deref()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_has_a_directory_and_a_last_part() {
+        for (raw, parts) in [("/a/b//c", ("a/b", "c")), ("./x", ("", "x"))] {
+            assert_eq!(Name::parse(raw).unwrap().split(), parts);
+        }
+    }
+
+    #[test]
+    fn what_is_outside_or_no_file_is_refused() {
+        for raw in [
+            "",
+            "/",
+            ".",
+            "..",
+            "a/../b",
+            "a/",
+            "a/.",
+            "a\0b",
+            "d/.tftp-1-0.part",
+        ] {
+            let refusal = Name::parse(raw).unwrap_err();
+            assert_eq!(refusal.code, ErrorCode::AccessViolation, "{raw}");
+        }
+        for raw in ["...", "a..b", "..a", ".tftp-1", "x.part"] {
+            assert!(Name::parse(raw).is_ok(), "{raw}");
+        }
+    }
+}

@@ -77,3 +77,49 @@ impl Decoder {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded(file: &[u8], pieces: usize) -> Vec<u8> {
+        let mut encoder = Encoder::default();
+        let (mut wire, mut rest) = (Vec::new(), file);
+        loop {
+            let mut piece = vec![0; pieces];
+            let (taken, made) = encoder.encode(rest, &mut piece);
+            wire.extend_from_slice(&piece[..made]);
+            rest = &rest[taken..];
+            if rest.is_empty() && !encoder.is_pending() {
+                return wire;
+            }
+        }
+    }
+
+    #[test]
+    fn line_ends_and_returns_become_pairs_wherever_they_are_cut() {
+        for pieces in 1..9 {
+            assert_eq!(encoded(b"a\nb\rc\r\n", pieces), b"a\r\nb\r\0c\r\0\r\n");
+        }
+    }
+
+    #[test]
+    fn pairs_become_what_they_were_wherever_they_are_cut() {
+        let wire = b"a\r\nb\r\0c\r\0\r\n";
+        for cut in 0..=wire.len() {
+            let (mut decoder, mut file) = (Decoder::default(), Vec::new());
+            decoder.decode(&wire[..cut], &mut file);
+            decoder.decode(&wire[cut..], &mut file);
+            decoder.finish(&mut file);
+            assert_eq!(file, b"a\nb\rc\r\n");
+        }
+    }
+
+    #[test]
+    fn a_return_that_is_none_of_netascii_is_kept() {
+        let (mut decoder, mut file) = (Decoder::default(), Vec::new());
+        decoder.decode(b"a\rb\r\r\n\r", &mut file);
+        decoder.finish(&mut file);
+        assert_eq!(file, b"a\rb\r\n\r");
+    }
+}

@@ -118,3 +118,45 @@ fn is_curl(request: &Request) -> bool {
         OptionType::Timeout,
     ])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(text: &[u8]) -> Request {
+        Request::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_window_of_an_upload_fits_into_the_receive_buffer() {
+        let asked = b"\0\x02f\0octet\0windowsize\x0064\0blksize\x008192\0";
+        assert_eq!(Terms::agree(&request(asked), None, 200_000).window, 22);
+        assert_eq!(Terms::agree(&request(asked), None, 1).window, 1);
+        assert_eq!(Terms::agree(&request(asked), None, 8 << 20).window, 64);
+        let mut read = asked.to_vec();
+        read[1] = 1;
+        assert_eq!(Terms::agree(&request(&read), Some(1), 1).window, 64);
+    }
+
+    #[test]
+    fn a_size_beyond_four_gigabytes_is_told() {
+        let asked = request(b"\0\x01f\0octet\0tsize\x000\0");
+        let terms = Terms::agree(&asked, Some(5 << 30), 1 << 20);
+        assert_eq!(terms.oack().unwrap(), b"\0\x06tsize\x005368709120\0");
+    }
+
+    #[test]
+    fn an_announced_size_of_zero_is_none() {
+        let asked = request(b"\0\x02f\0octet\0tsize\x000\0");
+        let terms = Terms::agree(&asked, None, 1 << 20);
+        assert_eq!((terms.announced, terms.answer.len()), (None, 1));
+        let asked = request(b"\0\x02f\0octet\0tsize\x007\0");
+        assert_eq!(Terms::agree(&asked, None, 1 << 20).announced, Some(7));
+    }
+
+    #[test]
+    fn nothing_acceptable_is_no_oack() {
+        let asked = request(b"\0\x01f\0octet\0blksize\x001\0");
+        assert_eq!(Terms::agree(&asked, Some(1), 1 << 20).oack(), None);
+    }
+}

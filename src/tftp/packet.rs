@@ -322,3 +322,64 @@ pub fn message(octets: &[u8]) -> String {
     let text = &octets[..end.unwrap_or(octets.len()).min(MESSAGE_MOST)];
     String::from_utf8_lossy(text).into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_are_told_by_opcode_and_length() {
+        for (octets, packet) in [
+            (&b""[..], Packet::Runt),
+            (b"\0\x03\0", Packet::Runt),
+            (b"\0\x01", Packet::Request),
+            (b"\0\x03\x01\x02ab", Packet::Data(258, b"ab")),
+            (b"\0\x04\xff\xffpad", Packet::Ack(65535)),
+            (b"\0\x05\0\x63no", Packet::Error(99, b"no")),
+            (b"\0\x06", Packet::Oack),
+            (b"\x01\0", Packet::Unknown(256)),
+        ] {
+            assert_eq!(Packet::parse(octets), packet);
+        }
+    }
+
+    #[test]
+    fn block_numbers_wrap_to_zero() {
+        assert_eq!(data_header(65_536), [0, 3, 0, 0]);
+        assert_eq!(ack(65_537), [0, 4, 0, 1]);
+    }
+
+    #[test]
+    fn a_request_keeps_what_is_meant_and_drops_the_rest() {
+        let octets =
+            b"\0\x02n\0NETascii\0x\x001\0BlkSize\x0008\0blksize\x009\0tsize\0-1\0timeout\x005";
+        let request = Request::parse(octets).unwrap();
+        assert_eq!((request.kind, request.mode), (Kind::Put, Mode::Netascii));
+        let option = TransferOption {
+            option: OptionType::BlockSize,
+            value: 8,
+        };
+        assert_eq!(
+            (request.name.as_str(), request.options),
+            ("n", vec![option])
+        );
+    }
+
+    #[test]
+    fn what_a_peer_says_is_bounded() {
+        assert_eq!(message(b"no\0more"), "no");
+        assert_eq!(message(&[b'x'; 5000]).len(), MESSAGE_MOST);
+        assert_eq!(message(b"\xff"), "\u{fffd}");
+    }
+
+    #[test]
+    fn a_refusal_is_an_error_packet() {
+        let refusal = Refusal::new(ErrorCode::DiskFull, "disk full");
+        assert_eq!(refusal.to_packet(), b"\0\x05\0\x03disk full\0");
+        assert_eq!(refusal.to_string(), "disk full (error 3)");
+        assert_eq!(
+            (Kind::Get.to_string(), Kind::Put.to_string()),
+            ("GET".into(), "PUT".into())
+        );
+    }
+}

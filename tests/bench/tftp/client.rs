@@ -246,12 +246,12 @@ impl Session {
         let (mut number, mut offset, mut acknowledged) = (0_u64, 0, 0_u64);
         let mut reported = false;
         loop {
+            if Instant::now() > self.deadline {
+                return None;
+            }
             let Ok(count) = inbox.receive(self.socket.as_fd(), 64, false) else {
                 let late = Instant::now() + RETRY;
                 if !poll::readable(&[self.socket.as_fd()], &mut [false], Some(late)).ok()? {
-                    if Instant::now() > self.deadline {
-                        return None;
-                    }
                     acknowledged = number;
                     self.ack(number)?;
                 }
@@ -292,7 +292,11 @@ impl Session {
             let count = (self.window as u64).min(last - acknowledged);
             self.send_window(acknowledged + 1, count)?;
             let first = acknowledged + 1;
+            let mut repeated = false;
             loop {
+                if Instant::now() > self.deadline {
+                    return None;
+                }
                 let length = self.receive(|session| session.send_window(first, count))?;
                 let Packet::Ack(n) = Packet::parse(&self.buffer[..length]) else {
                     return None;
@@ -302,8 +306,9 @@ impl Session {
                     acknowledged += ahead;
                     break;
                 }
-                if ahead == 0 && self.window > 1 {
-                    break;
+                // Once: some servers send as many as the window has blocks.
+                if ahead == 0 && self.window > 1 && !std::mem::replace(&mut repeated, true) {
+                    self.send_window(first, count)?;
                 }
             }
         }
