@@ -22,7 +22,7 @@ const TRIES: usize = 8;
 /// A log that was cut.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cut {
-    /// The operation.
+    /// The operation, or `whole` if there was no room for any.
     pub operation: String,
     /// How many bytes of its log are gone.
     pub bytes: usize,
@@ -84,6 +84,12 @@ pub fn fit(
         // their names.
         let reason = format!("{} operations left out, too many to report", lengths.len());
         bare.result.results = vec![told(bare.result.status, &reason)];
+        let operation = "whole".to_owned();
+        let cut = Cut {
+            operation,
+            bytes: raw,
+        };
+        return Ok((bare.to_text(style)?, vec![cut]));
     }
     let cuts = request.result.results.iter().filter(|r| !r.log.is_empty());
     let cuts = cuts.map(|r| Cut {
@@ -294,7 +300,15 @@ mod tests {
             });
         }
         let (text, cuts) = fit(&request, 100_000, Style::OLD).unwrap();
-        assert_eq!((text.len() < 300, cuts.len()), (true, 20_000));
+        assert!(text.len() < 300);
+        let operation = "whole".to_owned();
+        assert_eq!(
+            cuts,
+            [Cut {
+                operation,
+                bytes: 20_000
+            }]
+        );
         let parsed = ResultRequest::parse(text.as_bytes(), "").unwrap();
         let log = "bbot-agent: 20000 operations left out, too many to report";
         assert_eq!(parsed.result.results[0].log, log);
