@@ -313,7 +313,7 @@ fn without_a_redirect_the_server_has_the_address_itself() {
         a.talk(&client, b"1", b"2");
         // The server is told whom to listen to.
         let peers = a.redirect.as_ref().unwrap().peers();
-        assert!(matches!(peers, Peers::Station { .. }));
+        assert!(matches!(*peers, Peers::Station { .. }));
         let port = address(&client).port();
         assert!(peers.admits(SocketAddrV4::new([192, 168, 123, 11].into(), port)));
         assert!(!peers.admits(SocketAddrV4::new([192, 168, 123, 12].into(), port)));

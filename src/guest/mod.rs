@@ -125,6 +125,8 @@ impl<'a> Guest<'a> {
                 records: &config.run_dir,
             },
         )?;
+        let peers = redirect.peers();
+        server.set_accept(Box::new(move |peer| peers.admits(peer)));
         let spec = spec(config, &boot, tap.name(), mac);
         server.set_map(boot.map);
         let machine = Machine::start(&spec, tap.fd(), Instant::now() + START)?;

@@ -4,6 +4,7 @@ use std::net::SocketAddrV4;
 use std::net::UdpSocket;
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use super::iptables::{self, Program};
 use super::{Bridge, Mac, PORT, SERVER, Tap, conntrack, nft};
@@ -101,7 +102,7 @@ pub struct Target<'a> {
 pub struct Redirect {
     rules: Option<Rules>,
     server: SocketAddrV4,
-    peers: Peers,
+    peers: Arc<Peers>,
 }
 
 #[derive(Debug)]
@@ -206,14 +207,14 @@ impl Redirect {
         Ok(Redirect {
             rules: Some(rules),
             server: target.server,
-            peers,
+            peers: Arc::new(peers),
         })
     }
 
     /// Whom the server may listen to.
     #[must_use]
-    pub fn peers(&self) -> &Peers {
-        &self.peers
+    pub fn peers(&self) -> Arc<Peers> {
+        Arc::clone(&self.peers)
     }
 
     /// Removes the redirect, and the kernel's memory of it.
