@@ -1,10 +1,11 @@
 //! Files that the command line names, `-` being standard input.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Context as _, Result};
+use crate::sys::file::read_at_most;
 
 /// What is read at most, in bytes.
 const LIMIT: u64 = 16 << 20;
@@ -16,21 +17,9 @@ const LIMIT: u64 = 16 << 20;
 /// Those of open(2) and read(2), and more than 16 MiB.
 pub fn input(path: &Path) -> Result<Vec<u8>> {
     let what = || format!("unable to read {}", path.display());
-    let source: Box<dyn Read> = if path == Path::new("-") {
-        Box::new(io::stdin())
+    if path == Path::new("-") {
+        read_at_most(&mut io::stdin(), LIMIT).context(what)
     } else {
-        Box::new(File::open(path).context(what)?)
-    };
-    let mut text = Vec::new();
-    source
-        .take(LIMIT + 1)
-        .read_to_end(&mut text)
-        .context(what)?;
-    if text.len() as u64 > LIMIT {
-        return Err(Error::new(format!(
-            "{}: it is larger than {LIMIT} bytes",
-            what()
-        )));
+        read_at_most(&mut File::open(path).context(what)?, LIMIT).context(what)
     }
-    Ok(text)
 }

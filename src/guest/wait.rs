@@ -1,7 +1,6 @@
 //! Waiting for a guest: one poll over its requests, QEMU, QMP and signals.
 
 use std::fs::File;
-use std::io::Read as _;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -9,10 +8,11 @@ use std::time::{Duration, Instant};
 use super::room::Room;
 use super::{Ended, Guest, Hold, Phase, Step, Why};
 use crate::diag;
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Context as _, Result};
 use crate::machine::{Event, ShutdownReason};
 use crate::snapshot::sync;
 use crate::status;
+use crate::sys::file::read_at_most;
 use crate::tftp::Served;
 use crate::trace;
 
@@ -37,18 +37,7 @@ impl Upload {
     /// Those of reading it; more than `limit` is one.
     pub fn read(&self, limit: u64) -> Result<Vec<u8>> {
         let what = || format!("unable to read upload {}", self.path.display());
-        let file = File::open(&self.path).context(what)?;
-        let mut text = Vec::new();
-        file.take(limit.saturating_add(1))
-            .read_to_end(&mut text)
-            .context(what)?;
-        if text.len() as u64 > limit {
-            return Err(Error::new(format!(
-                "{}: it is larger than {limit} bytes",
-                what()
-            )));
-        }
-        Ok(text)
+        read_at_most(&mut File::open(&self.path).context(what)?, limit).context(what)
     }
 }
 

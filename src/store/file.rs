@@ -7,6 +7,8 @@ use std::io::{self, Read, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::sys::file::read_at_most;
+
 /// How the names of files end that are not complete.
 const PARTIAL: &str = ".partial";
 
@@ -134,14 +136,7 @@ pub fn sync_directory(path: &Path) -> io::Result<()> {
 ///
 /// Those of the file system; `FileTooLarge` beyond `most`.
 pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
-    let mut contents = Vec::new();
-    File::open(path)?
-        .take(most.saturating_add(1))
-        .read_to_end(&mut contents)?;
-    if u64::try_from(contents.len()).unwrap_or(u64::MAX) > most {
-        return Err(io::ErrorKind::FileTooLarge.into());
-    }
-    Ok(contents)
+    read_at_most(&mut File::open(path)?, most)
 }
 
 /// Whether an error says that the disk, or our share of it, is full.

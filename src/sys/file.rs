@@ -5,7 +5,7 @@
 //! checking a path first and opening it later would leave a gap between the two.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 
@@ -186,6 +186,24 @@ pub fn link_unnamed(file: BorrowedFd<'_>, directory: BorrowedFd<'_>, name: &str)
 /// Those of renameat(2).
 pub fn rename_within(directory: BorrowedFd<'_>, from: &str, to: &str) -> io::Result<()> {
     Ok(renameat(directory, from, directory, to)?)
+}
+
+/// Reads `source` to its end: at most `most` octets, so that nobody can make us
+/// hold more.
+///
+/// # Errors
+///
+/// Those of read(2); `FileTooLarge` beyond `most`.
+pub fn read_at_most(source: &mut dyn Read, most: u64) -> io::Result<Vec<u8>> {
+    let mut contents = Vec::new();
+    source
+        .take(most.saturating_add(1))
+        .read_to_end(&mut contents)?;
+    if contents.len() as u64 > most {
+        let text = format!("larger than {most} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
+    }
+    Ok(contents)
 }
 
 /// Removes a file, one component, from `directory`.
