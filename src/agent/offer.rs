@@ -125,7 +125,10 @@ fn await_cleaner(volume: &Path, watch: &Watch) {
     }
     // An older kernel does not say; it has begun at least.
     while let Ok(Some(1..)) = snapshot::cleaner_backlog(volume) {
-        if Instant::now() >= deadline || watch.pause(CLEANER_POLL) == Wake::Signal {
+        let what = "deleted subvolumes still take up space";
+        if Instant::now() >= deadline
+            || watch.idle(Idle::BelowFreeSpace, what, CLEANER_POLL) == Wake::Signal
+        {
             return;
         }
     }

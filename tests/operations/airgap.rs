@@ -18,6 +18,9 @@ const FIRMWARE: &[&str] = &[
     "/usr/lib/ipxe/qemu",
 ];
 
+/// Where it keeps parts of QEMU that are loaded when needed.
+const MODULES: &str = "/usr/lib/x86_64-linux-gnu/qemu";
+
 /// What of `/dev` the agent and QEMU open.
 const DEVICES: &[&str] = &["null", "zero", "random", "urandom", "net/tun"];
 
@@ -28,6 +31,17 @@ fn copy(from: &Path, root: &Path) {
     fs::copy(from, &to).unwrap();
     let mode = fs::metadata(from).unwrap().permissions().mode();
     fs::set_permissions(&to, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+fn copy_all(dir: &Path, root: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            copy_all(&path, root);
+        } else if path.exists() {
+            copy(&path, root);
+        }
+    }
 }
 
 /// Mounts, taken away again before the directory is removed that they are in.
@@ -90,13 +104,20 @@ fn a_whole_turn_on_a_root_with_nothing_but_qemu() {
         for library in libraries(&qemu) {
             copy(&library, &root);
         }
-        for dir in FIRMWARE {
-            for entry in fs::read_dir(dir).into_iter().flatten() {
-                let path = entry.unwrap().path();
-                if path.is_file() {
-                    copy(&path, &root);
-                }
+        // Debian's QEMU loads its translator when it is asked for.
+        for entry in fs::read_dir(MODULES).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            if path
+                .file_name()
+                .unwrap()
+                .as_encoded_bytes()
+                .starts_with(b"accel-")
+            {
+                copy(&path, &root);
             }
+        }
+        for dir in FIRMWARE {
+            copy_all(Path::new(dir), &root);
         }
         let mut mounts = Mounts(Vec::new());
         for device in DEVICES {
