@@ -159,6 +159,7 @@ const CLOCK: &[&str] = &[
     "guest/wait.rs",
     "machine/mod.rs",
     "machines/mod.rs",
+    "machines/room.rs",
     "perform/mod.rs",
     "sys/poll.rs",
     "tftp/server.rs",

@@ -1,23 +1,14 @@
 //! Which of the machines are offered to controllers, and why none are.
 
-use std::collections::HashSet;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Agent;
 use crate::breaker::Gate;
-use crate::cli::Options;
 use crate::diag;
 use crate::error::Result;
-use crate::machines::{Enumeration, Machine, tree};
-use crate::snapshot;
+use crate::machines::room::{self, Low};
+use crate::machines::{Enumeration, Machine};
 use crate::status::Idle;
-use crate::trace;
-use crate::watch::{Wake, Watch};
-
-/// How long to wait for the space of what was deleted, and how often to look.
-const CLEANER: Duration = Duration::from_secs(30);
-const CLEANER_POLL: Duration = Duration::from_millis(100);
 
 /// What may be offered.
 pub(super) enum Offer {
@@ -76,7 +67,15 @@ impl Agent {
     /// Enumerates the machines, those on volumes without room left out, and
     /// bootstraps where that is needed.
     pub(super) fn enumerate(&mut self) -> Result<Enumeration> {
-        let (low, full) = low_volumes(&self.options, &self.watch)?;
+        let min_free = self.options.min_free;
+        let Low {
+            volumes: low,
+            said: full,
+        } = room::low(
+            &self.options.machines,
+            |total| min_free.of(total),
+            &self.watch,
+        )?;
         let mut found = self.machines.enumerate(None, &low, &self.watch)?;
         if found.waiting > 0 && !self.watch.must_stop() {
             // Only now is there a reason to look for KVM.
@@ -86,50 +85,5 @@ impl Agent {
         }
         found.full = full;
         Ok(found)
-    }
-}
-
-/// The volumes that have less room than `--min-free`, and what to say of each.
-fn low_volumes(options: &Options, watch: &Watch) -> Result<(HashSet<PathBuf>, Vec<String>)> {
-    let mut low = HashSet::new();
-    let mut said = Vec::new();
-    for volume in tree::volumes(&options.machines)? {
-        let Ok(mut space) = snapshot::space(&volume) else {
-            // Whatever is wrong with it, the enumeration will say.
-            continue;
-        };
-        let least = options.min_free.of(space.total);
-        if space.available < least {
-            await_cleaner(&volume, watch);
-            space = snapshot::space(&volume)?;
-        }
-        if space.available < least {
-            said.push(format!(
-                "{} has {} MiB left, less than the {} MiB that are wanted",
-                volume.display(),
-                space.available >> 20,
-                least >> 20
-            ));
-            low.insert(volume);
-        }
-    }
-    Ok((low, said))
-}
-
-/// Waits until the kernel has given back the space of deleted subvolumes: it
-/// does so in its own time, after the deletion has returned.
-fn await_cleaner(volume: &Path, watch: &Watch) {
-    let deadline = Instant::now() + CLEANER;
-    if let Err(error) = snapshot::sync(volume) {
-        trace!(3, "await_cleaner", "{error}");
-    }
-    // An older kernel does not say; it has begun at least.
-    while let Ok(Some(1..)) = snapshot::cleaner_backlog(volume) {
-        let what = "deleted subvolumes still take up space";
-        if Instant::now() >= deadline
-            || watch.idle(Idle::BelowFreeSpace, what, CLEANER_POLL) == Wake::Signal
-        {
-            return;
-        }
     }
 }

@@ -25,12 +25,12 @@ pub fn print(text: &[u8]) -> Result<()> {
 }
 
 /// Writes `text` through a pager when standard output is a terminal, else as
-/// [`print`] does. `pager` is the value of `PAGER`; without it, `less` and
+/// [`print()`] does. `pager` is the value of `PAGER`; without it, `less` and
 /// `more` are tried.
 ///
 /// # Errors
 ///
-/// Those of [`print`], and a pager that ends with an error.
+/// Those of [`print()`], and a pager that ends with an error.
 pub fn page(text: &[u8], pager: Option<&str>) -> Result<()> {
     if !io::stdout().is_terminal() {
         return print(text);

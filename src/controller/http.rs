@@ -11,7 +11,7 @@
 //!   one, `http:` requests go through CONNECT, too.
 //! - It keeps connections: polls are further apart than any server waits, so
 //!   each request has its own.
-//! - Its waits block: see [`super::transport`].
+//! - Its waits block: see `transport`.
 
 use std::fs::File;
 use std::io::{self, Read};

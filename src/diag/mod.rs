@@ -10,7 +10,7 @@
 //! Standard error may be closed or full: nothing here fails or panics for it.
 //!
 //! An error or warning that comes again and again is said once, then counted
-//! ([`repeats`]); at level 3 and above every record is wanted.
+//! (`repeats`); at level 3 and above every record is wanted.
 
 mod repeats;
 

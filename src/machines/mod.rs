@@ -9,6 +9,7 @@
 //! agent: it is reported once per change, and a failed bootstrap is tried again
 //! with growing pauses ([`trouble`]).
 
+pub mod room;
 pub mod tree;
 pub mod trouble;
 pub mod verdict;
