@@ -12,6 +12,9 @@ use crate::manifest::{Cut, ResultManifest, ResultRequest, Style, fit};
 use crate::outbox::{entry, interrupted};
 use crate::store::{Accepted, Unfinished};
 
+/// How many of the logs that were cut are named.
+const CUTS_SHOWN: usize = 5;
+
 impl Agent {
     /// Sends the results that wait and are due; how many are left.
     pub(super) fn deliver(&mut self) -> Result<usize> {
@@ -80,12 +83,16 @@ impl Agent {
         let limit = usize::try_from(self.options.result_limit).unwrap_or(usize::MAX);
         let (text, cuts) =
             fit(request, limit, Style::OLD).context(|| "unable to compose the result request")?;
-        for Cut { operation, bytes } in cuts {
-            diag::warning(format_args!(
-                "{bytes} bytes of the {operation} log are left out"
-            ))
-            .info("a result may have --result-limit bytes")
-            .emit();
+        if !cuts.is_empty() {
+            let bytes: usize = cuts.iter().map(|cut| cut.bytes).sum();
+            let mut record = diag::warning(format_args!(
+                "{bytes} bytes of logs are left out, to keep the result below --result-limit"
+            ));
+            // A worker gone wild may have sent thousands of them.
+            for Cut { operation, bytes } in cuts.iter().take(CUTS_SHOWN) {
+                record = record.info(format_args!("{bytes} bytes of {operation}"));
+            }
+            record.emit();
         }
         Ok(text)
     }
