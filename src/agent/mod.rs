@@ -69,7 +69,7 @@ pub fn run(options: Options) -> Result<u8> {
     };
     report(&options, &watch);
     banner(&options);
-    let (mut agent, unfinished) = Agent::new(options, watch.clone(), lock)?;
+    let (mut agent, unfinished) = Agent::new(options, watch.clone(), lock, true)?;
     agent.recover(unfinished)?;
     let status = agent.work();
     watch.stopped();
@@ -89,7 +89,7 @@ pub fn dump_machines(options: Options) -> Result<u8> {
             Error::new("another agent for this toolchain is running").with_class(Class::Locked)
         );
     };
-    let (mut agent, _) = Agent::new(options, watch, lock)?;
+    let (mut agent, _) = Agent::new(options, watch, lock, false)?;
     let mut text = String::new();
     for machine in agent.enumerate()?.ready {
         text += &turn::compose(machine.manifest.machine.header().to_text(Style::TODAY))?;
@@ -187,13 +187,19 @@ fn banner(options: &Options) {
 }
 
 impl Agent {
-    fn new(options: Options, watch: Watch, lock: Option<Lock>) -> Result<(Agent, Vec<Unfinished>)> {
+    /// `delivers`: whether there may be results to deliver.
+    fn new(
+        options: Options,
+        watch: Watch,
+        lock: Option<Lock>,
+        delivers: bool,
+    ) -> Result<(Agent, Vec<Unfinished>)> {
         let controllers =
             Controllers::new(&options.controllers, &setup::controllers(&options), &watch)?;
         let key = key(&options, &watch)?;
         // What is fake is sent at once or not at all.
         // What is not to reach a controller leaves no trace.
-        let (outbox, unfinished) = if is_fake(&options) || options.dump.is_some() {
+        let (outbox, unfinished) = if !delivers || is_fake(&options) || options.dump.is_some() {
             (None, Vec::new())
         } else {
             let settings = outbox::Settings {

@@ -16,9 +16,10 @@ use crate::manifest::{
     MachineHeader, MachineKind, MachineManifest, ResultStatus, SerializeError, Style, TaskManifest,
     TaskRequest, Terms, agent_checksum, settle, vouch,
 };
-use crate::perform::{Job, Outcome, Performed, perform};
+use crate::perform::{Job, Outcome, Performed, Remains, perform};
 use crate::status::{self, Idle, Laps, Subject};
 use crate::trace;
+use crate::watch::Watch;
 
 /// What came of a turn.
 pub(super) enum Turn {
@@ -172,7 +173,8 @@ impl Agent {
         }
         self.started(&assignment)?;
         let mut laps = Laps::start(Instant::now());
-        let performed = self.perform(&assignment.task, machine, &mut laps);
+        let watch = self.watch.clone();
+        let performed = self.perform(&assignment.task, machine, &mut laps, &watch);
         let (outcome, fault) = match performed {
             Ok(Performed::Stopped) => {
                 self.interrupted(&assignment)?;
@@ -190,13 +192,19 @@ impl Agent {
         };
         self.judge(fault.as_deref());
 
+        let Outcome {
+            result,
+            artifacts,
+            remains,
+            ..
+        } = outcome;
         let terms = Terms {
             task: &assignment.task,
             vouched,
             legacy: self.options.legacy_request,
             keep_unknown: false,
         };
-        let (result, notes) = settle(outcome.result, &terms);
+        let (result, notes) = settle(result, &terms);
         for note in notes {
             diag::warning(note).emit();
         }
@@ -206,19 +214,23 @@ impl Agent {
         }
         let checksum = (!self.options.legacy_request).then_some(ours);
         let status = result.status;
-        let archive = outcome
-            .artifacts
-            .as_ref()
-            .map(|archive| archive.path.as_path());
+        let archive = artifacts.as_ref().map(|archive| archive.path.as_path());
         self.store(&assignment, result, checksum, archive)?;
         let delivered = self.deliver();
         laps.lap("upload", Instant::now());
+        let removed = remains.map_or(Ok(()), Remains::close);
+        laps.lap("clean-up", Instant::now());
         self.finished(&about, &name, status, &laps);
         self.watch.subject(Subject::default());
         trace!(
             2,
             "carry_out", "built {about} on {name} for {}", assignment.controller
         );
+        if let Err(error) = removed {
+            self.judge(Some(&error.to_string()));
+            delivered?;
+            return Err(error);
+        }
         delivered?;
         Ok(match fault {
             Some(_) => Turn::Failed,
@@ -226,12 +238,13 @@ impl Agent {
         })
     }
 
-    fn perform(
+    fn perform<'w>(
         &mut self,
         task: &TaskManifest,
         machine: &Machine,
         laps: &mut Laps,
-    ) -> Result<Performed> {
+        watch: &'w Watch,
+    ) -> Result<Performed<'w>> {
         let guest = self.guest_or_fake()?;
         let config = setup::perform(&self.options, guest);
         let job = Job {
@@ -239,7 +252,7 @@ impl Agent {
             machine: &machine.manifest.machine,
             directory: &machine.dir,
         };
-        perform(&config, &job, laps, &self.watch)
+        perform(&config, &job, laps, watch)
     }
 
     /// The settings of guests; where none will be started, the host is not asked

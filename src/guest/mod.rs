@@ -109,25 +109,28 @@ impl<'a> Guest<'a> {
     ///
     /// When the host lacks something, with the remedy; nothing is left behind.
     pub fn boot(config: &Config, boot: Boot<'_>, watch: &'a Watch) -> Result<Guest<'a>> {
-        let (bridge, strategy) = network(config)?;
+        let bridge = Bridge::probe(&config.bridge)?;
         let mac = own_mac(mac(boot.machine, None)?, config.instance);
-        let mut server = TftpServer::bind(strategy.server_address(&bridge), limits(&boot))?;
-        let address = server.local_addr()?;
-        let tap = Tap::open(&bridge, &config.tap)?;
-        let redirect = Redirect::install(
-            &strategy,
-            &Target {
-                bridge: &bridge,
-                tap: &tap,
-                mac: known_mac(boot.machine, mac),
-                server: address,
-                owner: &config.owner,
-                records: &config.run_dir,
-            },
-        )?;
+        let link = match config.redirect {
+            // The usual way is tried without asking whether it can be done: that
+            // would take as long. If it cannot, whoever asks learns why, and
+            // what else can.
+            RedirectKind::Auto | RedirectKind::Nft => {
+                Link::make(config, &boot, mac, &bridge, &Strategy::Nft)
+                    .or_else(|_| Link::probe(config, &boot, mac, &bridge))?
+            }
+            RedirectKind::Iptables | RedirectKind::None => {
+                Link::probe(config, &boot, mac, &bridge)?
+            }
+        };
+        let Link {
+            redirect,
+            tap,
+            mut server,
+        } = link;
+        let spec = spec(config, &boot, tap.name(), mac);
         let peers = redirect.peers();
         server.set_accept(Box::new(move |peer| peers.admits(peer)));
-        let spec = spec(config, &boot, tap.name(), mac);
         server.set_map(boot.map);
         let machine = Machine::start(&spec, tap.fd(), Instant::now() + START)?;
         let (label, directory, hold) = (spec.label, spec.directory, config.hold);
@@ -141,6 +144,11 @@ impl<'a> Guest<'a> {
             hold,
             watch,
         })
+    }
+
+    /// Has QEMU end, without waiting for it: [`Guest::close`] does.
+    pub fn quit(&mut self) {
+        self.machine.quit(Instant::now());
     }
 
     /// Forces the guest down, if it still runs, and removes everything that was
@@ -166,15 +174,48 @@ impl<'a> Guest<'a> {
     }
 }
 
-/// The bridge, and the way in which requests get from it to us.
-///
-/// # Errors
-///
-/// When the host lacks something for either, with the remedy.
-pub fn network(config: &Config) -> Result<(Bridge, Strategy)> {
-    let bridge = Bridge::probe(&config.bridge)?;
-    let strategy = Redirect::probe(config.redirect, &bridge)?;
-    Ok((bridge, strategy))
+/// What a guest talks to.
+struct Link {
+    // Dropped in this order.
+    redirect: Redirect,
+    tap: Tap,
+    server: TftpServer,
+}
+
+impl Link {
+    /// In the way that this host knows.
+    fn probe(config: &Config, boot: &Boot<'_>, mac: Mac, bridge: &Bridge) -> Result<Link> {
+        let strategy = Redirect::probe(config.redirect, bridge)?;
+        Link::make(config, boot, mac, bridge, &strategy)
+    }
+
+    fn make(
+        config: &Config,
+        boot: &Boot<'_>,
+        mac: Mac,
+        bridge: &Bridge,
+        strategy: &Strategy,
+    ) -> Result<Link> {
+        let server = TftpServer::bind(strategy.server_address(bridge), limits(boot))?;
+        let address = server.local_addr()?;
+        let tap = Tap::open(bridge, &config.tap)?;
+        let redirect = Redirect::install(
+            strategy,
+            &Target {
+                bridge,
+                tap: &tap,
+                mac: known_mac(boot.machine, mac),
+                server: address,
+                owner: &config.owner,
+                records: &config.run_dir,
+            },
+        )?;
+        Ok(Link {
+            redirect,
+            tap,
+            server,
+        })
+    }
 }
 
 /// The address for a machine: its own if its manifest has one, else the one it

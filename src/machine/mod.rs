@@ -224,6 +224,12 @@ impl Machine {
         self.exited
     }
 
+    /// Tells QEMU to quit, whatever the guest does, and does not wait for it.
+    pub fn quit(&mut self, now: Instant) {
+        self.power_down = None;
+        self.monitor.send("quit", now + QUIT);
+    }
+
     /// Ends QEMU, whatever the guest does: it is told to quit, and killed if it
     /// has not in 2 s. The guest gets no chance to write its data. Evidence is
     /// still there afterwards. Ended already is a success.

@@ -15,9 +15,8 @@ pub mod trouble;
 pub mod verdict;
 
 use std::collections::HashSet;
-use std::fs::OpenOptions;
-use std::io::Read as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -31,7 +30,9 @@ use crate::snapshot::{self, Snapshot};
 use crate::trace;
 use crate::watch::{Wake, Watch};
 
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::libc;
+use nix::sys::stat::Mode;
 
 use tree::{Place, Places};
 use trouble::Troubles;
@@ -44,6 +45,9 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Manifests of machines are small; what is larger is none.
 const MANIFEST_LIMIT: u64 = 1024 * 1024;
+
+/// More than they usually have.
+const MANIFEST_USUAL: usize = 2048;
 
 /// What to look for.
 #[derive(Clone, Debug)]
@@ -404,26 +408,37 @@ fn retire(target: &Path) -> Result<()> {
 }
 
 /// Reads the manifest of a subvolume.
+///
+/// There are two for every machine in every turn, so no call more than it takes:
+/// one read, if that did not fill the buffer.
 fn read(subvolume: &Path) -> Result<Vec<u8>> {
     let path = subvolume.join("manifest");
     let what = || format!("unable to read manifest {}", path.display());
-    // A FIFO must not hold us up.
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(&path)
-        .context(what)?;
-    let mut text = Vec::new();
-    file.take(MANIFEST_LIMIT + 1)
-        .read_to_end(&mut text)
-        .context(what)?;
-    if text.len() as u64 > MANIFEST_LIMIT {
-        return Err(Error::new(format!(
-            "{}: it is larger than {MANIFEST_LIMIT} bytes",
-            what()
-        )));
+    // A FIFO must not hold us up. Not by open(): the C library follows that up
+    // with a second call.
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let mut file: File = openat(AT_FDCWD, &path, flags, Mode::empty())
+        .map_err(io::Error::from)
+        .context(what)?
+        .into();
+    let mut text = vec![0; MANIFEST_USUAL];
+    let mut length = 0;
+    loop {
+        let count = file.read(&mut text[length..]).context(what)?;
+        length += count;
+        if length as u64 > MANIFEST_LIMIT {
+            return Err(Error::new(format!(
+                "{}: it is larger than {MANIFEST_LIMIT} bytes",
+                what()
+            )));
+        }
+        if length < text.len() {
+            // A file gives less than it is asked for at its end only.
+            text.truncate(length);
+            return Ok(text);
+        }
+        text.resize(length * 4, 0);
     }
-    Ok(text)
 }
 
 fn parse_machine(text: &[u8], revision: &Path) -> Result<MachineManifest> {

@@ -34,7 +34,7 @@ impl Fake {
         text: &str,
         directory: &Path,
         watch: &Watch,
-    ) -> Result<Performed> {
+    ) -> Result<Performed<'static>> {
         match self {
             Fake::Build => {
                 let result = ResultManifest::new(task.name(), task.version(), ResultStatus::Abort);
@@ -46,7 +46,7 @@ impl Fake {
 }
 
 /// Waits for somebody to do the task, for as long as it takes.
-fn somebody(task: &str, directory: &Path, watch: &Watch) -> Result<Performed> {
+fn somebody(task: &str, directory: &Path, watch: &Watch) -> Result<Performed<'static>> {
     let directory = Directory::create(directory)?;
     let get = directory.path().join("get");
     let put = directory.path().join("put");

@@ -71,22 +71,45 @@ pub struct Job<'a> {
 
 /// What came of a task.
 #[derive(Debug)]
-pub enum Performed {
+pub enum Performed<'w> {
     /// A result, the worker's or ours.
-    Done(Box<Outcome>),
+    Done(Box<Outcome<'w>>),
     /// We were told to stop.
     Stopped,
 }
 
 /// A result and what goes with it.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct Outcome<'w> {
     /// The worker's result, or one of ours that says why there is none.
     pub result: ResultManifest,
     /// If the failure is ours and not the package's: what it was.
     pub fault: Option<String>,
     /// The archive of artifacts.
     pub artifacts: Option<Artifacts>,
+    /// What is left of the guest run: it takes the time of a dozen deliveries to
+    /// remove, so that is for afterwards.
+    pub remains: Option<Remains<'w>>,
+}
+
+/// A guest that is ending, and its snapshot; removed when this goes.
+#[derive(Debug)]
+pub struct Remains<'w> {
+    // Dropped in this order.
+    guest: Guest<'w>,
+    snapshot: Snapshot,
+}
+
+impl Remains<'_> {
+    /// Removes all that was made for the guest.
+    ///
+    /// # Errors
+    ///
+    /// The first one of doing so; the rest is done all the same.
+    pub fn close(self) -> Result<()> {
+        let down = self.guest.close();
+        down.and(self.snapshot.close())
+    }
 }
 
 /// An archive that the worker uploaded; it goes with this value.
@@ -97,19 +120,20 @@ pub struct Artifacts {
     _directory: Directory,
 }
 
-impl Outcome {
+impl<'w> Outcome<'w> {
     /// What there is to say when something of ours failed: an `abort` with the
     /// reason.
     #[must_use]
-    pub fn failed(task: &TaskManifest, why: &str) -> Outcome {
+    pub fn failed(task: &TaskManifest, why: &str) -> Outcome<'w> {
         *Outcome::of(explained(task, ResultStatus::Abort, why))
     }
 
-    fn of(result: ResultManifest) -> Box<Outcome> {
+    fn of(result: ResultManifest) -> Box<Outcome<'w>> {
         Box::new(Outcome {
             result,
             fault: None,
             artifacts: None,
+            remains: None,
         })
     }
 }
@@ -119,12 +143,12 @@ impl Outcome {
 /// # Errors
 ///
 /// When something of ours fails: the host, its disk, QEMU.
-pub fn perform(
+pub fn perform<'w>(
     config: &Config,
     job: &Job<'_>,
     laps: &mut Laps,
-    watch: &Watch,
-) -> Result<Performed> {
+    watch: &'w Watch,
+) -> Result<Performed<'w>> {
     let text = job
         .task
         .to_text(Style::default())
@@ -172,7 +196,7 @@ pub fn perform(
 
 /// The result of a guest that failed: an `abort` that says in a sentence what
 /// happened.
-fn failed(task: &TaskManifest, ended: &Ended) -> Box<Outcome> {
+fn failed<'w>(task: &TaskManifest, ended: &Ended) -> Box<Outcome<'w>> {
     let why = ended.to_string();
     let mut outcome = Outcome::of(explained(task, ResultStatus::Abort, &why));
     // What happens after a worker has asked for its task is the package's doing.
@@ -184,14 +208,14 @@ fn failed(task: &TaskManifest, ended: &Ended) -> Box<Outcome> {
 
 /// One run of the guest, in a snapshot of its own. A failure is reported, and
 /// the guest held, unless it will be tried again.
-fn attempt(
+fn attempt<'w>(
     config: &Config,
     job: &Job<'_>,
     map: Map,
     last: bool,
     laps: &mut Laps,
-    watch: &Watch,
-) -> Result<Step<Box<Outcome>>> {
+    watch: &'w Watch,
+) -> Result<Step<Box<Outcome<'w>>>> {
     let snapshot = Snapshot::scratch(job.directory, job.directory)?;
     laps.lap("snapshot", Instant::now());
     let boot = Boot {
@@ -203,20 +227,25 @@ fn attempt(
     };
     let mut guest = Guest::boot(&config.guest, boot, watch)?;
     let step = converse(config, &mut guest, laps, watch)?;
-    let step = match step {
-        Step::Done(upload) => conclude(config, job.task, &mut guest, &upload)?,
+    match step {
+        Step::Done(upload) => {
+            let mut outcome = conclude(config, job.task, &mut guest, &upload)?;
+            laps.lap("hold", Instant::now());
+            // It has time to end while its result is on its way.
+            guest.quit();
+            outcome.remains = Some(Remains { guest, snapshot });
+            Ok(Step::Done(outcome))
+        }
         Step::Ended(ended) => {
             if last || !ended.never_asked() {
                 guest.report_and_hold(&format!("build {}", ended.title()), &ended)?;
             }
-            Step::Ended(ended)
+            laps.lap("hold", Instant::now());
+            Remains { guest, snapshot }.close()?;
+            laps.lap("clean-up", Instant::now());
+            Ok(Step::Ended(ended))
         }
-    };
-    laps.lap("hold", Instant::now());
-    guest.close()?;
-    snapshot.close()?;
-    laps.lap("clean-up", Instant::now());
-    Ok(step)
+    }
 }
 
 /// The guest's side of the task: it boots and asks, works, and uploads.
@@ -240,12 +269,12 @@ fn converse(
 
 /// Reads the result that was uploaded; keeps the guest if there is reason to
 /// look at it.
-fn conclude(
+fn conclude<'w>(
     config: &Config,
     task: &TaskManifest,
-    guest: &mut Guest<'_>,
+    guest: &mut Guest<'w>,
     upload: &Upload,
-) -> Result<Step<Box<Outcome>>> {
+) -> Result<Box<Outcome<'w>>> {
     let text = upload.read(config.upload_limit)?;
     trace!(
         3,
@@ -260,11 +289,7 @@ fn conclude(
             let ended = guest.ended(Phase::Work, config.work, why);
             guest.report_and_hold("build failure", &ended)?;
             let why = ended.to_string();
-            return Ok(Step::Done(Outcome::of(explained(
-                task,
-                ResultStatus::Abort,
-                &why,
-            ))));
+            return Ok(Outcome::of(explained(task, ResultStatus::Abort, &why)));
         }
     };
     if result.status == ResultStatus::Abnormal {
@@ -272,7 +297,7 @@ fn conclude(
         let ended = guest.ended(Phase::Work, config.work, why);
         guest.report_and_hold("build terminated abnormally", &ended)?;
     }
-    Ok(Step::Done(Outcome::of(result)))
+    Ok(Outcome::of(result))
 }
 
 /// The text of an upload: the result, or an LZ4 frame of it.

@@ -1,4 +1,5 @@
-//! What became of each task: one line of JSON per event, appended and synced.
+//! What became of each task: one line of JSON per event, appended, and synced
+//! where that matters.
 //!
 //! After a crash it says which task was under way, so that the controller can
 //! be told instead of waiting for its own time-out (3 h by default). A line that
@@ -125,6 +126,7 @@ impl Journal {
             self.reserve();
         }
         self.append(&encode(task))?;
+        self.file.sync_data()?;
         let task = Unfinished {
             accepted: task.clone(),
             started: false,
@@ -143,6 +145,11 @@ impl Journal {
             ("event".to_owned(), string(stage.word())),
             ("session".to_owned(), string(session)),
         ]))?;
+        // The stages between, a power cut may take: that a machine was started
+        // changes nothing then, and what is stored is found in the store.
+        if stage == Stage::Sent {
+            self.file.sync_data()?;
+        }
         note(&mut self.open, session, stage);
         Ok(())
     }
@@ -165,7 +172,6 @@ impl Journal {
 
     fn write(&mut self, text: &str) -> io::Result<()> {
         self.file.write_all(text.as_bytes())?;
-        self.file.sync_data()?;
         self.length += u64::try_from(text.len()).unwrap_or(0);
         Ok(())
     }
