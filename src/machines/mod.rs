@@ -15,14 +15,12 @@ pub mod trouble;
 pub mod verdict;
 
 use std::collections::HashSet;
-use std::fs::File;
-use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::bootstrap::{self, Bootstrapped};
 use crate::diag;
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Error, Result};
 use crate::manifest::{
     BootstrapManifest, BootstrappedMachine, MachineKind, MachineManifest, ToolchainManifest,
 };
@@ -30,9 +28,7 @@ use crate::snapshot::{self, Snapshot};
 use crate::trace;
 use crate::watch::{Wake, Watch};
 
-use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::libc;
-use nix::sys::stat::Mode;
 
 use tree::{Place, Places};
 use trouble::Troubles;
@@ -42,12 +38,6 @@ use verdict::{Age, Verdict, Why};
 /// each time.
 const RETRIES: u32 = 10;
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
-
-/// Manifests of machines are small; what is larger is none.
-const MANIFEST_LIMIT: u64 = 1024 * 1024;
-
-/// More than they usually have.
-const MANIFEST_USUAL: usize = 2048;
 
 /// What to look for.
 #[derive(Clone, Debug)]
@@ -224,7 +214,7 @@ impl Machines {
             retire(&target)?;
             return Ok(Look::Ignored);
         };
-        let machine = match read(&revision) {
+        let machine = match tree::manifest(&revision) {
             Ok(text) => text,
             // The link was there, so the revision was being switched.
             Err(error) if is_missing(&error) => return Ok(Look::Again(error)),
@@ -287,7 +277,7 @@ impl Machines {
         machine: &MachineManifest,
         target: &Path,
     ) -> Result<(Verdict, Option<BootstrappedMachine>)> {
-        let text = match read(target) {
+        let text = match tree::manifest(target) {
             Ok(text) => text,
             Err(error) if is_missing(&error) => {
                 let why = match target.exists() {
@@ -405,40 +395,6 @@ fn retire(target: &Path) -> Result<()> {
         snapshot::delete(target)?;
     }
     Ok(())
-}
-
-/// Reads the manifest of a subvolume.
-///
-/// There are two for every machine in every turn, so no call more than it takes:
-/// one read, if that did not fill the buffer.
-fn read(subvolume: &Path) -> Result<Vec<u8>> {
-    let path = subvolume.join("manifest");
-    let what = || format!("unable to read manifest {}", path.display());
-    // A FIFO must not hold us up. Not by open(): the C library follows that up
-    // with a second call.
-    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-    let mut file: File = openat(AT_FDCWD, &path, flags, Mode::empty())
-        .map_err(io::Error::from)
-        .context(what)?
-        .into();
-    let mut text = vec![0; MANIFEST_USUAL];
-    let mut length = 0;
-    loop {
-        let count = file.read(&mut text[length..]).context(what)?;
-        length += count;
-        if length as u64 > MANIFEST_LIMIT {
-            return Err(Error::new(format!(
-                "{}: it is larger than {MANIFEST_LIMIT} bytes",
-                what()
-            )));
-        }
-        if length < text.len() {
-            // A file gives less than it is asked for at its end only.
-            text.truncate(length);
-            return Ok(text);
-        }
-        text.resize(length * 4, 0);
-    }
 }
 
 fn parse_machine(text: &[u8], revision: &Path) -> Result<MachineManifest> {

@@ -6,15 +6,24 @@
 //! later, and callers retry.
 
 use std::ffi::OsStr;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sys::stat::Mode;
 
 use crate::error::{Context as _, Error, Result};
 
 /// The bootstrap protocol that we speak, and so the link that we follow.
 pub const PROTOCOL: &str = "1";
+
+/// Manifests of machines are small; what is larger is none.
+const MANIFEST_LIMIT: u64 = 1024 * 1024;
+
+/// More than they usually have.
+const MANIFEST_USUAL: usize = 2048;
 
 /// A machine directory and the paths in it that concern one toolchain.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,6 +132,44 @@ fn directories(dir: &Path) -> Result<Vec<(PathBuf, String)>> {
     }
     found.sort();
     Ok(found)
+}
+
+/// Reads the manifest of a subvolume.
+///
+/// There are two for every machine in every turn, so no call more than it takes:
+/// one read, if that did not fill the buffer.
+///
+/// # Errors
+///
+/// Those of open(2) and read(2); more than a megabyte.
+pub fn manifest(subvolume: &Path) -> Result<Vec<u8>> {
+    let path = subvolume.join("manifest");
+    let what = || format!("unable to read manifest {}", path.display());
+    // A FIFO must not hold us up. Not by open(): the C library follows that up
+    // with a second call.
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let mut file: File = openat(AT_FDCWD, &path, flags, Mode::empty())
+        .map_err(io::Error::from)
+        .context(what)?
+        .into();
+    let mut text = vec![0; MANIFEST_USUAL];
+    let mut length = 0;
+    loop {
+        let count = file.read(&mut text[length..]).context(what)?;
+        length += count;
+        if length as u64 > MANIFEST_LIMIT {
+            return Err(Error::new(format!(
+                "{}: it is larger than {MANIFEST_LIMIT} bytes",
+                what()
+            )));
+        }
+        if length < text.len() {
+            // A file gives less than it is asked for at its end only.
+            text.truncate(length);
+            return Ok(text);
+        }
+        text.resize(length * 4, 0);
+    }
 }
 
 /// Names that are not UTF-8 cannot be machine names, since a manifest could not
