@@ -110,7 +110,10 @@ impl Journal {
             journal.write("\n")?;
         }
         journal.reserve();
-        file::sync_parent(path)?;
+        if text.is_empty() {
+            // Its name may be new. One with entries was here before they were.
+            file::sync_parent(path)?;
+        }
         Ok((journal, left))
     }
 
