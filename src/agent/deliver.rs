@@ -86,7 +86,7 @@ impl Agent {
         if !cuts.is_empty() {
             let bytes: usize = cuts.iter().map(|cut| cut.bytes).sum();
             let mut record = diag::warning(format_args!(
-                "{bytes} bytes of logs are left out, to keep the result below --result-limit"
+                "{bytes} bytes of the result are left out, to keep the result below --result-limit"
             ));
             // A worker gone wild may have sent thousands of them.
             for Cut { operation, bytes } in cuts.iter().take(CUTS_SHOWN) {

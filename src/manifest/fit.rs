@@ -7,6 +7,7 @@
 use super::exchange::ResultRequest;
 use super::settle::told;
 use super::syntax::{SerializeError, Style};
+use super::values::Values;
 
 /// What a request may have by default, in bytes: today's controllers take 15
 /// MiB, and those of 2017 10,000 kB.
@@ -22,7 +23,8 @@ const TRIES: usize = 8;
 /// A log that was cut.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cut {
-    /// The operation, or `whole` if there was no room for any.
+    /// The operation, or `whole` if there was no room for any, or `checksums`
+    /// if there was none for them and for values not known to us.
     pub operation: String,
     /// How many bytes of its log are gone.
     pub bytes: usize,
@@ -50,6 +52,19 @@ pub fn fit(
         result.log = String::new();
     }
     let fixed = bare.to_text(style)?.len();
+    if fixed > limit
+        && let Some(slim) = without_checksums(request)
+    {
+        // A checksum has a few dozen characters, and a result is worth more.
+        let gone = text.len() - slim.to_text(style)?.len();
+        let (text, mut cuts) = fit(&slim, limit, style)?;
+        let operation = "checksums".to_owned();
+        cuts.push(Cut {
+            operation,
+            bytes: gone,
+        });
+        return Ok((text, cuts));
+    }
     let lengths: Vec<usize> = request.result.results.iter().map(|r| r.log.len()).collect();
     // Escapes and wrapping: how much longer logs are in the text.
     let mut room = limit.saturating_sub(fixed);
@@ -97,6 +112,16 @@ pub fn fit(
         bytes: r.log.len(),
     });
     Ok((bare.to_text(style)?, cuts.collect()))
+}
+
+/// The request without what a worker may send instead of a checksum, megabytes
+/// of it, and without values not known to us; `None` if it has neither.
+fn without_checksums(request: &ResultRequest) -> Option<ResultRequest> {
+    let mut slim = request.clone();
+    slim.result.worker_checksum = None;
+    slim.result.dependency_checksum = None;
+    slim.result.others = Values::new();
+    (slim != *request).then_some(slim)
 }
 
 /// `number * up / down`, without overflow.
@@ -313,6 +338,25 @@ mod tests {
         let log = "bbot-agent: 20000 operations left out, too many to report";
         assert_eq!(parsed.result.results[0].log, log);
         assert_eq!(parsed.result.status, ResultStatus::Success);
+    }
+
+    #[test]
+    fn checksums_without_end_go_before_any_operation() {
+        let mut request = request(&[lines(10)]);
+        request.result.worker_checksum = Some("w".repeat(64));
+        request.result.dependency_checksum = Some("d".repeat(50_000));
+        let (text, cuts) = fit(&request, 10_000, Style::OLD).unwrap();
+        assert!(text.len() <= 10_000);
+        assert_eq!(cuts.len(), 1);
+        assert_eq!(cuts[0].operation, "checksums");
+        assert!(cuts[0].bytes > 50_000);
+        let parsed = ResultRequest::parse(text.as_bytes(), "").unwrap();
+        assert_eq!(parsed.result.dependency_checksum, None);
+        assert_eq!(parsed.result.results, request.result.results);
+        // No room for anything else either.
+        let (text, cuts) = fit(&request, 100, Style::OLD).unwrap();
+        assert!(text.len() < 300, "{}", text.len());
+        assert_eq!(cuts.len(), 2);
     }
 
     #[test]

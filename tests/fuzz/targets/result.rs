@@ -50,7 +50,12 @@ fuzz_target!(|input: (u16, bool, bool, &[u8])| {
     if cuts.iter().any(|cut| cut.operation == "whole") {
         return;
     }
-    // Nothing but logs is cut.
+    // Nothing but logs is cut, and before them what is too long for a checksum.
+    let mut request = request;
+    if cuts.iter().any(|cut| cut.operation == "checksums") {
+        request.result.worker_checksum = None;
+        request.result.dependency_checksum = None;
+    }
     for (ours, theirs) in sent.result.results.iter_mut().zip(&request.result.results) {
         ours.log.clone_from(&theirs.log);
     }
