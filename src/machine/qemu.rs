@@ -83,6 +83,7 @@ pub fn argv(spec: &Spec, fds: &Descriptors) -> Vec<OsString> {
     argv.extend(memory(spec.ram_kb));
     match &spec.options {
         Some(given) => {
+            argv.extend(failing_disks(given));
             argv.extend(options::substituted(given, &spec.tap, spec.mac, fds.tap));
         }
         None => {
@@ -188,6 +189,23 @@ fn disk(purpose: Purpose) -> Vec<OsString> {
         "-device".into(),
         "virtio-blk-pci,drive=disk0,bootindex=1,werror=stop,rerror=stop".into(),
     ]
+}
+
+/// The same policy for the disks of a machine's own options. QEMU's is to pause
+/// the guest when there is no space, but to show it all other errors. Options
+/// that have a word on it are obeyed; `nvme` knows no policy.
+fn failing_disks(options: &[String]) -> Vec<OsString> {
+    const DISKS: [&str; 4] = ["virtio-blk-device", "ide-hd", "scsi-hd", "usb-storage"];
+    let mut argv = Vec::new();
+    for policy in ["werror", "rerror"] {
+        if !options.iter().any(|option| option.contains(policy)) {
+            for disk in DISKS {
+                argv.push("-global".into());
+                argv.push(format!("{disk}.{policy}=stop").into());
+            }
+        }
+    }
+    argv
 }
 
 /// Guests without a source of entropy wait for it, early in their boot. The
@@ -344,6 +362,26 @@ mod tests {
         for default in ["disk.img", "virtio-blk-pci", "virtio-net-pci", "-netdev"] {
             assert!(!line.contains(default), "{default} in {line}");
         }
+    }
+
+    #[test]
+    fn disks_of_the_options_stop_on_errors_unless_they_say_otherwise() {
+        let with = |drive: &str| {
+            line(&Spec {
+                options: Some(vec!["-drive".into(), drive.into()]),
+                ..spec()
+            })
+        };
+        let own = with("file=c.qcow2,if=ide");
+        assert!(own.contains("-global ide-hd.werror=stop"), "{own}");
+        assert!(
+            own.contains("-global virtio-blk-device.rerror=stop"),
+            "{own}"
+        );
+        let said = with("file=c.qcow2,if=ide,werror=report");
+        assert!(!said.contains("werror=stop"), "{said}");
+        assert!(said.contains("-global ide-hd.rerror=stop"), "{said}");
+        assert!(!line(&spec()).contains("-global"));
     }
 
     #[test]

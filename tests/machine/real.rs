@@ -176,6 +176,29 @@ fn a_full_disk_pauses_the_guest_until_there_is_room() {
 }
 
 #[test]
+fn an_error_of_a_disk_in_the_machines_own_options_is_not_shown_to_the_guest() {
+    with_guest(
+        "mode=fill\n",
+        |spec| {
+            let options = "-netdev|tap,id=net0,ifname=?|\
+                 -device|virtio-net-pci,netdev=net0,mac=?|\
+                 -drive|if=none,id=disk0,driver=raw,file.driver=blkdebug,\
+                 file.image.driver=file,file.image.filename=disk.img,\
+                 file.inject-error.0.event=write_aio|\
+                 -device|virtio-blk-pci,drive=disk0,bootindex=1";
+            spec.options = Some(options.split('|').map(str::to_owned).collect());
+        },
+        |machine| {
+            let failed = wait_for(machine, "failure of the disk", |e| {
+                matches!(e, Event::DiskFailed { .. })
+            });
+            assert!(matches!(failed, Event::DiskFailed { full: false, .. }));
+            wait_for(machine, "suspension", |e| *e == Event::Suspended);
+        },
+    );
+}
+
+#[test]
 fn options_of_a_machine_and_another_user_for_qemu() {
     with_guest(
         "mode=poweroff\n",
