@@ -249,21 +249,27 @@ fn guests_do_not_reach_each_other() {
 
 #[test]
 fn frames_with_another_source_address_are_dropped() {
-    with_bridge(|bridge| {
-        let a = Station::new(bridge, &Strategy::Nft, 1);
-        let b = Station::new(bridge, &Strategy::Nft, 2);
+    with_rules(|bridge, strategy| {
+        let a = Station::new(bridge, strategy, 1);
+        let b = Station::new(bridge, strategy, 2);
         a.talk(&a.guest.udp(0), b"1", b"2");
-        // The bridge would send the other's packets to whoever claims them.
+        // The bridge would send the other's packets to whoever claims them; and
+        // nobody at all has the second address.
+        for stolen in ["52:54:00:00:00:01", "52:54:00:00:00:77"] {
+            b.guest
+                .inside(|| run(&format!("ip link set eth0 address {stolen}")));
+            let client = b.guest.udp(0);
+            client.send_to(b"forged", TFTP).unwrap();
+            client
+                .set_read_timeout(Some(Duration::from_millis(200)))
+                .unwrap();
+            assert!(client.recv_from(&mut [0; 8]).is_err());
+            b.heard_nothing();
+            a.talk(&a.guest.udp(0), b"1", b"2");
+        }
         b.guest
-            .inside(|| run("ip link set eth0 address 52:54:00:00:00:01"));
-        let client = b.guest.udp(0);
-        client.send_to(b"as a", TFTP).unwrap();
-        client
-            .set_read_timeout(Some(Duration::from_millis(200)))
-            .unwrap();
-        assert!(client.recv_from(&mut [0; 8]).is_err());
-        b.heard_nothing();
-        a.talk(&a.guest.udp(0), b"1", b"2");
+            .inside(|| run("ip link set eth0 address 52:54:00:00:00:02"));
+        b.talk(&b.guest.udp(0), b"3", b"4");
     });
 }
 

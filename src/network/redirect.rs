@@ -83,7 +83,7 @@ pub struct Target<'a> {
     /// The guest's tap.
     pub tap: &'a Tap,
     /// The guest's hardware address, if it is sure to use that one: then frames
-    /// with another are dropped (`nft`), or not listened to (`none`).
+    /// with another are dropped.
     pub mac: Option<Mac>,
     /// The server: what [`Strategy::server_address`] became when bound.
     pub server: SocketAddrV4,
@@ -171,6 +171,12 @@ impl Redirect {
             strategy.name()
         );
         let mut peers = Peers::Any;
+        // Rules of `nf_tables` see to it themselves.
+        if let Some(mac) = target.mac
+            && *strategy != Strategy::Nft
+        {
+            target.tap.lock(mac).context(unable)?;
+        }
         let rules = match strategy {
             Strategy::Nft => Rules::Nft(
                 nft::Tables::install(&nft::Rules {

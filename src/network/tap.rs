@@ -23,10 +23,16 @@ const HOST_SIDE: Mac = Mac([0xfe, 0xff, 0xff, 0x62, 0x62, 0x74]);
 /// How the name of every tap begins; rules know our taps by it.
 pub(super) const PREFIX: &str = "bb-";
 
-/// Of `<linux/rtnetlink.h>`, `<linux/if_link.h>` and `<sys/socket.h>`.
+/// Of `<linux/rtnetlink.h>`, `<linux/if_link.h>`, `<linux/neighbour.h>` and
+/// `<sys/socket.h>`.
 const RTM_SETLINK: u16 = 19;
+const RTM_NEWNEIGH: u16 = 28;
 const IFLA_PROTINFO: u16 = 12;
 const IFLA_BRPORT_ISOLATED: u16 = 33;
+const IFLA_BRPORT_LOCKED: u16 = 39;
+const NDA_LLADDR: u16 = 2;
+const NUD_NOARP: u16 = 0x40;
+const NTF_MASTER: u8 = 4;
 const AF_BRIDGE: u8 = 7;
 
 /// A tap device on a bridge, up. It lives as long as its descriptor and those
@@ -61,10 +67,36 @@ impl Tap {
         );
         control.bridge_add(&bridge.name, index).context(unable)?;
         trace!(3, "open", "bridge link set dev {name} isolated on");
-        isolate(index).context(unable)?;
+        set_port(index, IFLA_BRPORT_ISOLATED).context(unable)?;
         trace!(3, "open", "ip link set {name} up");
         control.set_up(&name).context(unable)?;
         Ok(Tap { fd, name, index })
+    }
+
+    /// Has the bridge drop frames from here with another source address than
+    /// `mac`, which no frame from another port takes away either. It needs Linux
+    /// 5.16; older kernels ignore it.
+    ///
+    /// # Errors
+    ///
+    /// When the tap is no port of a bridge any more.
+    pub(super) fn lock(&self, mac: Mac) -> io::Result<()> {
+        trace!(
+            3,
+            "lock", "bridge fdb replace {mac} dev {} master static", self.name
+        );
+        let mut header = [0; 12]; // struct ndmsg
+        header[0] = AF_BRIDGE;
+        header[4..8].copy_from_slice(&self.index.to_ne_bytes());
+        header[8..10].copy_from_slice(&NUD_NOARP.to_ne_bytes());
+        header[10] = NTF_MASTER;
+        let mut batch = Batch::new();
+        let flags = netlink::ACK | netlink::CREATE | netlink::REPLACE;
+        batch.begin(RTM_NEWNEIGH, flags, &header);
+        batch.put(NDA_LLADDR, &mac.0);
+        Socket::route()?.request(&batch)?;
+        trace!(3, "lock", "bridge link set dev {} locked on", self.name);
+        set_port(self.index, IFLA_BRPORT_LOCKED)
     }
 
     /// The descriptor to hand to QEMU.
@@ -98,15 +130,16 @@ impl Tap {
     }
 }
 
-/// Forbids the port numbered `index` to exchange frames with other isolated
-/// ports of its bridge.
-fn isolate(index: u32) -> io::Result<()> {
+/// Switches a property of the bridge port numbered `index` on. *Isolated* ports
+/// exchange no frames with each other; *locked* ones take frames only from
+/// addresses that the bridge expects there.
+fn set_port(index: u32, property: u16) -> io::Result<()> {
     let mut header = [0; 16]; // struct ifinfomsg
     header[0] = AF_BRIDGE;
     header[4..8].copy_from_slice(&index.to_ne_bytes());
     let mut batch = Batch::new();
     batch.begin(RTM_SETLINK, netlink::ACK, &header);
-    batch.nest(IFLA_PROTINFO, |port| port.put(IFLA_BRPORT_ISOLATED, &[1]));
+    batch.nest(IFLA_PROTINFO, |port| port.put(property, &[1]));
     Socket::route()?.request(&batch)
 }
 

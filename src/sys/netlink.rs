@@ -34,6 +34,8 @@ pub const REQUEST: u16 = 0x01;
 pub const ACK: u16 = 0x04;
 /// `NLM_F_DUMP`: answer with everything there is.
 pub const DUMP: u16 = 0x300;
+/// `NLM_F_REPLACE`: change it if it exists.
+pub const REPLACE: u16 = 0x100;
 /// `NLM_F_EXCL`: fail if it exists.
 pub const EXCL: u16 = 0x200;
 /// `NLM_F_CREATE`: make it if it does not exist.
