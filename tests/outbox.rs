@@ -467,11 +467,50 @@ fn what_is_too_late_is_set_aside() {
     brep.queue(TASK);
     let assignment = agent.task().unwrap();
     agent.perform(&assignment, &mut []);
+    drop(agent);
+    let mut agent = Agent::new(scratch.path(), &brep.url(), None);
     let later = SystemTime::now() + AT_ONCE.expiry + Duration::from_secs(2);
+    brep.state().result_moods = vec![502];
     let delivery = agent.deliver_at(later);
     assert_eq!((delivery.aside, delivery.waiting), (1, 0));
     assert!(brep.state().builds[0].result.is_none());
     assert_eq!(agent.deliver(), sent(0));
+}
+
+#[test]
+fn a_wall_clock_that_jumps_loses_no_result() {
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+    let (now, before) = (SystemTime::now(), SystemTime::now() - YEAR);
+    let after = now + YEAR;
+    let brep = Brep::start(Setup::default());
+    // The times of two attempts, in one process or two; the first one fails.
+    for (restarted, walls) in [
+        (false, [now, after]),
+        (false, [now, before]),
+        (false, [after, now]),
+        (false, [before, after]),
+        (false, [before, now]),
+        (true, [before, now]),
+        (true, [now, after]),
+        (true, [now, before]),
+    ] {
+        let scratch = TempDir::new();
+        let mut agent = Agent::new(scratch.path(), &brep.url(), None);
+        brep.queue(TASK);
+        let assignment = agent.task().unwrap();
+        agent.perform(&assignment, &mut []);
+        brep.state().result_moods = vec![502];
+        assert_eq!(agent.deliver_at(walls[0]).waiting, 1, "{walls:?}");
+        if restarted {
+            drop(agent);
+            agent = Agent::new(scratch.path(), &brep.url(), None);
+        } else {
+            // A failure at the wrong time does not give it up either.
+            brep.state().result_moods = vec![502];
+            assert_eq!(agent.deliver_at(walls[1]).waiting, 1, "{walls:?}");
+        }
+        assert_eq!(agent.deliver_at(walls[1]), sent(1), "{walls:?}");
+    }
 }
 
 #[test]
@@ -649,6 +688,8 @@ fn artifacts_do_not_hold_the_result_back_for_ever() {
     }];
     agent.perform(&assignment, &mut artifacts);
     assert_eq!(agent.deliver().waiting, 1);
+    drop(agent);
+    let mut agent = Agent::new(scratch.path(), &brep.url(), None);
     let later = SystemTime::now() + AT_ONCE.expiry / 2 + Duration::from_secs(2);
     assert_eq!(agent.deliver_at(later), sent(1));
     assert!(brep.state().builds[0].result.is_some());

@@ -52,6 +52,9 @@ pub struct Outbox {
     reserve: Reserve,
     settings: Settings,
     pauses: BTreeMap<String, Pause>,
+    /// By session, how old a result was when this process came to know it, and
+    /// when that was.
+    seen: BTreeMap<String, (Duration, Instant)>,
 }
 
 /// When to try again.
@@ -100,6 +103,7 @@ impl Outbox {
             reserve: Reserve::keep(&state.join("reserve"), RESERVE),
             settings,
             pauses: BTreeMap::new(),
+            seen: BTreeMap::new(),
         };
         // The last step before the crash may have been the store, and the
         // journal the one after it.
@@ -178,6 +182,8 @@ impl Outbox {
         };
         self.results
             .put(&envelope, text, artifacts, &self.reserve)?;
+        self.seen
+            .insert(task.session.clone(), (Duration::ZERO, Instant::now()));
         // What is stored is safe; the journal is put right at the next start.
         if let Err(error) = self.reached(&task.session, Stage::Stored) {
             diag::failure(&error).emit();
@@ -216,12 +222,29 @@ impl Outbox {
             let pause = self.pauses.get(&stored.id).copied();
             let due = pause.is_none_or(|pause| pause.until <= Instant::now());
             let place = place(&stored.envelope.result_url);
-            if !due || dead.contains(&place) || watch.must_stop() {
+            let is_dead_place = dead.contains(&place);
+            let age = self.age(&stored, wall);
+            let expired = age > self.settings.expiry;
+            if !due || watch.must_stop() || (is_dead_place && !expired) {
                 delivery.wait(pause.map(|pause| pause.until));
                 continue;
             }
             watch.enter(Phase::Uploading, None);
-            match self.send(controllers, &mut stored, wall)? {
+            // Never without an attempt: the wall clock may be wrong.
+            let outcome = if is_dead_place {
+                Outcome::Aside(self.too_old())
+            } else {
+                match self.send(controllers, &mut stored, age)? {
+                    Outcome::Later(why) if expired && why.class() != FailureClass::Stopped => {
+                        if is_dead(why.class()) {
+                            dead.insert(place.clone());
+                        }
+                        Outcome::Aside(format!("{}: {why}", self.too_old()))
+                    }
+                    outcome => outcome,
+                }
+            };
+            match outcome {
                 Outcome::Sent => {
                     self.results.done(&stored)?;
                     self.over(&stored)?;
@@ -251,19 +274,26 @@ impl Outbox {
         Ok(delivery)
     }
 
+    /// How old a result is. The wall clock is asked once, and may jump after.
+    fn age(&mut self, stored: &Stored, wall: SystemTime) -> Duration {
+        let age = Duration::from_secs(seconds(wall).saturating_sub(stored.envelope.stored));
+        let now = Instant::now();
+        let session = stored.envelope.session.clone();
+        let (then, since) = self.seen.entry(session).or_insert((age, now));
+        *then + now.saturating_duration_since(*since)
+    }
+
+    fn too_old(&self) -> String {
+        let hours = self.settings.expiry.as_secs_f32() / 3600.0;
+        format!("not delivered within {hours} hours (--result-expiry)")
+    }
+
     fn send(
         &self,
         controllers: &mut Controllers,
         stored: &mut Stored,
-        wall: SystemTime,
+        age: Duration,
     ) -> Result<Outcome> {
-        let age = Duration::from_secs(seconds(wall).saturating_sub(stored.envelope.stored));
-        if age > self.settings.expiry {
-            let hours = self.settings.expiry.as_secs_f32() / 3600.0;
-            return Ok(Outcome::Aside(format!(
-                "not delivered within {hours} hours (--result-expiry)"
-            )));
-        }
         for artifact in std::mem::take(&mut stored.artifacts) {
             let session = &stored.envelope.session;
             match upload(controllers, &artifact, session) {
@@ -304,6 +334,7 @@ impl Outbox {
 
     fn over(&mut self, stored: &Stored) -> Result<()> {
         self.pauses.remove(&stored.id);
+        self.seen.remove(&stored.envelope.session);
         self.reserve.restore();
         self.reached(&stored.envelope.session, Stage::Sent)
     }
