@@ -9,24 +9,26 @@
 //!
 //! `make test` tries some calls, `make torture` (`BBOT_AGENT_TORTURE=all`) each.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use bbot_agent::snapshot;
 
+use crate::support::brep::{Brep, Build, Setup};
 use crate::support::site::Site;
 use crate::support::{PATIENCE, Process, isolated, program, require_programs};
 
 /// Calls that may change something; which of them do is seen in the arguments.
-const CALLS: &str = "openat,write,pwrite64,writev,rename,renameat,renameat2,unlink,unlinkat,\
+const CALLS: &str = "openat,openat2,write,pwrite64,writev,rename,renameat,renameat2,unlink,unlinkat,\
                      mkdir,mkdirat,rmdir,link,linkat,symlink,symlinkat,ioctl,fsync,fdatasync,\
                      syncfs,ftruncate,fallocate,chmod,fchmod,fchmodat,chown,fchown,lchown,\
                      fchownat,utimensat,sendto,sendmsg,sendmmsg,socket,socketpair,bind,listen,\
-                     connect,setsockopt,clone,clone3,fork,vfork,flock,kill,pidfd_open,\
-                     pidfd_send_signal,prctl";
+                     connect,accept4,setsockopt,pipe2,dup,dup3,fcntl,memfd_create,signalfd4,\
+                     clone,clone3,fork,vfork,flock,kill,pidfd_open,pidfd_send_signal,prctl";
 
 const KILL: &str = "signal=KILL";
 
@@ -46,14 +48,25 @@ struct Call {
     line: String,
 }
 
+impl Call {
+    fn is_tcp(&self) -> bool {
+        self.name == "socket" && self.line.contains("AF_INET, SOCK_STREAM")
+    }
+
+    fn notes_the_task(&self) -> bool {
+        self.name.starts_with("write") && self.line.contains("accepted")
+    }
+}
+
 /// Whether a call changes anything outside of the process, or takes something
 /// that has to be given back.
 fn changes(name: &str, line: &str) -> bool {
     let has = |words: &[&str]| words.iter().any(|word| line.contains(word));
     match name {
-        "openat" => has(&["O_CREAT", "O_WRONLY", "O_RDWR", "O_TRUNC", "O_TMPFILE"]),
+        "openat" | "openat2" => has(&["O_CREAT", "O_WRONLY", "O_RDWR", "O_TRUNC", "O_TMPFILE"]),
         // Diagnostics.
         "write" | "writev" => !line.starts_with(&format!("{name}(2,")),
+        "fcntl" => has(&["F_DUPFD"]),
         "ioctl" => !has(&[
             "SIOCG",
             "TCGETS",
@@ -66,14 +79,103 @@ fn changes(name: &str, line: &str) -> bool {
     }
 }
 
+/// A site, and who has its tasks and wants their results: a directory, or what
+/// behaves as brep does.
+struct Stage {
+    site: Site,
+    brep: Option<Brep>,
+    /// How often brep had to wait for its time-out until it could hand out a
+    /// task again, and got a result again that it had.
+    timed_out: Cell<usize>,
+    repeated: Cell<usize>,
+}
+
+impl Stage {
+    fn new(http: bool) -> Option<Stage> {
+        Some(Stage {
+            site: Site::new()?,
+            brep: http.then(|| Brep::start(Setup::default())),
+            timed_out: Cell::new(0),
+            repeated: Cell::new(0),
+        })
+    }
+
+    fn arguments(&self) -> Vec<String> {
+        let mut arguments = self.site.arguments();
+        if let Some(brep) = &self.brep {
+            arguments.pop();
+            arguments.extend(["--toolchain-ver", "0.17.0", &brep.url()].map(str::to_owned));
+        }
+        arguments
+    }
+
+    fn task(&self, name: &str) {
+        match &self.brep {
+            None => self.site.task(name),
+            Some(brep) => brep.queue(&format!(
+                "name: {name}\nversion: 1.2.3\nrepository-url: https://example.org/1\n\
+                 repository-type: pkg\nmachine: linux\ntarget: x86_64-linux-gnu\n"
+            )),
+        }
+    }
+
+    /// Takes the result of `task` and everything else that is the task's away.
+    fn collect(&self, task: &str) -> Option<String> {
+        if let Some(brep) = &self.brep {
+            let mut state = brep.state();
+            let at = state
+                .builds
+                .iter()
+                .position(|build| build.result.is_some() && !build.is_interrupted())?;
+            let build = state.builds.remove(at);
+            assert!(build.session.contains(&format!("/{task}/")));
+            assert!(state.builds.is_empty());
+            self.repeated
+                .set(self.repeated.get() + std::mem::take(&mut state.ignored).len());
+            return build.result;
+        }
+        let result = self.site.result(task)?;
+        for dir in ["results", "done"] {
+            let file = self.site.path("controller").join(dir);
+            let _ = fs::remove_file(file.join(format!("{task}.manifest")));
+        }
+        Some(result)
+    }
+
+    /// Which result is there for a task; another one is another result.
+    fn identity(&self, task: &str) -> Option<(u64, i64)> {
+        if let Some(brep) = &self.brep {
+            let state = brep.state();
+            let has = |build: &&Build| build.result.is_some() && !build.is_interrupted();
+            let count = state.builds.iter().filter(has).count();
+            return (count > 0).then_some((count as u64, 0));
+        }
+        let results = self.site.path("controller/results");
+        let file = fs::metadata(results.join(format!("{task}.manifest"))).ok()?;
+        Some((file.ino(), file.mtime_nsec()))
+    }
+
+    /// Has the controller hand the task out again. It does so at once if it was
+    /// told of the interruption, and else in some hours.
+    fn again(&self) {
+        let Some(brep) = &self.brep else { return };
+        brep.queue_interrupted();
+        let open = brep.state().builds.len();
+        if open > 0 {
+            self.timed_out.set(self.timed_out.get() + 1);
+            brep.time_out();
+        }
+    }
+}
+
 /// The calls of a turn that nothing happens to.
-fn calls(site: &Site) -> Vec<Call> {
-    let log = site.path("strace.log");
+fn calls(stage: &Stage) -> Vec<Call> {
+    let log = stage.site.path("strace.log");
     let mut command = Command::new(program("strace").unwrap());
     command
         .args(["-qq", "-o", log.to_str().unwrap(), "-e"])
         .arg(format!("trace={CALLS}"));
-    let status = finish(site, command);
+    let status = finish(stage, command);
     assert!(status.success(), "an undisturbed turn fails: {status}");
     let text = fs::read_to_string(&log).unwrap();
     fs::remove_file(&log).unwrap();
@@ -97,12 +199,13 @@ fn calls(site: &Site) -> Vec<Call> {
 }
 
 /// Runs the agent under `tracer` to its end.
-fn finish(site: &Site, mut tracer: Command) -> std::process::ExitStatus {
+fn finish(stage: &Stage, mut tracer: Command) -> ExitStatus {
+    let site = &stage.site;
     let output = fs::File::create(site.path("agent.log")).unwrap();
     let mut process = Process(
         tracer
             .arg(Site::agent())
-            .args(site.arguments())
+            .args(stage.arguments())
             .stdin(Stdio::null())
             .stdout(output.try_clone().unwrap())
             .stderr(output)
@@ -123,43 +226,24 @@ fn said(site: &Site) -> String {
     fs::read_to_string(site.path("agent.log")).unwrap_or_default()
 }
 
-/// Takes the result of `task` and everything else that is the task's away.
-fn collect(site: &Site, task: &str) -> Option<String> {
-    let result = site.result(task)?;
-    for dir in ["results", "done"] {
-        let file = site
-            .path("controller")
-            .join(dir)
-            .join(format!("{task}.manifest"));
-        let _ = fs::remove_file(file);
-    }
-    Some(result)
-}
-
 /// What a round makes anew.
 fn reset(site: &Site) {
     snapshot::delete(&site.machine().join("linux-default")).unwrap();
 }
 
-/// The file of a result, if it is there; another file is another result.
-fn identity(site: &Site, task: &str) -> Option<(u64, i64)> {
-    let results = site.path("controller/results");
-    let file = fs::metadata(results.join(format!("{task}.manifest"))).ok()?;
-    Some((file.ino(), file.mtime_nsec()))
-}
-
 /// Starts agents until the task is done. Returns the result.
-fn recover(site: &Site, task: &str, sent: Option<(u64, i64)>) -> Result<String, String> {
+fn recover(stage: &Stage, task: &str, sent: Option<(u64, i64)>) -> Result<String, String> {
     let mut all = String::new();
     for _ in 0..STARTS {
-        let status = finish(site, Command::new("env"));
-        all.push_str(&format!("{}[{status}]\n", said(site)));
-        if sent.is_some() && identity(site, task) != sent {
+        let status = finish(stage, Command::new("env"));
+        all.push_str(&format!("{}[{status}]\n", said(&stage.site)));
+        if sent.is_some() && stage.identity(task) != sent {
             return Err(format!("the result is sent twice\n{all}"));
         }
-        if let Some(result) = collect(site, task) {
+        if let Some(result) = stage.collect(task) {
             return Ok(result);
         }
+        stage.again();
     }
     Err(format!("the task is lost\n{all}"))
 }
@@ -200,50 +284,59 @@ fn chosen(calls: Vec<Call>, some: usize, offset: usize) -> Vec<Call> {
 }
 
 /// One round for each call: `fault` is what strace is to inject there. `judge`
-/// looks at how the obstructed turn ended.
+/// looks at how the obstructed turn ended. With a controller over HTTP, only what
+/// comes after the first connection to it is of interest.
 fn torture(
     what: &str,
     some: usize,
     offset: usize,
     fault: &str,
+    http: bool,
     applies: impl Fn(&Call) -> bool + Send + Sync,
-    judge: impl Fn(&Site, std::process::ExitStatus) -> Result<(), String> + Send + Sync,
+    judge: impl Fn(&Site, ExitStatus) -> Result<(), String> + Send + Sync,
 ) {
     isolated(|| {
         if !require_programs(&["strace"]) {
             return;
         }
-        let Some(site) = Site::new() else { return };
+        let Some(stage) = Stage::new(http) else {
+            return;
+        };
+        let site = &stage.site;
         // The first turn makes directories that stay; the second is the measure.
         let mut turn = Vec::new();
         let mut before = BTreeSet::new();
         for n in 0..2 {
             let task = format!("warm-{n}");
-            site.task(&task);
-            turn = calls(&site);
-            assert!(
-                collect(&site, &task).is_some(),
-                "no result: {}",
-                said(&site)
-            );
+            stage.task(&task);
+            turn = calls(&stage);
+            let result = stage.collect(&task);
+            assert!(result.is_some(), "no result: {}", said(site));
             before = site.inventory();
             if n == 0 {
-                reset(&site);
+                reset(site);
             }
         }
         let total = turn.len();
+        if http {
+            let first = turn.iter().position(Call::is_tcp).unwrap();
+            turn.drain(..first);
+        }
         let turn: Vec<Call> = turn.into_iter().filter(applies).collect();
         let rounds = chosen(turn, some, offset);
         eprintln!(
             "{what}: {} of {total} calls that change something",
             rounds.len()
         );
+        // Until the task is in the journal, nobody knows of it.
+        let noted = rounds.iter().position(Call::notes_the_task);
 
         let mut failures = Vec::new();
         for (n, call) in rounds.iter().enumerate() {
-            reset(&site);
+            reset(site);
             let task = format!("t-{n}");
-            site.task(&task);
+            stage.task(&task);
+            let timed_out = stage.timed_out.get();
             let mut tracer = Command::new(program("strace").unwrap());
             tracer
                 .args(["-qq", "-o", "/dev/null", "-e"])
@@ -253,13 +346,13 @@ fn torture(
                     &format!("inject={}:{fault}:when={}", call.name, call.index),
                 ]);
             eprintln!("{what}: {} {}", call.name, call.index);
-            let status = finish(&site, tracer);
-            let mut obstructed = said(&site);
+            let status = finish(&stage, tracer);
+            let mut obstructed = said(site);
             obstructed.push_str(&format!("[{status}]\n"));
-            let mut wrong = judge(&site, status).err().unwrap_or_default();
+            let mut wrong = judge(site, status).err().unwrap_or_default();
             // It may have finished the task all the same; not twice, then.
-            let sent = identity(&site, &task);
-            match recover(&site, &task, sent) {
+            let sent = stage.identity(&task);
+            match recover(&stage, &task, sent) {
                 Ok(result) if result.contains("status: success") => {}
                 // A call that failed may cost the task, if the result says so.
                 Ok(result) if result.contains("status: abort") && fault != KILL => {
@@ -271,8 +364,11 @@ fn torture(
                 Err(why) => wrong.push_str(&why),
             }
             // What was lost or left is found by one more start, without a task.
-            finish(&site, Command::new("env"));
-            wrong.push_str(&difference(&site, &before));
+            finish(&stage, Command::new("env"));
+            wrong.push_str(&difference(site, &before));
+            if stage.timed_out.get() > timed_out && noted.is_some_and(|noted| n > noted) {
+                wrong.push_str("the controller is not told of the interruption");
+            }
             if !wrong.is_empty() {
                 failures.push(format!(
                     "{} {}: {}\nobstructed turn:\n{obstructed}wrong:\n{wrong}",
@@ -281,6 +377,13 @@ fn torture(
                 // What is wrong now must not be the next round's fault.
                 before = site.inventory();
             }
+        }
+        if http {
+            eprintln!(
+                "{what}: {} tasks handed out again after the time-out, {} results sent again",
+                stage.timed_out.get(),
+                stage.repeated.get()
+            );
         }
         let count = failures.len();
         assert!(
@@ -294,11 +397,16 @@ fn torture(
 
 #[test]
 fn killed_anywhere_it_loses_and_leaves_nothing() {
-    torture("killed", 16, 3, KILL, |_| true, |_, _| Ok(()));
+    torture("killed", 16, 3, KILL, false, |_| true, |_, _| Ok(()));
+}
+
+#[test]
+fn killed_anywhere_it_loses_nothing_between_it_and_a_controller() {
+    torture("killed (http)", 8, 1, KILL, true, |_| true, |_, _| Ok(()));
 }
 
 /// An obstructed turn ends by itself, in order, and says what was wrong.
-fn explained(site: &Site, status: std::process::ExitStatus) -> Result<(), String> {
+fn explained(site: &Site, status: ExitStatus) -> Result<(), String> {
     let said = said(site);
     if said.contains("panicked at src") || status.code().is_none() || status.code() == Some(101) {
         return Err(format!("it ended with {status}\n"));
@@ -315,6 +423,7 @@ fn refused(errno: &str, some: usize, offset: usize, names: &'static [&'static st
         some,
         offset,
         &format!("error={errno}"),
+        false,
         move |call| names.contains(&call.name.as_str()),
         explained,
     );
@@ -323,7 +432,9 @@ fn refused(errno: &str, some: usize, offset: usize, names: &'static [&'static st
 /// Calls that can fail for want of space, or of a working disk.
 const ON_DISK: &[&str] = &[
     "openat",
+    "openat2",
     "write",
+    "writev",
     "pwrite64",
     "rename",
     "renameat",
@@ -332,6 +443,8 @@ const ON_DISK: &[&str] = &[
     "mkdirat",
     "link",
     "linkat",
+    "symlink",
+    "symlinkat",
     "fsync",
     "fdatasync",
     "syncfs",
@@ -341,6 +454,79 @@ const ON_DISK: &[&str] = &[
     "unlink",
     "unlinkat",
     "rmdir",
+    "chmod",
+    "fchmod",
+    "fchmodat",
+    "utimensat",
+];
+
+/// Calls that give a descriptor.
+const DESCRIPTORS: &[&str] = &[
+    "openat",
+    "openat2",
+    "socket",
+    "socketpair",
+    "accept4",
+    "pidfd_open",
+    "pipe2",
+    "dup",
+    "dup3",
+    "fcntl",
+    "memfd_create",
+    "signalfd4",
+];
+
+/// Calls for which the kernel needs memory of its own.
+const IN_MEMORY: &[&str] = &[
+    "openat",
+    "openat2",
+    "socket",
+    "socketpair",
+    "pipe2",
+    "signalfd4",
+    "pidfd_open",
+    "bind",
+    "connect",
+    "ioctl",
+    "sendto",
+    "sendmsg",
+    "sendmmsg",
+    "clone",
+    "clone3",
+    "vfork",
+    "fork",
+    "flock",
+    "mkdir",
+    "mkdirat",
+    "link",
+    "linkat",
+    "symlink",
+    "symlinkat",
+    "rename",
+    "renameat",
+    "renameat2",
+    "rmdir",
+    "unlink",
+    "unlinkat",
+];
+
+/// Calls that wait, or may on some file systems.
+const WAITING: &[&str] = &[
+    "openat",
+    "openat2",
+    "write",
+    "writev",
+    "pwrite64",
+    "flock",
+    "sendto",
+    "sendmsg",
+    "sendmmsg",
+    "connect",
+    "accept4",
+    "fsync",
+    "fdatasync",
+    "ftruncate",
+    "fallocate",
 ];
 
 #[test]
@@ -355,32 +541,15 @@ fn a_broken_disk_anywhere_is_explained_and_leaves_nothing() {
 
 #[test]
 fn no_descriptor_left_is_explained_and_leaves_nothing() {
-    refused(
-        "EMFILE",
-        6,
-        1,
-        &["openat", "socket", "socketpair", "pidfd_open"],
-    );
+    refused("EMFILE", 6, 1, DESCRIPTORS);
 }
 
 #[test]
 fn no_memory_left_is_explained_and_leaves_nothing() {
-    refused(
-        "ENOMEM",
-        6,
-        0,
-        &[
-            "openat", "socket", "ioctl", "sendto", "clone", "clone3", "vfork", "fork", "mkdir",
-        ],
-    );
+    refused("ENOMEM", 6, 0, IN_MEMORY);
 }
 
 #[test]
 fn an_interrupted_call_is_made_again() {
-    refused(
-        "EINTR",
-        6,
-        0,
-        &["openat", "write", "flock", "sendto", "connect", "fsync"],
-    );
+    refused("EINTR", 6, 0, WAITING);
 }

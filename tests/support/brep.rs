@@ -129,13 +129,21 @@ impl Brep {
     /// What happens after the result time-out: builds without a result are
     /// queued again.
     pub fn time_out(&self) {
+        self.queue_again(|build| build.result.is_none());
+    }
+
+    /// What happens at once to builds that were interrupted: the same.
+    pub fn queue_interrupted(&self) {
+        self.queue_again(Build::is_interrupted);
+    }
+
+    fn queue_again(&self, which: impl Fn(&Build) -> bool) {
         let mut state = self.state();
-        let (open, done) = std::mem::take(&mut state.builds)
+        let (again, done): (Vec<Build>, Vec<Build>) = std::mem::take(&mut state.builds)
             .into_iter()
-            .partition(|build| build.result.is_none());
+            .partition(which);
         state.builds = done;
-        let open: Vec<Build> = open;
-        state.queue.extend(open.into_iter().map(|b| b.task));
+        state.queue.extend(again.into_iter().map(|b| b.task));
     }
 }
 
@@ -421,6 +429,12 @@ impl State {
 }
 
 impl Build {
+    /// Whether its agent has given it up.
+    pub fn is_interrupted(&self) -> bool {
+        let result = self.result.as_deref().unwrap_or_default();
+        result.contains("\nstatus: interrupt\n")
+    }
+
     /// Whether `answer` is a signature of our challenge by the agent's key.
     fn prove(&self, answer: Option<&str>) -> Result<(), String> {
         let (Some(challenge), Some(key)) = (&self.challenge, &self.key) else {
