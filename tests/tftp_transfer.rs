@@ -96,6 +96,29 @@ fn before_anything_was_measured_the_interval_doubles_from_a_second() {
 }
 
 #[test]
+fn time_in_which_nobody_looked_is_not_the_peers() {
+    let mut table = Table::get(1, 3, false, None);
+    table.at(0, Input::Begin, &[data(1, 1)]);
+    table.due(1000, &[data(1, 1)]);
+    // Stopped for an hour: it starts where it was.
+    let hour = 3_600_000;
+    table.at(3000 + hour, Input::Tick, &[data(1, 1)]);
+    for ms in [7000, 15_000, 23_000] {
+        table.due(hour + ms, &[data(1, 1)]);
+    }
+    table.at(hour + 24_000, Input::Ack(1), &[data(2, 1)]);
+    // Silence itself is still bounded.
+    let last = hour + 24_000;
+    let mut ms = last;
+    while table.transfer.due().is_some() {
+        ms += 10;
+        table.transfer.handle(table.start + MS * ms, Input::Tick);
+        while table.transfer.poll().is_some() {}
+    }
+    assert!((30_000..40_000).contains(&(ms - last)), "{}", ms - last);
+}
+
+#[test]
 fn the_interval_falls_with_the_evidence_and_doubles_from_there() {
     let mut table = Table::get(1, 100, false, None);
     table.at(0, Input::Begin, &[data(1, 1)]);

@@ -125,8 +125,13 @@ impl Timer {
         self.due = Some(now + self.interval());
     }
 
-    /// It was sent again because the time had come.
+    /// It was sent again because the time had come. If that time was missed, be
+    /// it that we were stopped or the host was asleep, the peer's patience is not
+    /// spent by it.
     pub fn sent_again(&mut self, now: Instant) {
+        if let Some(due) = self.due {
+            self.progress += now.saturating_duration_since(due);
+        }
         self.attempts = self.attempts.saturating_add(1);
         self.sent_early(now);
     }
@@ -186,10 +191,10 @@ impl Timer {
     /// What to do now.
     #[must_use]
     pub fn check(&self, now: Instant) -> Verdict {
-        match self.due {
-            Some(due) if now >= due => {}
+        let due = match self.due {
+            Some(due) if now >= due => due,
             _ => return Verdict::Wait,
-        }
+        };
         let enough = match self.negotiated {
             // A long interval must not make a dead peer immortal, nor a short
             // one kill a peer that was not scheduled for some seconds.
@@ -197,7 +202,8 @@ impl Timer {
                 let fitting = PATIENCE.as_secs() / interval.as_secs().max(1);
                 u64::from(self.attempts) >= fitting.clamp(2, 6)
             }
-            None => now.saturating_duration_since(self.progress) >= PATIENCE,
+            // Until when something was due, not until somebody looked.
+            None => due.saturating_duration_since(self.progress) >= PATIENCE,
         };
         if enough {
             Verdict::GiveUp
