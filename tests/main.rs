@@ -22,6 +22,7 @@ mod operations;
 mod outbox;
 mod snapshot;
 mod soak;
+mod stopped;
 mod support;
 mod sweep;
 mod tar;

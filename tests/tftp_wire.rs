@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::time::{Duration, Instant};
 
-use bbot_agent::tftp::{Config, Map, Served, TftpServer};
+use bbot_agent::tftp::{Config, Map, Rate, Served, TftpServer};
 
 use crate::support::tftp::{
     Client, Said, Scratch, Server, brief, is_before, options, pattern, request,
@@ -684,6 +684,40 @@ fn transfers_of_a_peer_are_bounded_and_the_stalled_make_room() {
         client.ack(2);
         client.hear_data(3);
     }
+}
+
+#[test]
+fn requests_beyond_the_rate_get_no_answer_until_there_is_room() {
+    let scratch = Scratch::new();
+    scratch.file("f", b"x");
+    let config = Config {
+        requests: Some(Rate {
+            burst: 3,
+            per_second: 1,
+        }),
+        ..Config::default()
+    };
+    let server = Server::with(&scratch, config);
+    let begun = Instant::now();
+    let clients: Vec<_> = (0..4).map(|_| server.client()).collect();
+    for client in &clients[..3] {
+        // Coming again is no request of its own.
+        for _ in 0..5 {
+            client.rrq("f", &[]);
+        }
+        client.hear_data(1);
+    }
+    // Neither an answer nor a file; asking again helps.
+    let late = &clients[3];
+    let patience = Some(Duration::from_millis(50));
+    late.socket.set_read_timeout(patience).unwrap();
+    loop {
+        late.wrq("up", &[]);
+        if late.socket.recv_from(&mut [0; 64]).is_ok() {
+            break;
+        }
+    }
+    assert!(begun.elapsed() >= Duration::from_secs(1));
 }
 
 #[test]

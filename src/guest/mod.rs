@@ -34,6 +34,13 @@ const START: Duration = Duration::from_secs(60);
 /// repeat itself a little.
 const UPLOADS: u64 = 64;
 
+/// How many requests a guest may make, in a burst and per second: a toolchain of
+/// hundreds of files passes at once, and one of thousands is a little slower.
+const REQUESTS: tftp::Rate = tftp::Rate {
+    burst: 1024,
+    per_second: 128,
+};
+
 /// What all guest runs of the process have in common.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -98,6 +105,8 @@ pub struct Guest<'a> {
     label: String,
     directory: PathBuf,
     hold: Hold,
+    /// That it makes too many requests is said.
+    floods: bool,
     watch: &'a Watch,
 }
 
@@ -142,6 +151,7 @@ impl<'a> Guest<'a> {
             label,
             directory,
             hold,
+            floods: false,
             watch,
         })
     }
@@ -262,6 +272,7 @@ fn limits(boot: &Boot<'_>) -> tftp::Config {
         upload_most: boot.upload_limit,
         uploads_octets_most: boot.upload_limit.saturating_mul(2),
         uploads_most: UPLOADS,
+        requests: Some(REQUESTS),
         ..tftp::Config::default()
     }
 }

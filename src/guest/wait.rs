@@ -17,8 +17,12 @@ use crate::tftp::Served;
 use crate::trace;
 
 /// Waking up later than this after what was asked for means that we, or the
-/// host, were stopped meanwhile: that time is not the guest's.
+/// host, were stopped meanwhile. When is not known, so that the whole wait is not
+/// counted as the guest's time.
 const LATE: Duration = Duration::from_secs(2);
+
+/// The longest wait: what passes of the guest's time if we were stopped unnoticed.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// An upload of the guest that is complete.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,23 +145,41 @@ impl Guest<'_> {
             ]
             .into_iter()
             .flatten()
-            .min();
+            .fold(now + LOOK, Instant::min);
             let counters = self.server.counters();
             self.watch
                 .transferred(counters.octets_sent + counters.octets_received);
             let served = {
                 let mut others: Vec<BorrowedFd<'_>> = vec![self.watch.fd()];
                 others.extend(self.machine.fds());
-                self.server.serve(until, &others)?
+                self.server.serve(Some(until), &others)?
             };
-            if let Some(late) = until.and_then(|until| Instant::now().checked_duration_since(until))
-                && late > LATE
-            {
-                deadline += late;
+            self.look_for_a_flood();
+            let woke = Instant::now();
+            if woke.saturating_duration_since(until) > LATE {
+                deadline += woke - now;
             }
             if let Some(found) = reached(&Seen::Served(served)) {
                 return Ok(Step::Done(found));
             }
+        }
+    }
+
+    /// Says once that the guest asks for more than it is given.
+    fn look_for_a_flood(&mut self) {
+        let dropped = self.server.counters().requests_dropped;
+        if dropped > 0 && !self.floods {
+            self.floods = true;
+            diag::warning(format_args!(
+                "the guest in machine {} makes too many requests, which are dropped from now on",
+                self.label
+            ))
+            .info(format_args!(
+                "more than {} at once, and more than {} a second",
+                super::REQUESTS.burst,
+                super::REQUESTS.per_second
+            ))
+            .emit();
         }
     }
 

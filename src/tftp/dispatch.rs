@@ -11,6 +11,7 @@ use super::options::Terms;
 use super::packet::{self, ErrorCode, Kind, Packet, Refusal, Request};
 use super::peers::{Peer, Peers};
 use super::post;
+use super::rate::Bucket;
 use super::server::{Accept, Config, Served};
 use super::source::{Content, Source};
 use super::transfer::{Input, Linger, Outcome, Reply};
@@ -34,6 +35,7 @@ pub(super) struct Core {
     pub(super) receive_buffer: u64,
     pub(super) peers: Peers,
     pub(super) uploads: u64,
+    pub(super) bucket: Option<Bucket>,
     /// No transfer is due before this.
     pub(super) due: Option<Instant>,
     pub(super) events: VecDeque<Served>,
@@ -132,6 +134,7 @@ impl Core {
     }
 
     fn request(&mut self, now: Instant, route: Route, octets: &[u8]) {
+        let mut restarted = false;
         if let Some(Peer::Active(exchange)) = self.peers.get_mut(&route.peer) {
             if exchange.request == octets {
                 if exchange.has_begun() {
@@ -142,10 +145,17 @@ impl Core {
                 self.due = earlier(self.due, exchange.due());
                 return;
             }
-            // The peer was restarted; it does not wait for the old transfer.
-            self.replace(route.peer);
+            restarted = true;
         } else if !self.accepts(route.peer) {
             return;
+        }
+        if self.bucket.as_mut().is_some_and(|bucket| !bucket.take(now)) {
+            self.shared.counters.requests_dropped += 1;
+            return;
+        }
+        if restarted {
+            // It does not wait for the old transfer.
+            self.replace(route.peer);
         }
         self.start(now, route, octets);
     }

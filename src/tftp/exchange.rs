@@ -17,6 +17,9 @@ use crate::sys::udp::{Route, Socket};
 pub struct Counters {
     /// Requests that were read, refused ones included.
     pub requests: u64,
+    /// Requests beyond [`Config::requests`](super::Config::requests), which were
+    /// not read.
+    pub requests_dropped: u64,
     /// DATA packets sent, repeated ones included.
     pub blocks_sent: u64,
     /// Their payload in octets.

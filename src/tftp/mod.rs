@@ -7,8 +7,8 @@
 //! | options and their acknowledgement | RFC 2347 | [`options`] |
 //! | blksize; timeout and tsize; windowsize | RFC 2348; 2349; 7440 | [`options`] |
 //!
-//! [`packet`], [`options`], [`netascii`], [`map`] and [`transfer`] are pure: no
-//! socket, no file, no clock. [`source`], [`tree`] and [`upload`] are the files,
+//! [`packet`], [`options`], [`netascii`], [`map`], [`rate`] and [`transfer`] are
+//! pure: no socket, no file, no clock. [`source`], [`tree`] and [`upload`] are the files,
 //! [`TftpServer`] the socket and the clock.
 //!
 //! Unlike RFC 1350's server, this one answers from the port on which it listens:
@@ -23,6 +23,7 @@ pub mod options;
 pub mod packet;
 mod peers;
 mod post;
+pub mod rate;
 mod server;
 pub mod source;
 pub mod transfer;
@@ -32,4 +33,5 @@ pub mod upload;
 pub use exchange::Counters;
 pub use map::{Map, Name};
 pub use packet::{ErrorCode, Kind, Refusal};
+pub use rate::Rate;
 pub use server::{Accept, Config, Served, TftpServer};

@@ -13,6 +13,7 @@ use super::exchange::{Counters, Shared};
 use super::map::Map;
 use super::packet::{Kind, Refusal};
 use super::peers::Peers;
+use super::rate::{Bucket, Rate};
 use super::tree::Tree;
 use crate::error::{Context as _, Result};
 use crate::sys::inbox::Inbox;
@@ -45,6 +46,9 @@ pub struct Config {
     pub uploads_octets_most: u64,
     /// Uploads accepted in all.
     pub uploads_most: u64,
+    /// Requests of all peers together, those that only come again aside. `None`
+    /// is no limit.
+    pub requests: Option<Rate>,
     /// Transfers at once.
     pub transfers_most: usize,
     /// Transfers of one address at once.
@@ -60,6 +64,7 @@ impl Default for Config {
             upload_most: u64::MAX,
             uploads_octets_most: u64::MAX,
             uploads_most: u64::MAX,
+            requests: None,
             transfers_most: 512,
             transfers_of_peer_most: 256,
             durable: false,
@@ -150,6 +155,7 @@ impl TftpServer {
         let receive_buffer = socket
             .set_buffers(RECEIVE_BUFFER, SEND_BUFFER)
             .context(|| format!("unable to set up udp {address}"))?;
+        let requests = config.requests;
         Ok(TftpServer {
             inbox: Inbox::new(BATCH, address.ip().is_unspecified()),
             most: 1,
@@ -170,6 +176,7 @@ impl TftpServer {
                 receive_buffer: receive_buffer as u64,
                 peers: Peers::default(),
                 uploads: 0,
+                bucket: requests.map(Bucket::new),
                 due: None,
                 events: VecDeque::new(),
             },

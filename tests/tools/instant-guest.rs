@@ -5,7 +5,8 @@
 //! Towards the network it is a guest: the kernel's own stack in a namespace of
 //! its own, whose card passes frames to the tap and back, with the address that
 //! the test guest has (tests/guest/README). It bootstraps where it finds no file
-//! `bootstrapped` in its directory, and builds where it does.
+//! `bootstrapped` in its directory, and builds where it does: at once, or for as
+//! many milliseconds as a file `pause` says.
 //!
 //! Started by a script that puts the monitor on standard input and the tap on
 //! standard output; needs root.
@@ -98,6 +99,10 @@ fn run(tap: OwnedFd, mac: Mac) {
             line.unwrap_or_default().trim().to_owned()
         };
         let (name, version) = (value("name:"), value("version:"));
+        if let Ok(length) = fs::read_to_string("pause") {
+            fs::write("pausing", "").unwrap();
+            thread::sleep(Duration::from_millis(length.parse().unwrap()));
+        }
         format!(
             ": 1\nname: {name}\nversion: {version}\nstatus: success\n\
              update-status: success\nupdate-log: built\nworker-checksum: 1\n"
