@@ -118,6 +118,19 @@ fn two_agents_for_two_toolchains_share_a_bridge() {
     });
 }
 
+/// An agent that has started a guest.
+fn building(host: &Host) -> Process {
+    let mut command = host.agent(&["--verbose", "3"]);
+    command.arg(host.path("controller"));
+    let agent = host.start(command, "log");
+    eventually("guest started", || {
+        fs::read_to_string(host.path("log"))
+            .unwrap()
+            .contains("start_machine")
+    });
+    agent
+}
+
 #[test]
 fn sigterm_in_the_middle_of_a_build_cleans_up_within_five_seconds() {
     isolated(|| {
@@ -125,14 +138,7 @@ fn sigterm_in_the_middle_of_a_build_cleans_up_within_five_seconds() {
         host.add_bootstrapped("linux-gcc", "");
         host.task("one", "linux-gcc", "target-config: mode=stall\n");
         let _turn = guest::turn();
-        let mut command = host.agent(&["--verbose", "3"]);
-        command.arg(host.path("controller"));
-        let mut agent = host.start(command, "log");
-        eventually("guest started", || {
-            fs::read_to_string(host.path("log"))
-                .unwrap()
-                .contains("start_machine")
-        });
+        let mut agent = building(&host);
         let start = Instant::now();
         signal(&agent, Signal::SIGTERM);
         assert_eq!(ended(&mut agent, Duration::from_secs(10)), Some(0));
@@ -164,14 +170,7 @@ fn sighup_finishes_the_task_in_hand_and_asks_to_be_started_again() {
         host.task("one", "linux-gcc", "");
         host.task("two", "linux-gcc", "");
         let _turn = guest::turn();
-        let mut command = host.agent(&["--verbose", "3"]);
-        command.arg(host.path("controller"));
-        let mut agent = host.start(command, "log");
-        eventually("guest started", || {
-            fs::read_to_string(host.path("log"))
-                .unwrap()
-                .contains("start_machine")
-        });
+        let mut agent = building(&host);
         signal(&agent, Signal::SIGHUP);
         assert_eq!(ended(&mut agent, TURN), Some(3));
         let results = names(&host.path("controller/results"));

@@ -97,6 +97,17 @@ fn another_host_name_is_not_accepted() {
     );
 }
 
+/// The server is refused by who trusts `authority`, with a hint that says so.
+#[track_caller]
+fn advised(server: &Identity, authority: &Identity, hint: &str) {
+    let server = Server::start_tls(server, answering);
+    let url = server.url("/").replace("127.0.0.1", "localhost");
+    let failure = post_with(&trusting(&authority.certificate), &url, 100).unwrap_err();
+    assert_eq!(failure.class(), FailureClass::Tls);
+    let hints = failure.hints();
+    assert!(hints[0].contains(hint), "{failure}: {hints:?}");
+}
+
 #[test]
 fn an_authority_as_the_server_itself_gets_advice() {
     if !require_programs(&["openssl"]) {
@@ -105,15 +116,7 @@ fn an_authority_as_the_server_itself_gets_advice() {
     let scratch = TempDir::new();
     // What `openssl req -x509` makes: CA:TRUE.
     let authority = Identity::authority(scratch.path(), "localhost");
-    let server = Server::start_tls(&authority, answering);
-    let url = server.url("/").replace("127.0.0.1", "localhost");
-    let failure = post_with(&trusting(&authority.certificate), &url, 100).unwrap_err();
-    assert_eq!(failure.class(), FailureClass::Tls);
-    assert!(
-        failure.hints()[0].contains("CA:TRUE"),
-        "{failure}: {:?}",
-        failure.hints()
-    );
+    advised(&authority, &authority, "CA:TRUE");
 }
 
 #[test]
@@ -124,15 +127,7 @@ fn a_leaf_of_x509_version_1_gets_advice() {
     let scratch = TempDir::new();
     let authority = Identity::authority(scratch.path(), "ca");
     let leaf = authority.sign(scratch.path(), "localhost", None);
-    let server = Server::start_tls(&leaf, answering);
-    let url = server.url("/").replace("127.0.0.1", "localhost");
-    let failure = post_with(&trusting(&authority.certificate), &url, 100).unwrap_err();
-    assert_eq!(failure.class(), FailureClass::Tls);
-    assert!(
-        failure.hints()[0].contains("-extfile"),
-        "{failure}: {:?}",
-        failure.hints()
-    );
+    advised(&leaf, &authority, "-extfile");
 }
 
 #[test]
