@@ -6,6 +6,7 @@
 //! two CPUs a round trip is mostly the wake-up of the other one. All numbers of
 //! a row come from one run, in turns, the best of several. Server CPU is that of
 //! a control group, for tftpd-hpa starts processes that it does not wait for.
+//! Many transfers at once are measured with all CPUs.
 //!
 //! `cargo bench --bench tftp -- [--quick] [--only SERVER,..] [--sizes N,..]
 //! [--windows N,..] [--cpu N]`, after
@@ -22,21 +23,28 @@
 
 mod bare;
 mod client;
+mod goals;
 mod peers;
 
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bbot_agent::tftp::{Config, Map, TftpServer};
 use client::{Transfer, pattern};
+use goals::Goals;
 use peers::{Peer, Running};
 
 const SIZES: [u16; 4] = [512, 1428, 8192, 65464];
 const WINDOWS: [u16; 4] = [1, 4, 16, 64];
 const MIB: f64 = (1 << 20) as f64;
+/// What our own server is called.
+const OURS: &str = "ours";
+/// Transfers at once, and octets of each.
+const PARALLEL: usize = 64;
+const PARALLEL_OCTETS: usize = 4 << 20;
 
 struct Settings {
     octets: usize,
@@ -74,14 +82,17 @@ fn main() {
     let quick = args.iter().any(|arg| arg == "--quick");
     let settings = Settings {
         octets: if quick { 8 << 20 } else { 32 << 20 },
-        rounds: if quick { 2 } else { 3 },
+        rounds: if quick { 2 } else { 5 },
         only: value("--only").map(|list| list.split(',').map(str::to_owned).collect()),
         windows: value("--windows").map_or(WINDOWS.to_vec(), |list| numbers(&list)),
         sizes: value("--sizes").map_or(SIZES.to_vec(), |list| numbers(&list)),
     };
     let directory = PathBuf::from(format!("/dev/shm/bbot-tftp-bench-{}", std::process::id()));
     fs::create_dir_all(&directory).unwrap();
-    let json = measure(&settings, &directory);
+    let mut goals = Goals::default();
+    let json = measure(&settings, &directory, &mut goals);
+    parallel(&settings, &directory, &mut goals);
+    goals.print();
     fs::remove_dir_all(&directory).unwrap();
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../bench-tftp.json");
     fs::write(&target, json).unwrap();
@@ -113,17 +124,22 @@ struct Cell {
     cpu: Option<f64>,
 }
 
-fn measure(settings: &Settings, directory: &Path) -> String {
-    fs::write(directory.join("big"), pattern(settings.octets)).unwrap();
-    fs::write(directory.join("small"), pattern(1024)).unwrap();
-    let running: Vec<Running> = Peer::all(directory)
+/// The servers that are wanted and that can be had.
+fn start(settings: &Settings, directory: &Path) -> Vec<Running> {
+    Peer::all(directory)
         .into_iter()
         .filter(|peer| {
             let only = settings.only.as_ref();
             only.is_none_or(|only| only.iter().any(|name| name == peer.name))
         })
         .filter_map(Peer::start)
-        .collect();
+        .collect()
+}
+
+fn measure(settings: &Settings, directory: &Path, goals: &mut Goals) -> String {
+    fs::write(directory.join("big"), pattern(settings.octets)).unwrap();
+    fs::write(directory.join("small"), pattern(1024)).unwrap();
+    let running = start(settings, directory);
     let names: Vec<&str> = running.iter().map(|server| server.name).collect();
     let mut json = String::from("{\"rows\":[");
 
@@ -144,6 +160,7 @@ fn measure(settings: &Settings, directory: &Path) -> String {
                     octets: settings.octets,
                 };
                 let cells = row(settings, &running, &transfer, directory);
+                goals.row(&transfer, &names, &cells);
                 let op = if upload { "PUT" } else { "GET" };
                 let texts: Vec<String> = cells.iter().map(|cell| render(cell.as_ref())).collect();
                 println!("| {op} | {blksize} | {window} | {} |", texts.join(" | "));
@@ -167,12 +184,15 @@ fn measure(settings: &Settings, directory: &Path) -> String {
     println!("|---|---|{}", "---|".repeat(names.len()));
     for (upload, options) in [(false, false), (false, true), (true, true)] {
         let op = if upload { "PUT" } else { "GET" };
+        let asked = if options { "blksize tsize" } else { "none" };
+        let mut medians = Vec::new();
         let texts: Vec<String> = running
             .iter()
             .map(|server| {
                 let Some((half, most, cpu)) = latency(server, upload, options) else {
                     return "-".to_owned();
                 };
+                medians.push((server.name, half as f64));
                 let _ = write!(
                     json,
                     "{}{{\"op\":\"{op}\",\"options\":{options},\"server\":\"{}\",\"median_us\":{half},\"p99_us\":{most}}}",
@@ -182,11 +202,71 @@ fn measure(settings: &Settings, directory: &Path) -> String {
                 format!("{half} / {most} ({cpu})")
             })
             .collect();
-        let asked = if options { "blksize tsize" } else { "none" };
         println!("| {op} | {asked} | {} |", texts.join(" | "));
+        if !upload {
+            let of = |name| medians.iter().find(|(other, _)| *other == name);
+            let of = |name| of(name).map(|(_, half)| *half);
+            goals.small(of(OURS), of("bare sendto"), &format!("options {asked}"));
+        }
     }
     json.push_str("]}\n");
     json
+}
+
+/// Many GETs at once in lock-step, each with a thread of the client, on all CPUs.
+/// The bare exchange serves one at a time, so it is left out.
+fn parallel(settings: &Settings, directory: &Path, goals: &mut Goals) {
+    let mut all = nix::sched::CpuSet::new();
+    for cpu in 0..nix::sched::CpuSet::count() {
+        let _ = all.set(cpu);
+    }
+    // The servers started from here on, too.
+    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &all).unwrap();
+    fs::write(directory.join("big"), pattern(PARALLEL_OCTETS)).unwrap();
+    println!(
+        "\n{PARALLEL} GETs of {} MiB at once, blksize 1428, window 1, all CPUs\n",
+        PARALLEL_OCTETS >> 20
+    );
+    println!("| server | MiB/s | CPU ms/MiB | complete |");
+    println!("|---|---|---|---|");
+    for server in start(settings, directory) {
+        if server.name.starts_with("bare") {
+            continue;
+        }
+        let transfer = Transfer {
+            upload: false,
+            blksize: 1428,
+            window: 1,
+            octets: PARALLEL_OCTETS,
+        };
+        let address = server.address;
+        let mut best: Option<(f64, f64, usize)> = None;
+        for _ in 0..settings.rounds.min(3) {
+            let before = server.cpu().unwrap_or_default();
+            let started = Instant::now();
+            let clients: Vec<_> = (0..PARALLEL)
+                .map(|_| {
+                    let run = move || client::run(address, &transfer, Duration::from_secs(30));
+                    std::thread::spawn(run)
+                })
+                .collect();
+            let ended = clients.into_iter().map(std::thread::JoinHandle::join);
+            let complete = ended.filter(|end| matches!(end, Ok(Some(_)))).count();
+            let mib = complete as f64 * PARALLEL_OCTETS as f64 / MIB;
+            let rate = mib / started.elapsed().as_secs_f64();
+            let cpu = server.cpu().unwrap_or_default().saturating_sub(before);
+            let cpu = cpu.as_secs_f64() * 1000.0 / mib.max(1.0);
+            if best.is_none_or(|best| rate > best.0) {
+                best = Some((rate, cpu, complete));
+            }
+        }
+        if let Some((rate, cpu, complete)) = best {
+            println!("| {} | {rate:.1} | {cpu:.2} | {complete} |", server.name);
+            if server.name == OURS {
+                goals.parallel(Some(rate));
+            }
+        }
+    }
 }
 
 fn render(cell: Option<&Cell>) -> String {

@@ -66,7 +66,7 @@ impl Peer {
             peer("bare gso", true, true, &|at| {
                 words(&me, &format!("--bare gso {at} {dir}"))
             }),
-            peer("ours", true, true, &|at| {
+            peer(crate::OURS, true, true, &|at| {
                 words(&me, &format!("--ours {at} {dir}"))
             }),
             peer("tftpd-hpa", false, true, &|at| {
