@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 use super::exchange::Exchange;
+use super::packet::Kind;
 use super::transfer::Linger;
 
 /// Ends of transfers that are remembered.
@@ -26,12 +27,20 @@ pub(super) enum Peer {
 pub(super) struct Peers {
     known: HashMap<SocketAddrV4, Peer>,
     active: usize,
+    /// How many of them send windows of blocks.
+    windows: usize,
 }
 
 impl Peers {
     /// How many transfers are under way.
     pub(super) fn active(&self) -> usize {
         self.active
+    }
+
+    /// Whether there is one transfer under way, in which one packet at a time
+    /// comes in.
+    pub(super) fn one_by_one(&self) -> bool {
+        self.active == 1 && self.windows == 0
     }
 
     /// How many transfers of one address are under way.
@@ -60,8 +69,9 @@ impl Peers {
     /// Notes a transfer. One of the same peer that was under way is dropped.
     pub(super) fn begin(&mut self, peer: SocketAddrV4, exchange: Exchange) {
         self.forget(peer);
-        self.known.insert(peer, Peer::Active(Box::new(exchange)));
+        self.windows += usize::from(sends_windows(&exchange));
         self.active += 1;
+        self.known.insert(peer, Peer::Active(Box::new(exchange)));
     }
 
     /// Takes the transfer of a peer away.
@@ -69,6 +79,7 @@ impl Peers {
         match self.known.remove(&peer) {
             Some(Peer::Active(exchange)) => {
                 self.active -= 1;
+                self.windows -= usize::from(sends_windows(&exchange));
                 Some(exchange)
             }
             _ => None,
@@ -117,4 +128,9 @@ impl Peers {
         }
         self.known.insert(peer, Peer::Over(linger));
     }
+}
+
+/// Whether the peer may send several packets in a row.
+fn sends_windows(exchange: &Exchange) -> bool {
+    exchange.kind == Kind::Put && exchange.terms.window > 1
 }

@@ -139,6 +139,9 @@ pub struct TftpServer {
     inbox: Inbox,
     /// Datagrams to take next time.
     most: usize,
+    /// Until when the next packet is waited for by receiving it, without polling
+    /// first.
+    hot: Option<Instant>,
     core: Core,
 }
 
@@ -159,6 +162,7 @@ impl TftpServer {
         Ok(TftpServer {
             inbox: Inbox::new(BATCH, address.ip().is_unspecified()),
             most: 1,
+            hot: None,
             core: Core {
                 shared: Shared {
                     socket,
@@ -239,15 +243,18 @@ impl TftpServer {
         if let Some(event) = self.core.events.pop_front() {
             return Ok(event);
         }
-        // Until when the next packet is waited for by receiving it, without
-        // polling first.
-        let mut hot: Option<Instant> = None;
+        // A caller that does not want to wait gets its way. One that was away for
+        // longer waits for a moment once (see `Socket`), which costs less than to
+        // look at the clock each time.
+        if deadline.is_some_and(|deadline| self.hot.is_some_and(|hot| deadline <= hot)) {
+            self.hot = None;
+        }
         loop {
-            let (readable, ready) = match hot {
+            let (readable, ready) = match self.hot {
                 Some(_) => (true, None),
                 None => self.wait(deadline, others)?,
             };
-            let received = readable && self.receive(hot.is_some())?;
+            let received = readable && self.receive(self.hot.is_some())?;
             let now = Instant::now();
             if received {
                 self.deliver(now);
@@ -255,6 +262,13 @@ impl TftpServer {
             if self.core.due.is_some_and(|due| now >= due) {
                 self.core.tick(now);
             }
+            self.hot = if received && ready.is_none() && self.core.peers.active() > 0 {
+                let until = self.hot.unwrap_or(now + HOT);
+                let next = earlier(self.core.due, deadline);
+                (now < until && next.is_none_or(|next| next > until)).then_some(until)
+            } else {
+                None
+            };
             if let Some(event) = self.core.events.pop_front() {
                 return Ok(event);
             }
@@ -264,13 +278,6 @@ impl TftpServer {
             if deadline.is_some_and(|deadline| now >= deadline) {
                 return Ok(Served::Deadline);
             }
-            hot = if received && self.core.peers.active() > 0 {
-                let until = hot.unwrap_or(now + HOT);
-                let next = earlier(self.core.due, deadline);
-                (now < until && next.is_none_or(|next| next > until)).then_some(until)
-            } else {
-                None
-            };
         }
     }
 
@@ -306,9 +313,10 @@ impl TftpServer {
         let socket = self.core.shared.socket.as_fd();
         match self.inbox.receive(socket, self.most, wait) {
             Ok(count) => {
-                // As many as there were, and more if there may be more. In
-                // lock-step this is one.
-                self.most = if count == self.most {
+                // As many as there were, and more if there may be more.
+                self.most = if self.core.peers.one_by_one() {
+                    1
+                } else if count == self.most {
                     BATCH.min(self.most * 4)
                 } else {
                     count.max(1)

@@ -15,6 +15,10 @@ use crate::sys::file::{self, Facts};
 /// Octets read ahead for a transfer in lock-step.
 const AHEAD: usize = 16 * 1024;
 
+/// Blocks of a file for which reading ahead pays: fewer are read one by one
+/// sooner than the buffer is made.
+const AHEAD_BLOCKS: u64 = 4;
+
 /// Octets of a file that are converted to netascii at a time.
 const TEXT_PIECE: usize = 4096;
 
@@ -99,8 +103,10 @@ impl Source {
     pub fn new(content: Content, mode: Mode, blksize: u16, window: u16) -> Source {
         let blksize = usize::from(blksize);
         let in_file = matches!(content, Content::File(..));
-        let worthwhile =
-            in_file && mode == Mode::Octet && blksize * usize::from(window) <= AHEAD / 4;
+        let worthwhile = in_file
+            && mode == Mode::Octet
+            && blksize * usize::from(window) <= AHEAD / 4
+            && content.size() > AHEAD_BLOCKS * blksize as u64;
         let ahead = if worthwhile {
             usize::try_from(content.size()).map_or(AHEAD, |size| size.min(AHEAD))
         } else {
