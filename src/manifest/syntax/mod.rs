@@ -5,7 +5,7 @@
 //! positions included; `tests/data/manifest-cases.json` and
 //! `manifest-serialize-cases.json` hold what that one does. They are fast as
 //! well: a result manifest is mostly log, megabytes of it, so the parser looks
-//! at 32 bytes at a time, borrows what it can, and does not count lines unless
+//! at 8 bytes at a time, borrows what it can, and does not count lines unless
 //! somebody asks for a position.
 
 mod chars;
