@@ -13,6 +13,7 @@
 //!   each request has its own.
 //! - Its waits block: see `transport`.
 
+use std::cell::OnceCell;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
@@ -25,7 +26,7 @@ use ureq::unversioned::transport::{ConnectProxyConnector, Connector as _, Rustls
 use ureq::{Agent, Proxy, SendBody};
 
 use super::failure::{Failure, FailureClass, WireError, classify};
-use super::roots::Roots;
+use super::roots;
 use super::transport::{Dial, Names, Strict};
 use super::url::{Url, masked};
 use crate::error::{Class, Context as _, Error, Result};
@@ -84,48 +85,47 @@ pub struct Answer {
 /// Posts to controllers.
 #[derive(Debug)]
 pub struct Client {
-    agent: Agent,
-    roots: Roots,
-    request_timeout: Duration,
+    /// For `http:`.
+    plain: Agent,
+    /// For `https:`, made when it is needed, or why there is none.
+    secure: OnceCell<Result<Agent, Failure>>,
+    settings: Settings,
+    proxy: Option<Proxy>,
+    watch: Watch,
 }
 
 impl Client {
-    /// Reads the certificates and checks the settings; connects to nobody.
+    /// Checks the settings, reads the CA file if one is named; connects to nobody.
     ///
     /// # Errors
     ///
     /// Of class [`Class::Config`]: a CA file that cannot be read or has no
     /// certificate in it, a proxy that is not `http:`.
     pub fn new(settings: &Settings, watch: &Watch) -> Result<Client> {
+        let proxy = settings.proxy.as_deref().map(proxy).transpose()?;
+        let client = Client {
+            plain: agent(settings, proxy.clone(), watch, Certificates::new()),
+            secure: OnceCell::new(),
+            settings: settings.clone(),
+            proxy,
+            watch: watch.clone(),
+        };
+        if let Some(path) = &settings.ca_file {
+            let _ = client.secure.set(Ok(client.trusting(roots::given(path)?)));
+        }
+        Ok(client)
+    }
+
+    fn trusting(&self, certificates: Certificates) -> Agent {
         // Fails when it is installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let roots = Roots::load(settings.ca_file.as_deref())?;
-        let proxy = settings.proxy.as_deref().map(proxy).transpose()?;
-        let tls = TlsConfig::builder()
-            .root_certs(RootCerts::from(roots.certificates().to_vec()))
-            .build();
-        let config = Agent::config_builder()
-            .tls_config(tls)
-            .timeout_global(Some(settings.request_timeout))
-            .timeout_connect(Some(settings.connect_timeout))
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_idle_connections(0)
-            .input_buffer_size(HEADER_LIMIT)
-            .output_buffer_size(16 * 1024)
-            .user_agent(concat!("bbot-agent/", env!("CARGO_PKG_VERSION")))
-            .proxy(proxy)
-            .build();
-        let connector =
-            ().chain(ConnectProxyConnector::default())
-                .chain(Dial::new(watch.clone()))
-                .chain(RustlsConnector::default())
-                .chain(Strict);
-        Ok(Client {
-            agent: Agent::with_parts(config, connector, Names),
-            roots,
-            request_timeout: settings.request_timeout,
-        })
+        let proxy = self.proxy.clone();
+        agent(&self.settings, proxy, &self.watch, certificates)
+    }
+
+    fn secure(&self) -> Result<&Agent, Failure> {
+        let make = || roots::of_host().map(|certificates| self.trusting(certificates));
+        self.secure.get_or_init(make).as_ref().map_err(Clone::clone)
     }
 
     /// Whether `https:` URLs can be used at all.
@@ -134,7 +134,7 @@ impl Client {
     ///
     /// Why not: no certificates.
     pub fn check_https(&self) -> Result<(), Failure> {
-        self.roots.check()
+        self.secure().map(drop)
     }
 
     /// Posts `body` and returns the answer, at most `most` bytes of it; or none
@@ -151,7 +151,7 @@ impl Client {
         body: &Body<'_>,
         most: u64,
     ) -> Result<Answer, Failure> {
-        let deadline = Instant::now() + self.request_timeout;
+        let deadline = Instant::now() + self.settings.request_timeout;
         let mut url = url.clone();
         let mut hops = 0;
         loop {
@@ -175,11 +175,11 @@ impl Client {
         most: u64,
         left: Option<Duration>,
     ) -> Result<Step, Failure> {
-        if url.scheme() == "https" {
-            self.check_https()?;
-        }
-        let mut request = self
-            .agent
+        let agent = match url.scheme() {
+            "https" => self.secure()?,
+            _ => &self.plain,
+        };
+        let mut request = agent
             .post(url.uri())
             .header(CONTENT_TYPE, content_type)
             .header(CONNECTION, "close");
@@ -222,6 +222,35 @@ impl Client {
         };
         Ok(Step::Done(Answer { content_type, body }))
     }
+}
+
+fn agent(
+    settings: &Settings,
+    proxy: Option<Proxy>,
+    watch: &Watch,
+    certificates: Certificates,
+) -> Agent {
+    let tls = TlsConfig::builder()
+        .root_certs(RootCerts::from(certificates))
+        .build();
+    let config = Agent::config_builder()
+        .tls_config(tls)
+        .timeout_global(Some(settings.request_timeout))
+        .timeout_connect(Some(settings.connect_timeout))
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_idle_connections(0)
+        .input_buffer_size(HEADER_LIMIT)
+        .output_buffer_size(16 * 1024)
+        .user_agent(concat!("bbot-agent/", env!("CARGO_PKG_VERSION")))
+        .proxy(proxy)
+        .build();
+    let connector =
+        ().chain(ConnectProxyConnector::default())
+            .chain(Dial::new(watch.clone()))
+            .chain(RustlsConnector::default())
+            .chain(Strict);
+    Agent::with_parts(config, connector, Names)
 }
 
 enum Step {

@@ -23,34 +23,27 @@ const BUNDLES: &[&str] = &[
 /// Bundles have a few hundred kB.
 const MOST: u64 = 16 << 20;
 
-/// The trusted certificates, or why there are none. Only a host that talks to
-/// an `https:` controller needs any, so that is not an error by itself.
-#[derive(Debug)]
-pub(super) struct Roots(Result<Certificates, Failure>);
+/// The certificates in the file that the operator names.
+///
+/// # Errors
+///
+/// If it cannot be used.
+pub(super) fn given(path: &Path) -> Result<Certificates> {
+    read(path).map_err(|error| {
+        error
+            .with_class(Class::Config)
+            .hint("--ca-file expects certificates in PEM form")
+    })
+}
 
-impl Roots {
-    /// # Errors
-    ///
-    /// If `ca_file` is given and cannot be used. The host's bundle is only
-    /// complained about when it is needed.
-    pub(super) fn load(ca_file: Option<&Path>) -> Result<Roots> {
-        if let Some(path) = ca_file {
-            return read(path).map(|list| Roots(Ok(list))).map_err(|error| {
-                error
-                    .with_class(Class::Config)
-                    .hint("--ca-file expects certificates in PEM form")
-            });
-        }
-        Ok(Roots(bundled(BUNDLES)))
-    }
-
-    pub(super) fn certificates(&self) -> &[ureq::tls::Certificate<'static>] {
-        self.0.as_deref().unwrap_or_default()
-    }
-
-    pub(super) fn check(&self) -> Result<(), Failure> {
-        self.0.as_ref().map(|_| ()).map_err(Clone::clone)
-    }
+/// The certificates that the host trusts. Reading them takes as long as a turn
+/// in which nothing has changed, so that is for those who need them.
+///
+/// # Errors
+///
+/// If there are none, or none that can be read.
+pub(super) fn of_host() -> Result<Certificates, Failure> {
+    bundled(BUNDLES)
 }
 
 fn bundled(bundles: &[&str]) -> Result<Certificates, Failure> {
@@ -99,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_ca_file_without_certificates_is_an_error() {
-        let error = Roots::load(Some(Path::new("/dev/null"))).unwrap_err();
+        let error = given(Path::new("/dev/null")).unwrap_err();
         assert_eq!(
             error.to_string(),
             "unable to read certificates /dev/null: no certificate in it"
