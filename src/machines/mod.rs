@@ -81,6 +81,8 @@ impl Machine {
 pub struct Machines {
     config: Config,
     troubles: Troubles,
+    /// Where manifests are read into: every machine has two.
+    text: Vec<u8>,
 }
 
 /// What came of an enumeration.
@@ -116,6 +118,7 @@ impl Machines {
         Machines {
             config,
             troubles: Troubles::default(),
+            text: Vec::new(),
         }
     }
 
@@ -204,6 +207,12 @@ impl Machines {
         watch: &Watch,
     ) -> Result<Look> {
         let target = place.bootstrapped(&self.config.toolchain);
+        if let Some(manifest) = self.unchanged(place, &target) {
+            return Ok(Look::Ready(Box::new(Machine {
+                manifest,
+                dir: target,
+            })));
+        }
         let Some(revision) = place.current()? else {
             trace!(
                 3,
@@ -269,6 +278,29 @@ impl Machines {
         };
         let previous = stored.as_ref().and_then(|stored| stored.machine.mac());
         self.bootstrap(place, &revision, &machine, previous, scratch, config, watch)
+    }
+
+    /// What is recorded of the bootstrapped copy, if all is well and up to date:
+    /// the usual case, by the fewest calls. `None`: look closer.
+    fn unchanged(&mut self, place: &Place, target: &Path) -> Option<BootstrappedMachine> {
+        let text = &mut self.text;
+        // Through the link: which revision it leads to makes no difference here.
+        tree::read(&place.link().join("manifest"), text).ok()?;
+        let machine = MachineManifest::parse(text, "").ok()?;
+        let id = (machine.kind() == MachineKind::Kvm).then(|| machine.id().to_owned())?;
+        tree::read(&target.join("manifest"), text).ok()?;
+        let stored = BootstrappedMachine::parse(text, "").ok()?;
+        let verdict = verdict::judge(
+            &id,
+            &self.config.toolchain_id,
+            &self.config.versions,
+            verdict::Stored {
+                machine_id: stored.machine.id(),
+                toolchain_id: stored.toolchain.id(),
+                bootstrap: &stored.bootstrap,
+            },
+        );
+        (verdict == Verdict::Reuse).then_some(stored)
     }
 
     /// Compares the bootstrapped copy, if there is one, with what is wanted.

@@ -130,7 +130,8 @@ fn directories(dir: &Path) -> Result<Vec<(PathBuf, String)>> {
             found.push((path, name.to_owned()));
         }
     }
-    found.sort();
+    // All are in one directory, and names are quicker to compare than paths.
+    found.sort_unstable_by(|(_, a), (_, b)| a.cmp(b));
     Ok(found)
 }
 
@@ -144,15 +145,27 @@ fn directories(dir: &Path) -> Result<Vec<(PathBuf, String)>> {
 /// Those of open(2) and read(2); more than a megabyte.
 pub fn manifest(subvolume: &Path) -> Result<Vec<u8>> {
     let path = subvolume.join("manifest");
+    let mut text = Vec::new();
+    read(&path, &mut text)?;
+    Ok(text)
+}
+
+/// The same of the file `path`, in place of what is in `text`: a buffer that has
+/// served before is large enough.
+///
+/// # Errors
+///
+/// As [`manifest`].
+pub fn read(path: &Path, text: &mut Vec<u8>) -> Result<()> {
     let what = || format!("unable to read manifest {}", path.display());
     // A FIFO must not hold us up. Not by open(): the C library follows that up
     // with a second call.
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-    let mut file: File = openat(AT_FDCWD, &path, flags, Mode::empty())
+    let mut file: File = openat(AT_FDCWD, path, flags, Mode::empty())
         .map_err(io::Error::from)
         .context(what)?
         .into();
-    let mut text = vec![0; MANIFEST_USUAL];
+    text.resize(text.capacity().max(MANIFEST_USUAL), 0);
     let mut length = 0;
     loop {
         let count = file.read(&mut text[length..]).context(what)?;
@@ -166,7 +179,7 @@ pub fn manifest(subvolume: &Path) -> Result<Vec<u8>> {
         if length < text.len() {
             // A file gives less than it is asked for at its end only.
             text.truncate(length);
-            return Ok(text);
+            return Ok(());
         }
         text.resize(length * 4, 0);
     }

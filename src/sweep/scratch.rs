@@ -6,7 +6,8 @@
 //! somebody is making one just now, and the next sweep looks again.
 
 use std::ffi::OsStr;
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,8 @@ use nix::libc;
 use crate::error::Result;
 use crate::machines::tree;
 use crate::snapshot;
+use crate::sys::entries::Entries;
+use crate::sys::file::open_directory;
 use crate::sys::flock::{How, Locked};
 use crate::trace;
 
@@ -29,12 +32,10 @@ pub(super) fn find(machines: &Path, toolchain: &str) -> Vec<PathBuf> {
         }
     };
     let mut found = Vec::new();
+    let mut entries = Entries::default();
     for place in places.found {
-        let target = place.bootstrapped(toolchain);
-        let Some(stem) = target.file_name() else {
-            continue;
-        };
-        let candidates = candidates(&place.dir, stem);
+        let stem = format!("{}-{toolchain}", place.name);
+        let candidates = candidates(&mut entries, &place.dir, stem.as_ref());
         // No lock is taken where there is nothing to judge.
         if !candidates.is_empty()
             && let Some(_alone) = lock(&place.dir)
@@ -46,16 +47,18 @@ pub(super) fn find(machines: &Path, toolchain: &str) -> Vec<PathBuf> {
     found
 }
 
-fn candidates(dir: &Path, stem: &OsStr) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(dir) else {
-        return Vec::new(); // As above, or it has gone since.
-    };
-    entries
-        .filter_map(|entry| {
-            let entry = entry.ok()?;
-            snapshot::is_scratch(&entry.file_name(), stem).then(|| entry.path())
-        })
-        .collect()
+fn candidates(entries: &mut Entries, dir: &Path, stem: &OsStr) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    if let Ok(open) = open_directory(dir) {
+        let each = |name: &OsStr| {
+            if snapshot::is_scratch(name, stem) {
+                found.push(dir.join(name));
+            }
+        };
+        // As above, or it has gone since.
+        let _ = entries.read(open.as_fd(), each);
+    }
+    found
 }
 
 /// Removes one that is still dead.

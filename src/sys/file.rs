@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{
-    AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlink, renameat,
+    AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, readlink, renameat,
 };
 use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
 use nix::unistd::{LinkatFlags, UnlinkatFlags, linkat, unlinkat};
@@ -87,7 +87,8 @@ pub fn facts_at(directory: BorrowedFd<'_>, name: &str) -> io::Result<Facts> {
 /// Those of open(2); `ENOTDIR` if it is none.
 pub fn open_directory(path: &Path) -> io::Result<File> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    Ok(File::from(open(path, flags, Mode::empty())?))
+    // Not by open(): the C library follows that up with a second call.
+    Ok(File::from(openat(AT_FDCWD, path, flags, Mode::empty())?))
 }
 
 /// How [`open_beneath`] opens.
