@@ -699,14 +699,25 @@ fn artifacts_do_not_hold_the_result_back_for_ever() {
 fn a_stored_result_that_was_tampered_with_is_not_sent() {
     let scratch = TempDir::new();
     let brep = Brep::start(Setup::default());
-    for name in ["result", "envelope"] {
+    // The envelope is the first line, the text is what follows.
+    for (name, from, to) in [("text", "1.2.3", "1.2.4"), ("envelope", "{", "[")] {
         let state = scratch.path().join(name);
         let mut agent = Agent::new(&state, &brep.url(), None);
         brep.queue(TASK);
         let assignment = agent.task().unwrap();
         agent.perform(&assignment, &mut []);
-        let dir = fs::read_dir(state.join("results")).unwrap().next().unwrap();
-        fs::write(dir.unwrap().path().join(name), "{}").unwrap();
+        let stored = fs::read_dir(state.join("results")).unwrap().next().unwrap();
+        let stored = stored.unwrap().path();
+        let text = fs::read_to_string(&stored).unwrap();
+        let at = match name {
+            "text" => text.rfind(from).unwrap(),
+            _ => text.find(from).unwrap(),
+        };
+        fs::write(
+            &stored,
+            text[..at].to_owned() + &text[at..].replacen(from, to, 1),
+        )
+        .unwrap();
         agent.deliver();
         assert_eq!(agent.deliver(), sent(0));
         assert_eq!(fs::read_dir(state.join("aside")).unwrap().count(), 1);

@@ -142,6 +142,7 @@ pub(super) fn encode(stored: &Stored) -> Value {
     ])
 }
 
+/// `dir` is where its artifacts are.
 pub(super) fn decode(dir: &Path, id: &str, value: &Value) -> Option<Stored> {
     let text = |value: &Value, name: &str| Some(value.get(name)?.as_str()?.to_owned());
     let mut artifacts = Vec::new();

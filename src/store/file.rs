@@ -31,10 +31,25 @@ pub fn replace_private(path: &Path, contents: &[u8]) -> io::Result<()> {
     replace_mode(path, contents, 0o600)
 }
 
+/// The same of a new file, with its contents in pieces.
+///
+/// # Errors
+///
+/// As [`replace`].
+pub fn appear(path: &Path, contents: &[&[u8]]) -> io::Result<()> {
+    write_beside(path, contents, 0o600)
+}
+
 fn replace_mode(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
+    write_beside(path, &[contents], mode)
+}
+
+fn write_beside(path: &Path, contents: &[&[u8]], mode: u32) -> io::Result<()> {
     let partial = partial(path)?;
     let written = create(&partial, mode).and_then(|mut file| {
-        file.write_all(contents)?;
+        for piece in contents {
+            file.write_all(piece)?;
+        }
         file.sync_all()
     });
     written

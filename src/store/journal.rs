@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FallocateFlags, fallocate};
@@ -80,6 +80,9 @@ pub struct Journal {
     file: File,
     length: u64,
     open: BTreeMap<String, Unfinished>,
+    /// Its name is on disk: one with entries was there before they were. A turn
+    /// without a task does not sync.
+    named: bool,
 }
 
 impl Journal {
@@ -104,16 +107,13 @@ impl Journal {
             file,
             length: u64::try_from(text.len()).unwrap_or(u64::MAX),
             open,
+            named: !text.is_empty(),
         };
         if !text.is_empty() && !text.ends_with(b"\n") {
             // Ends the torn line, so that the next one is whole.
             journal.write("\n")?;
         }
         journal.reserve();
-        if text.is_empty() {
-            // Its name may be new. One with entries was here before they were.
-            file::sync_parent(path)?;
-        }
         Ok((journal, left))
     }
 
@@ -127,6 +127,10 @@ impl Journal {
             self.file.set_len(0)?;
             self.length = 0;
             self.reserve();
+        }
+        if !self.named {
+            file::sync_parent(&self.path)?;
+            self.named = true;
         }
         self.append(&encode(task))?;
         self.file.sync_data()?;
@@ -160,6 +164,11 @@ impl Journal {
     /// Has space at hand, so that a full disk does not keep the journal from
     /// saying what became of a task. File systems that cannot do that are fine.
     fn reserve(&self) {
+        // To ask for what is there already would be a write all the same.
+        let there = self.file.metadata().map_or(0, |m| m.blocks() * 512);
+        if there >= 2 * LENGTH_MAX {
+            return;
+        }
         let size = i64::try_from(2 * LENGTH_MAX).unwrap_or(i64::MAX);
         let _ = fallocate(&self.file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, size);
     }

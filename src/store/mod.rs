@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! <state>/journal                what became of each task
-//! <state>/results/<id>/          a result that waits to be sent
+//! <state>/results/<id>           a result that waits to be sent
+//! <state>/artifacts/<id>/        what goes before it
 //! <state>/aside/<id>/            one that nobody will take, and the reason
 //! <state>/reserve                space for the day when the disk is full
 //! ```

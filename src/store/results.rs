@@ -1,14 +1,19 @@
-//! Results that wait to be sent, each a directory that appears and goes by
-//! rename:
+//! Results that wait to be sent, each a file that appears by rename and goes at
+//! once:
 //!
 //! ```text
-//! results/<id>/envelope      JSON: where it goes, and what it is
-//! results/<id>/result        the text to post
-//! results/<id>/artifact-<n>  a file to post before it, gone when posted
+//! results/<id>                 a line of JSON: where it goes, and what it is;
+//!                              behind it the text to post
+//! artifacts/<id>/artifact-<n>  a file to post before it, gone when posted
+//! aside/<id>/                  `result`, as it was, and the `reason`
 //! ```
+//!
+//! A result that is stored has cost two syncs of the disk, of the file and of
+//! its directory. Artifacts are there before it is, and of no use without it.
 
-use std::fs;
-use std::io;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
@@ -48,7 +53,7 @@ impl Results {
         let results = Results {
             state: state.to_owned(),
         };
-        for name in ["results", "aside"] {
+        for name in ["results", "artifacts", "aside"] {
             let path = state.join(name);
             let mut builder = fs::DirBuilder::new();
             builder
@@ -58,12 +63,37 @@ impl Results {
                 .context(|| format!("unable to create directory {}", path.display()))
                 .map_err(|error| error.hint("choose another place: --state <dir>"))?;
         }
-        for name in results.names("results", true)? {
-            let path = results.path(&name);
-            trace!(3, "open", "rm -r {}", path.display());
-            fs::remove_dir_all(&path).context(|| format!("unable to remove {}", path.display()))?;
-        }
+        results.tidy()?;
         Ok(results)
+    }
+
+    /// Removes what is half-written or belongs to no result, and ends what was
+    /// being set aside.
+    fn tidy(&self) -> Result<()> {
+        let remove = |path: &Path, remove: fn(&Path) -> io::Result<()>| {
+            trace!(3, "tidy", "rm -r {}", path.display());
+            remove(path).context(|| format!("unable to remove {}", path.display()))
+        };
+        for name in self.names("results", true)? {
+            remove(&self.path(&name), |path| fs::remove_file(path))?;
+        }
+        let there: BTreeSet<String> = self.names("results", false)?.into_iter().collect();
+        for name in self.names("artifacts", false)? {
+            if !there.contains(&name) {
+                remove(&self.artifacts(&name), |path| fs::remove_dir_all(path))?;
+            }
+        }
+        for name in self.names("aside", true)? {
+            let hidden = self.state.join("aside").join(&name);
+            if hidden.join("result").exists() {
+                let path = hidden.with_file_name(name.trim_start_matches('.'));
+                fs::rename(&hidden, &path)
+                    .context(|| format!("unable to rename {}", hidden.display()))?;
+            } else {
+                remove(&hidden, |path| fs::remove_dir_all(path))?;
+            }
+        }
+        Ok(())
     }
 
     /// Stores a result and its artifacts. When this returns, a power cut can no
@@ -105,36 +135,35 @@ impl Results {
         artifacts: &mut [Artifact<'_>],
     ) -> io::Result<Stored> {
         let id = self.new_id(envelope.stored)?;
-        let hidden = self.path(&format!(".{id}"));
-        fs::DirBuilder::new().mode(0o700).create(&hidden)?;
-        let written = self.fill(&hidden, &id, envelope, text, artifacts);
-        let stored = written.inspect_err(|_| {
+        let written = self.write(&id, envelope, text, artifacts);
+        written.inspect_err(|_| {
             // The first error is the one to tell.
-            let _ = fs::remove_dir_all(&hidden);
-        })?;
-        Ok(stored)
+            let _ = fs::remove_dir_all(self.artifacts(&id));
+        })
     }
 
-    fn fill(
+    fn write(
         &self,
-        hidden: &Path,
         id: &str,
         envelope: &Envelope,
         text: &[u8],
         artifacts: &mut [Artifact<'_>],
     ) -> io::Result<Stored> {
-        file::write_new(&hidden.join("result"), &mut &text[..])?;
-        let last = self.path(id);
         let mut stored = Stored {
             id: id.to_owned(),
             envelope: envelope.clone(),
             artifacts: Vec::new(),
             sha256: digest(text),
         };
+        let dir = self.artifacts(id);
+        if !artifacts.is_empty() {
+            fs::DirBuilder::new().mode(0o700).create(&dir)?;
+            file::sync_parent(&dir)?;
+        }
         for (i, artifact) in artifacts.iter_mut().enumerate() {
-            let name = format!("artifact-{i}");
+            let path = dir.join(format!("artifact-{i}"));
             let mut contents = Hashing::new(artifact.contents);
-            file::write_new(&hidden.join(&name), &mut contents)?;
+            file::write_new(&path, &mut contents)?;
             stored.artifacts.push(StoredArtifact {
                 kind: artifact.kind.clone(),
                 url: artifact.url.clone(),
@@ -142,13 +171,15 @@ impl Results {
                 name: artifact.name.clone(),
                 challenge: artifact.challenge.clone(),
                 sha256: contents.finish(),
-                path: last.join(&name),
+                path,
             });
         }
-        let envelope = encode(&stored).to_string();
-        file::write_new(&hidden.join("envelope"), &mut envelope.as_bytes())?;
-        file::sync_directory(hidden)?;
-        file::rename(hidden, &last)?;
+        if !artifacts.is_empty() {
+            file::sync_directory(&dir)?;
+        }
+        // No line feed in it: JSON has them escaped.
+        let head = format!("{}\n", encode(&stored));
+        file::appear(&self.path(id), &[head.as_bytes(), text])?;
         Ok(stored)
     }
 
@@ -173,12 +204,16 @@ impl Results {
     }
 
     fn load(&self, id: &str) -> Result<Stored> {
-        let dir = self.path(id);
-        let what = || format!("unable to read stored result {}", dir.display());
-        let text = file::read(&dir.join("envelope"), ENVELOPE_MAX).context(what)?;
-        let text = String::from_utf8(text).context(what)?;
-        let value = Value::parse(&text).context(what)?;
-        decode(&dir, id, &value).ok_or_else(|| Error::new(format!("{}: bad envelope", what())))
+        let path = self.path(id);
+        let what = || format!("unable to read stored result {}", path.display());
+        let file = File::open(&path).context(what)?;
+        let mut line = String::new();
+        BufReader::new(file.take(ENVELOPE_MAX))
+            .read_line(&mut line)
+            .context(what)?;
+        let value = Value::parse(&line).context(what)?;
+        decode(&self.artifacts(id), id, &value)
+            .ok_or_else(|| Error::new(format!("{}: bad envelope", what())))
     }
 
     /// The text of a result.
@@ -187,9 +222,11 @@ impl Results {
     ///
     /// If it cannot be read, or is not what was stored.
     pub fn text(&self, stored: &Stored) -> Result<Vec<u8>> {
-        let path = self.path(&stored.id).join("result");
+        let path = self.path(&stored.id);
         let what = || format!("unable to read stored result {}", path.display());
-        let text = file::read(&path, RESULT_MAX).context(what)?;
+        let mut text = file::read(&path, ENVELOPE_MAX + RESULT_MAX).context(what)?;
+        let head = text.iter().position(|b| *b == b'\n');
+        text.drain(..head.map_or(text.len(), |end| end + 1));
         if digest(&text) != stored.sha256 {
             return Err(Error::new(format!("{}: it has changed", what())));
         }
@@ -213,11 +250,12 @@ impl Results {
     /// Those of the file system.
     pub fn done(&self, stored: &Stored) -> Result<()> {
         let path = self.path(&stored.id);
-        // By rename first: half a result must never be seen.
-        let hidden = self.path(&format!(".{}", stored.id));
-        file::rename(&path, &hidden)
-            .and_then(|()| fs::remove_dir_all(&hidden))
-            .context(|| format!("unable to remove {}", path.display()))
+        file::remove(&path).context(|| format!("unable to remove {}", path.display()))?;
+        let artifacts = self.artifacts(&stored.id);
+        match fs::remove_dir_all(&artifacts) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.context(|| format!("unable to remove {}", artifacts.display())),
+        }
     }
 
     /// Keeps a result that will not be sent any more, with the reason.
@@ -239,11 +277,19 @@ impl Results {
         let from = self.path(id);
         let to = self.state.join("aside").join(id);
         let what = || format!("unable to set {} aside", from.display());
-        // Best effort: on a full disk the reason is only in the log.
-        if let Err(error) = file::replace(&from.join("reason"), format!("{why}\n").as_bytes()) {
+        // Whole under its name, see `tidy`.
+        let hidden = to.with_file_name(format!(".{id}"));
+        let mut builder = fs::DirBuilder::new();
+        let made = builder.recursive(true).mode(0o700).create(&hidden);
+        made.context(what)?;
+        // Best effort: on a full disk the reason is only in the log, and
+        // mostly there are no artifacts.
+        if let Err(error) = file::replace(&hidden.join("reason"), format!("{why}\n").as_bytes()) {
             trace!(2, "move_aside", "{}: {}", from.display(), reason(&error));
         }
-        file::rename(&from, &to).context(what)?;
+        let _ = fs::rename(self.artifacts(id), hidden.join("artifacts"));
+        file::rename(&from, &hidden.join("result")).context(what)?;
+        file::rename(&hidden, &to).context(what)?;
         let kept = self.names("aside", false)?;
         let paths: Vec<_> = kept
             .iter()
@@ -258,6 +304,10 @@ impl Results {
 
     fn path(&self, id: &str) -> PathBuf {
         self.state.join("results").join(id)
+    }
+
+    fn artifacts(&self, id: &str) -> PathBuf {
+        self.state.join("artifacts").join(id)
     }
 
     /// Names by age; hidden ones are partial.
@@ -283,7 +333,7 @@ impl Results {
             let id = format!("{seconds:012}-{n:06}");
             let taken = |path: PathBuf| path.try_exists();
             if !taken(self.path(&id))?
-                && !taken(self.path(&format!(".{id}")))?
+                && !taken(self.artifacts(&id))?
                 && !taken(self.state.join("aside").join(&id))?
             {
                 return Ok(id);
@@ -293,12 +343,14 @@ impl Results {
     }
 }
 
-/// What the files of a directory hold; what cannot be seen counts nothing.
+/// What the files below a directory hold; what cannot be seen counts nothing.
 fn size(directory: &Path) -> u64 {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     entries
-        .filter_map(|e| e.metadata().ok())
-        .map(|m| m.len())
+        .map(|entry| match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => size(&entry.path()),
+            metadata => metadata.map_or(0, |metadata| metadata.len()),
+        })
         .sum()
 }
 
