@@ -61,9 +61,16 @@ impl Row {
         self.goal(goal.trim_end(), met)
     }
 
-    /// How many times what is compared with is ours.
+    /// How many times better than what it is compared with.
     pub fn ratio(&self) -> Option<f64> {
-        self.theirs.map(|theirs| theirs / self.ours)
+        let more = self.unit.ends_with("/s");
+        self.theirs.map(|theirs| {
+            if more {
+                self.ours / theirs
+            } else {
+                theirs / self.ours
+            }
+        })
     }
 
     /// Prints it and adds it to the file.
