@@ -9,6 +9,7 @@
 //! agent: it is reported once per change, and a failed bootstrap is tried again
 //! with growing pauses ([`trouble`]).
 
+mod glance;
 pub mod room;
 pub mod tree;
 pub mod trouble;
@@ -30,6 +31,7 @@ use crate::watch::{Wake, Watch};
 
 use nix::libc;
 
+use glance::Glance;
 use tree::{Place, Places};
 use trouble::Troubles;
 use verdict::{Age, Verdict, Why};
@@ -81,8 +83,6 @@ impl Machine {
 pub struct Machines {
     config: Config,
     troubles: Troubles,
-    /// Where manifests are read into: every machine has two.
-    text: Vec<u8>,
 }
 
 /// What came of an enumeration.
@@ -118,7 +118,6 @@ impl Machines {
         Machines {
             config,
             troubles: Troubles::default(),
-            text: Vec::new(),
         }
     }
 
@@ -143,6 +142,7 @@ impl Machines {
         for (volume, error) in broken {
             self.complain(&volume, &error);
         }
+        let mut glance = Glance::default();
         for place in found {
             if watch.must_stop() {
                 return Ok(result);
@@ -152,6 +152,10 @@ impl Machines {
                 .parent()
                 .is_some_and(|volume| low.contains(volume))
             {
+                continue;
+            }
+            if let Some(machine) = glance.unchanged(&place, &self.config) {
+                result.ready.push(machine);
                 continue;
             }
             match self.examine(&place, bootstrap, watch) {
@@ -207,12 +211,6 @@ impl Machines {
         watch: &Watch,
     ) -> Result<Look> {
         let target = place.bootstrapped(&self.config.toolchain);
-        if let Some(manifest) = self.unchanged(place, &target) {
-            return Ok(Look::Ready(Box::new(Machine {
-                manifest,
-                dir: target,
-            })));
-        }
         let Some(revision) = place.current()? else {
             trace!(
                 3,
@@ -278,29 +276,6 @@ impl Machines {
         };
         let previous = stored.as_ref().and_then(|stored| stored.machine.mac());
         self.bootstrap(place, &revision, &machine, previous, scratch, config, watch)
-    }
-
-    /// What is recorded of the bootstrapped copy, if all is well and up to date:
-    /// the usual case, by the fewest calls. `None`: look closer.
-    fn unchanged(&mut self, place: &Place, target: &Path) -> Option<BootstrappedMachine> {
-        let text = &mut self.text;
-        // Through the link: which revision it leads to makes no difference here.
-        tree::read(&place.link().join("manifest"), text).ok()?;
-        let machine = MachineManifest::parse(text, "").ok()?;
-        let id = (machine.kind() == MachineKind::Kvm).then(|| machine.id().to_owned())?;
-        tree::read(&target.join("manifest"), text).ok()?;
-        let stored = BootstrappedMachine::parse(text, "").ok()?;
-        let verdict = verdict::judge(
-            &id,
-            &self.config.toolchain_id,
-            &self.config.versions,
-            verdict::Stored {
-                machine_id: stored.machine.id(),
-                toolchain_id: stored.toolchain.id(),
-                bootstrap: &stored.bootstrap,
-            },
-        );
-        (verdict == Verdict::Reuse).then_some(stored)
     }
 
     /// Compares the bootstrapped copy, if there is one, with what is wanted.

@@ -8,6 +8,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -146,22 +147,22 @@ fn directories(dir: &Path) -> Result<Vec<(PathBuf, String)>> {
 pub fn manifest(subvolume: &Path) -> Result<Vec<u8>> {
     let path = subvolume.join("manifest");
     let mut text = Vec::new();
-    read(&path, &mut text)?;
+    read(AT_FDCWD, &path, &mut text)?;
     Ok(text)
 }
 
-/// The same of the file `path`, in place of what is in `text`: a buffer that has
-/// served before is large enough.
+/// The same of the file `path`, as seen from `directory`, in place of what is in
+/// `text`: a buffer that has served before is large enough.
 ///
 /// # Errors
 ///
 /// As [`manifest`].
-pub fn read(path: &Path, text: &mut Vec<u8>) -> Result<()> {
+pub fn read(directory: BorrowedFd<'_>, path: &Path, text: &mut Vec<u8>) -> Result<()> {
     let what = || format!("unable to read manifest {}", path.display());
     // A FIFO must not hold us up. Not by open(): the C library follows that up
     // with a second call.
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-    let mut file: File = openat(AT_FDCWD, path, flags, Mode::empty())
+    let mut file: File = openat(directory, path, flags, Mode::empty())
         .map_err(io::Error::from)
         .context(what)?
         .into();
