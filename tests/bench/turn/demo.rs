@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,8 @@ use super::rows::Row;
 use super::scene::{agent, children, now};
 use super::support::host::{Host, TURN};
 use super::support::{Process, guest, run};
+
+const ROUNDS: usize = 3;
 
 pub fn rows() {
     if let Err(why) = guest::image() {
@@ -22,7 +25,6 @@ pub fn rows() {
     run("ip link delete br1");
     let Some(host) = Host::new() else { return };
     host.add_bootstrapped("linux-gcc", "");
-    host.task("demo", "linux-gcc", "");
     // Says who it is and becomes QEMU: by what it says its end is seen.
     let qemu = host.path("qemu");
     let pid_file = host.path("qemu.pid");
@@ -34,12 +36,52 @@ pub fn rows() {
     fs::write(&qemu, script).unwrap();
     fs::set_permissions(&qemu, fs::Permissions::from_mode(0o755)).unwrap();
 
+    let turns: Vec<Turn> = (0..ROUNDS)
+        .map(|n| turn(&host, &format!("demo-{n}"), &qemu, &pid_file))
+        .collect();
+    let median = |share: fn(&Turn) -> f64| {
+        let mut shares: Vec<f64> = turns.iter().map(share).collect();
+        shares.sort_by(f64::total_cmp);
+        shares[ROUNDS / 2]
+    };
+    let wall = median(|turn| turn.wall);
+    let share = median(|turn| (turn.wall - turn.guest) / turn.wall * 100.0);
+    Row::ms(
+        "demo turn, qemu not running",
+        Duration::from_secs_f64(wall * share / 100.0),
+    )
+    .done();
+    Row::new("demo turn: ours of the wall time", "%", share)
+        .beside("the whole turn, s", wall)
+        .under(1.0)
+        .done();
+    let share = median(|turn| turn.ours / turn.total * 100.0);
+    Row::new("demo turn: ours of the processor time", "%", share)
+        .beside("the whole turn, s", median(|turn| turn.total))
+        .under(1.0)
+        .done();
+}
+
+/// Seconds.
+struct Turn {
+    wall: f64,
+    /// Of these, those that QEMU ran.
+    guest: f64,
+    /// Processor time of the agent.
+    ours: f64,
+    /// Processor time of all.
+    total: f64,
+}
+
+fn turn(host: &Host, task: &str, qemu: &Path, pid_file: &Path) -> Turn {
+    host.task(task, "linux-gcc", "");
+    let _ = fs::remove_file(pid_file);
     let before = children();
     let mut command = Command::new(agent());
     command
         .args(host.agent(&["--once"]).get_args())
         .arg("--qemu")
-        .arg(&qemu)
+        .arg(qemu)
         .arg(host.path("controller"));
     let start = now();
     let mut agent = Process(command.spawn().unwrap());
@@ -47,7 +89,7 @@ pub fn rows() {
     let (mut ours, mut ran, mut begun, mut ended) = (0, false, 0, 0);
     let status = loop {
         ours = processor(agent.0.id()).unwrap_or(ours).max(ours);
-        let pid = fs::read_to_string(&pid_file).unwrap_or_default();
+        let pid = fs::read_to_string(pid_file).unwrap_or_default();
         let lives = pid
             .trim()
             .parse()
@@ -65,21 +107,14 @@ pub fn rows() {
     };
     let end = now();
     assert!(status.success() && ran, "{status}");
-    assert!(host.result("demo").is_some(), "no result");
-    let total = children().saturating_sub(before).as_secs_f64();
+    assert!(host.result(task).is_some(), "no result");
     let seconds = |n: u64| Duration::from_nanos(n).as_secs_f64();
-    let wall = seconds(end - start);
-    let guest = seconds(ended.saturating_sub(begun));
-    let share = (wall - guest) / wall * 100.0;
-    Row::new("demo turn: ours of the wall time", "%", share)
-        .beside("the whole turn, s", wall)
-        .under(1.0)
-        .done();
-    let share = seconds(ours) / total * 100.0;
-    Row::new("demo turn: ours of the processor time", "%", share)
-        .beside("the whole turn, s", total)
-        .under(1.0)
-        .done();
+    Turn {
+        wall: seconds(end - start),
+        guest: seconds(ended.saturating_sub(begun)),
+        ours: seconds(ours),
+        total: children().saturating_sub(before).as_secs_f64(),
+    }
 }
 
 /// Nanoseconds of processor time that a process has spent; `None` when it has
