@@ -6,14 +6,30 @@ use std::fmt;
 use super::syntax::{Pair, ParseError, Parser, SerializeError, Serializer, Style};
 
 /// The values of one manifest, in order, known or not.
+///
+/// All in one piece of memory, since a host may have a thousand machines, each
+/// with three of these.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Values(Vec<(String, String)>);
+pub struct Values {
+    /// Name, value, name, value, and so on.
+    text: String,
+    /// How long each name and each value is.
+    lengths: Vec<(usize, usize)>,
+}
 
 impl Values {
     /// No values.
     #[must_use]
     pub fn new() -> Values {
         Values::default()
+    }
+
+    /// No values, with memory for so many of so many bytes, names included.
+    fn with_capacity(values: usize, bytes: usize) -> Values {
+        Values {
+            text: String::with_capacity(bytes),
+            lengths: Vec::with_capacity(values),
+        }
     }
 
     /// The first value of this name.
@@ -29,45 +45,56 @@ impl Values {
 
     /// Names and values in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(n, v)| (n.as_str(), v.as_str()))
+        let mut rest = self.text.as_str();
+        self.lengths.iter().map(move |(name, value)| {
+            let (name, behind) = rest.split_at(*name);
+            let (value, behind) = behind.split_at(*value);
+            rest = behind;
+            (name, value)
+        })
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.lengths.is_empty()
     }
 
     /// Adds a value at the end.
-    pub fn push(&mut self, name: impl Into<String>, value: impl Into<String>) {
-        self.0.push((name.into(), value.into()));
+    pub fn push(&mut self, name: impl AsRef<str>, value: impl AsRef<str>) {
+        let (name, value) = (name.as_ref(), value.as_ref());
+        self.text.push_str(name);
+        self.text.push_str(value);
+        self.lengths.push((name.len(), value.len()));
     }
 
     /// Removes all values of this name.
     pub fn remove(&mut self, name: &str) {
-        self.0.retain(|(n, _)| n != name);
+        *self = self.iter().filter(|(n, _)| *n != name).collect();
     }
 
     /// Replaces all values of this name: where the first of them stood, else
     /// behind the last value of one of the names `after`, else at the end.
-    pub fn replace<V: Into<String>>(
+    pub fn replace<V: AsRef<str>>(
         &mut self,
         name: &str,
         values: impl IntoIterator<Item = V>,
         after: &[&str],
     ) {
-        let first = self.0.iter().position(|(n, _)| n == name);
-        let behind = || {
-            self.0
-                .iter()
-                .rposition(|(n, _)| after.contains(&n.as_str()))
-        };
+        let names = || self.iter().map(|(n, _)| n).enumerate();
+        let first = names().find(|(_, n)| *n == name).map(|(at, _)| at);
+        let behind = names().filter(|(_, n)| after.contains(n)).last();
         let at = first
-            .or_else(|| behind().map(|at| at + 1))
-            .unwrap_or(self.0.len());
-        self.remove(name);
-        let values = values.into_iter().map(|v| (name.to_owned(), v.into()));
-        self.0.splice(at..at, values);
+            .or(behind.map(|(at, _)| at + 1))
+            .unwrap_or(self.lengths.len());
+        let mut new: Values = self.iter().take(at).collect();
+        for value in values {
+            new.push(name, value);
+        }
+        for (n, value) in self.iter().skip(at).filter(|(n, _)| *n != name) {
+            new.push(n, value);
+        }
+        *self = new;
     }
 
     /// Writes them as one manifest.
@@ -87,14 +114,13 @@ impl Values {
     }
 }
 
-impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Values {
+impl<N: AsRef<str>, V: AsRef<str>> FromIterator<(N, V)> for Values {
     fn from_iter<T: IntoIterator<Item = (N, V)>>(values: T) -> Values {
-        Values(
-            values
-                .into_iter()
-                .map(|(n, v)| (n.into(), v.into()))
-                .collect(),
-        )
+        let mut all = Values::new();
+        for (name, value) in values {
+            all.push(name, value);
+        }
+        all
     }
 }
 
@@ -204,8 +230,13 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn into_values(self) -> Values {
-        let pairs = self.pairs.into_iter();
-        pairs.map(|p| (p.name, p.value)).collect()
+        let length = |p: &Pair<'_>| p.name.len() + p.value.len();
+        let bytes = self.pairs.iter().map(length).sum();
+        let mut values = Values::with_capacity(self.pairs.len(), bytes);
+        for pair in &self.pairs {
+            values.push(pair.name, &pair.value);
+        }
+        values
     }
 
     /// The same manifest, as one of kind `kind`.
