@@ -83,8 +83,7 @@ impl MachineHeader {
     #[must_use]
     pub fn for_request(&self, auxiliary: bool) -> MachineHeader {
         let names = if auxiliary { &HEADER[..] } else { &HEADER[..3] };
-        let values = self.0.iter().filter(|(n, _)| names.contains(n));
-        MachineHeader(values.collect())
+        MachineHeader(self.0.only(|name| names.contains(&name)))
     }
 
     /// Identifies the machine's revision.
@@ -208,8 +207,7 @@ impl MachineManifest {
     /// The header part.
     #[must_use]
     pub fn header(&self) -> MachineHeader {
-        let values = self.0.iter().filter(|(n, _)| HEADER.contains(n));
-        MachineHeader(values.collect())
+        MachineHeader(self.0.only(|name| HEADER.contains(&name)))
     }
 
     /// Identifies the machine's revision.

@@ -68,9 +68,18 @@ impl Values {
         self.lengths.push((name.len(), value.len()));
     }
 
+    /// Those with a name that `keep` says yes to.
+    pub(super) fn only(&self, keep: impl Fn(&str) -> bool) -> Values {
+        let mut kept = Values::with_capacity(self.lengths.len(), self.text.len());
+        for (name, value) in self.iter().filter(|(name, _)| keep(name)) {
+            kept.push(name, value);
+        }
+        kept
+    }
+
     /// Removes all values of this name.
     pub fn remove(&mut self, name: &str) {
-        *self = self.iter().filter(|(n, _)| *n != name).collect();
+        *self = self.only(|n| n != name);
     }
 
     /// Replaces all values of this name: where the first of them stood, else

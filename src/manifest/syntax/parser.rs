@@ -183,7 +183,8 @@ impl<'a> Parser<'a> {
         if self.next_pair()?.is_end() {
             return Ok(None);
         }
-        let mut pairs = Vec::new();
+        // As many as a machine has.
+        let mut pairs = Vec::with_capacity(8);
         loop {
             let pair = self.next_pair()?;
             if pair.is_end() {
