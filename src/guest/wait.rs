@@ -13,7 +13,7 @@ use crate::machine::{Event, ShutdownReason};
 use crate::snapshot::sync;
 use crate::status;
 use crate::sys::file::read_at_most;
-use crate::tftp::Served;
+use crate::tftp::{self, Served};
 use crate::trace;
 
 /// Waking up later than this after what was asked for means that we, or the
@@ -159,6 +159,7 @@ impl Guest<'_> {
             if woke.saturating_duration_since(until) > LATE {
                 deadline += woke - now;
             }
+            self.tell(&served);
             if let Some(found) = reached(&Seen::Served(served)) {
                 return Ok(Step::Done(found));
             }
@@ -180,6 +181,24 @@ impl Guest<'_> {
                 super::REQUESTS.per_second
             ))
             .emit();
+        }
+    }
+
+    /// What guests ask for is their business, but not what fails here: nobody
+    /// else would say why a guest does not get on.
+    fn tell(&self, served: &Served) {
+        match served {
+            Served::Refused {
+                request: Some((kind, name)),
+                refusal,
+                ..
+            } if tftp::is_our_failure(refusal) => diag::warning(format_args!(
+                "unable to serve {kind} of {name} to machine {}: {}",
+                self.label, refusal.text
+            ))
+            .emit(),
+            Served::Refused { .. } | Served::Failed { .. } => trace!(4, "wait", "{served:?}"),
+            _ => {}
         }
     }
 
@@ -214,6 +233,11 @@ impl Guest<'_> {
     ///
     /// When waiting fails.
     pub fn report_and_hold(&mut self, what: &str, ended: &Ended) -> Result<()> {
+        if ended.why == Why::Stopped {
+            // Not the guest's doing, and nobody wants to look at it.
+            diag::info(format_args!("{what} for machine {}: {ended}", self.label)).emit();
+            return Ok(());
+        }
         let gone = self.machine.exited().is_some();
         let holds = !gone && self.hold != Hold::For(Duration::ZERO);
         let tail = if holds { ", suspending" } else { "" };

@@ -11,6 +11,15 @@ use super::map::Name;
 use super::packet::{ErrorCode, Refusal};
 use crate::sys::file::{self, Access, Facts, Kind};
 
+const BUSY: &str = "server is busy";
+const BROKEN: &str = "input/output error";
+
+/// Whether a request was refused for something that failed here.
+#[must_use]
+pub fn is_our_failure(refusal: &Refusal) -> bool {
+    refusal.text == BUSY || refusal.text == BROKEN
+}
+
 /// What the peer is told about a failed system call: enough for it, and nothing
 /// about the host.
 #[must_use]
@@ -32,9 +41,9 @@ pub fn refusal(error: &io::Error) -> Refusal {
             | Errno::ETXTBSY,
         ) => (ErrorCode::AccessViolation, "access violation"),
         Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM) => {
-            (ErrorCode::NotDefined, "server is busy")
+            (ErrorCode::NotDefined, BUSY)
         }
-        _ => (ErrorCode::NotDefined, "input/output error"),
+        _ => (ErrorCode::NotDefined, BROKEN),
     };
     Refusal::new(code, text)
 }
