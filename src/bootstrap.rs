@@ -83,7 +83,13 @@ pub fn bootstrap(
     } else {
         let mac = guest::mac(&machine, previous_mac)?;
         machine.set_mac(&mac.to_string());
-        match attempts(config, &machine, snapshot, watch)? {
+        watch.subject(status::Subject {
+            machine: Some(machine.name().to_owned()),
+            ..status::Subject::default()
+        });
+        let step = attempts(config, &machine, snapshot, watch);
+        watch.subject(status::Subject::default());
+        match step? {
             Step::Done(manifest) => manifest,
             Step::Ended(Ended {
                 why: Why::Stopped, ..

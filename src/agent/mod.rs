@@ -169,9 +169,10 @@ fn report(options: &Options, watch: &Watch) {
     });
 }
 
-/// Under systemd: who we are, in the words of the original.
+/// Under systemd: who we are, in the words of the original. Not in each turn of a
+/// timer.
 fn banner(options: &Options) {
-    if !options.systemd_daemon {
+    if !options.systemd_daemon || options.turns == Turns::Once {
         return;
     }
     let mut record = diag::info(format_args!("bbot agent {}", env!("CARGO_PKG_VERSION")))

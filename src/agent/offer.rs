@@ -37,6 +37,10 @@ impl Agent {
             ..
         } = self.enumerate()?;
         self.watch.ready();
+        if self.watch.stop().is_some() {
+            // Those that were being bootstrapped are not missing.
+            return Ok(Offer::Nothing(Idle::Drained, String::new()));
+        }
         if ready.is_empty() {
             if let Some(full) = full.first() {
                 diag::warning("no work is asked for: too little free space (--min-free)")

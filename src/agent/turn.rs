@@ -16,7 +16,7 @@ use crate::manifest::{
     MachineHeader, MachineKind, MachineManifest, ResultStatus, SerializeError, Style, TaskManifest,
     TaskRequest, Terms, agent_checksum, settle, vouch,
 };
-use crate::perform::{Job, Outcome, Performed, Remains, perform};
+use crate::perform::{Job, Outcome, Performed, perform};
 use crate::status::{self, Idle, Laps, Subject};
 use crate::trace;
 use crate::watch::Watch;
@@ -218,8 +218,11 @@ impl Agent {
         self.store(&assignment, result, checksum, archive)?;
         let delivered = self.deliver();
         laps.lap("upload", Instant::now());
-        let removed = remains.map_or(Ok(()), Remains::close);
-        laps.lap("clean-up", Instant::now());
+        let removed = remains.map_or(Ok(()), |remains| {
+            let removed = remains.close();
+            laps.lap("clean-up", Instant::now());
+            removed
+        });
         self.finished(&about, &name, status, &laps);
         self.watch.subject(Subject::default());
         trace!(

@@ -381,7 +381,7 @@ impl Machines {
             }
             Age::Same => {
                 scratch.keep(target)?;
-                trace!(2, "bootstrap", "bootstrapped {}", target.display());
+                diag::info(format_args!("bootstrapped {}", target.display())).emit();
                 Ok(Look::Ready(Box::new(Machine {
                     manifest: *manifest,
                     dir: target.to_owned(),

@@ -230,7 +230,7 @@ fn attempt<'w>(
     match step {
         Step::Done(upload) => {
             let mut outcome = conclude(config, job.task, &mut guest, &upload)?;
-            laps.lap("hold", Instant::now());
+            laps.lap_unless_brief("hold", Instant::now());
             // It has time to end while its result is on its way.
             guest.quit();
             outcome.remains = Some(Remains { guest, snapshot });
@@ -240,7 +240,7 @@ fn attempt<'w>(
             if last || !ended.never_asked() {
                 guest.report_and_hold(&format!("build {}", ended.title()), &ended)?;
             }
-            laps.lap("hold", Instant::now());
+            laps.lap_unless_brief("hold", Instant::now());
             Remains { guest, snapshot }.close()?;
             laps.lap("clean-up", Instant::now());
             Ok(Step::Ended(ended))

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+/// What would be shown as 0.0s.
+const BRIEF: Duration = Duration::from_millis(50);
+
 /// A stopwatch with laps: `snapshot 0.1s, boot 3.4s, work 12m03s`.
 #[derive(Clone, Debug)]
 pub struct Laps {
@@ -30,6 +33,14 @@ impl Laps {
         match self.laps.iter_mut().find(|(known, _)| *known == name) {
             Some((_, sum)) => *sum += length,
             None => self.laps.push((name, length)),
+        }
+    }
+
+    /// The same, but what takes next to no time counts as part of the lap after
+    /// it, unmentioned.
+    pub fn lap_unless_brief(&mut self, name: &'static str, now: Instant) {
+        if now.saturating_duration_since(self.last) >= BRIEF {
+            self.lap(name, now);
         }
     }
 
@@ -74,5 +85,10 @@ mod tests {
         }
         assert_eq!(laps.to_string(), "snapshot 0.1s, boot 4.0s, work 12m02s");
         assert_eq!(laps.total(), Duration::from_secs(727));
+        laps.lap_unless_brief("hold", start + Duration::from_millis(727_010));
+        laps.lap("upload", start + Duration::from_millis(727_100));
+        assert!(laps.to_string().ends_with("work 12m02s, upload 0.1s"));
+        laps.lap_unless_brief("hold", start + Duration::from_secs(730));
+        assert!(laps.to_string().ends_with("upload 0.1s, hold 2.9s"));
     }
 }
