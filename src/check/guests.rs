@@ -100,7 +100,12 @@ fn accel(options: &Options) -> Vec<Finding> {
     let finding = Finding::failure(SUBJECT, unusable);
     vec![match first {
         Accel::Kvm => finding
-            .remedy("turn virtualization on in the firmware, then: modprobe kvm_intel or kvm_amd")
+            .remedy(match access("/dev/kvm", AccessFlags::F_OK) {
+                Ok(()) => "if this host is itself a guest, its host has to allow nested ones",
+                Err(_) => {
+                    "turn virtualization on in the firmware, then: modprobe kvm_intel or kvm_amd"
+                }
+            })
             .remedy("or emulate, some ten times slower: --accel tcg"),
         Accel::Tcg => finding.remedy(INSTALL),
     }]
@@ -125,7 +130,7 @@ pub(super) fn tftp(options: &Options, _watch: &Watch) -> Vec<Finding> {
         .filter_map(|dir| fs::read_dir(options.tftp.join(dir).join(toolchain)).ok())
         .map(Iterator::count)
         .sum();
-    let place = format!("{root}/toolchains/{toolchain}");
+    let place = format!("{root}/toolchain/{toolchain}");
     findings.push(match count {
         0 => Finding::warning("toolchain", format!("no files in {place}"))
             .remedy("put there what the guests fetch when they are bootstrapped"),

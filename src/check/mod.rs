@@ -149,11 +149,15 @@ impl Report {
     /// The last line for people.
     #[must_use]
     pub fn summary(&self) -> String {
+        let some = |grade, what| match self.count(grade) {
+            1 => format!("1 {what}"),
+            count => format!("{count} {what}s"),
+        };
         format!(
-            "{} ok, {} warnings, {} failures\n",
+            "{} ok, {}, {}\n",
             self.count(Grade::Good),
-            self.count(Grade::Warning),
-            self.count(Grade::Failure)
+            some(Grade::Warning, "warning"),
+            some(Grade::Failure, "failure")
         )
     }
 

@@ -75,7 +75,7 @@ pub(super) const FILES: &[(&str, &str)] = &[
         "a machine: <name>-1 is a link to the current <name>-1.<revision>",
     ),
     (
-        "/build/tftp/toolchains/<toolchain>/",
+        "/build/tftp/toolchain/<toolchain>/",
         "what guests fetch when they are bootstrapped",
     ),
     (
