@@ -64,6 +64,17 @@ impl Failure {
         }
     }
 
+    /// Something about a directory that plays controller.
+    pub(crate) fn directory(what: &str, error: &io::Error) -> Failure {
+        let reason = crate::error::reason(error);
+        let failure = Failure::new(FailureClass::Directory, format!("{what}: {reason}"));
+        match error.kind() {
+            io::ErrorKind::ReadOnlyFilesystem => failure
+                .hint("under systemd, what is to be written has to be named by ReadWritePaths="),
+            _ => failure,
+        }
+    }
+
     pub(crate) fn hint(mut self, line: impl Into<String>) -> Failure {
         self.hints.push(line.into());
         self

@@ -146,10 +146,7 @@ impl Spool {
             if !path.is_dir() {
                 fs::create_dir(&path).map_err(|error| {
                     let what = format!("unable to create directory {}", path.display());
-                    Failure::new(
-                        FailureClass::Directory,
-                        format!("{what}: {}", reason(&error)),
-                    )
+                    Failure::directory(&what, &error)
                 })?;
             }
         }
@@ -161,10 +158,7 @@ impl Spool {
         let path = self.dir.join(directory);
         let failed = |error: &io::Error| {
             let what = format!("unable to read directory {}", path.display());
-            Failure::new(
-                FailureClass::Directory,
-                format!("{what}: {}", reason(error)),
-            )
+            Failure::directory(&what, error)
         };
         let mut names = Vec::new();
         for entry in fs::read_dir(&path).map_err(|e| failed(&e))? {
@@ -308,10 +302,7 @@ impl Spool {
 
     fn failed(&self, what: &str, task: &str, error: &io::Error) -> Failure {
         let dir = self.dir.display();
-        Failure::new(
-            FailureClass::Directory,
-            format!("unable to {what} {task} of {dir}: {}", reason(error)),
-        )
+        Failure::directory(&format!("unable to {what} {task} of {dir}"), error)
     }
 
     /// Takes the lock of a claimed task, if nobody has it.
