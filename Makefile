@@ -54,7 +54,9 @@ fuzz:
 	@tests/tools/setup fuzz
 	tests/tools/fuzz
 
-install: build
+# As root there may be no Rust: what was built is installed then.
+install: $(if $(shell command -v $(CARGO)),build)
+	@test -x $(BIN) || { echo "error: no $(BIN): run make first, as a user with Rust" >&2; exit 1; }
 	install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/bin/bbot-agent
 	install -d $(DESTDIR)$(UNITDIR) $(DESTDIR)$(PREFIX)/share/man/man1 \
 	  $(DESTDIR)$(PREFIX)/share/bash-completion/completions
