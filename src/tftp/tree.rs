@@ -40,9 +40,7 @@ pub fn refusal(error: &io::Error) -> Refusal {
             | Errno::EROFS
             | Errno::ETXTBSY,
         ) => (ErrorCode::AccessViolation, "access violation"),
-        Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM) => {
-            (ErrorCode::NotDefined, BUSY)
-        }
+        Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM) => (ErrorCode::NotDefined, BUSY),
         _ => (ErrorCode::NotDefined, BROKEN),
     };
     Refusal::new(code, text)

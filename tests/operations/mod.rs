@@ -5,6 +5,7 @@ mod airgap;
 mod cron;
 mod exit;
 mod notify;
+mod recipes;
 mod systemd;
 
 use std::fs;

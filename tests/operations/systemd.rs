@@ -12,7 +12,7 @@ use super::super::support::{Process, eventually, isolated, require, require_prog
 use super::Host;
 
 /// The cgroup of the experiment, removed with what systemd made in it.
-struct Cgroup(PathBuf);
+pub(super) struct Cgroup(pub(super) PathBuf);
 
 impl Drop for Cgroup {
     fn drop(&mut self) {

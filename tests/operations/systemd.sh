@@ -14,25 +14,15 @@ stage=${STAGE:-1}
 
 case $stage in
 1)
-  # The hierarchy that systemd keeps its processes in: v1's own, or v2.
-  cgroups=$4/cgroups
-  mkdir -p "$cgroups"
-  if [ "$(stat -f -c %T /sys/fs/cgroup)" != cgroup2fs ] &&
-     mount -t cgroup -o none,name=systemd cgroup "$cgroups" 2>/dev/null; then
-    export HIERARCHY=v1
-  else
-    mount -t cgroup2 cgroup2 "$cgroups"
-    export HIERARCHY=v2
-  fi
-  mkdir "$cgroups/bbot-agent-test.$$"
-  echo $$ > "$cgroups/bbot-agent-test.$$/cgroup.procs"
-  echo "$cgroups/bbot-agent-test.$$" > "$4/cgroup"
+  . "${0%/*}/cgroup.sh"
+  enter_cgroup "$4"
   export STAGE=2
   exec unshare --pid --fork --kill-child --mount --mount-proc --cgroup --uts --ipc \
     /bin/sh "$0" "$@"
   ;;
 
 2)
+  . "${0%/*}/cgroup.sh"
   mount -t tmpfs tmpfs /srv
   mkdir /srv/bin /srv/units /srv/machines /srv/dir /srv/etc
   cp "$1" /srv/bin/bbot-agent
@@ -50,13 +40,7 @@ case $stage in
     mount -t tmpfs tmpfs "$dir"
   done
   mkdir /run/systemd
-  if [ "$HIERARCHY" = v1 ]; then
-    mount -t tmpfs tmpfs /sys/fs/cgroup
-    mkdir /sys/fs/cgroup/systemd
-    mount -t cgroup -o none,name=systemd cgroup /sys/fs/cgroup/systemd
-  else
-    mount -t cgroup2 cgroup2 /sys/fs/cgroup
-  fi
+  mount_cgroup /sys
   STAGE=3 /bin/sh /srv/driver > /srv/dir/log 2>&1 &
   export container=test SYSTEMD_UNIT_PATH=/srv/units
   exec /lib/systemd/systemd --system --unit=test.target \
