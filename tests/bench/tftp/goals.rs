@@ -82,7 +82,11 @@ impl Default for Goals {
             lockstep_peer: at_least("lock-step, MiB/s", "best peer", 1.0),
             windows_peer: at_least("GET in windows of 16, 64, MiB/s", "best peer", 3.0),
             windows_gso: at_least("GET in windows of 16, 64, MiB/s", "bare GSO exchange", 0.6),
-            uploads_bare: at_least("PUT of large blocks in windows, MiB/s", "bare exchange", 0.8),
+            uploads_bare: at_least(
+                "PUT of large blocks in windows, MiB/s",
+                "bare exchange",
+                0.8,
+            ),
             lockstep_cpu: at_most("lock-step, server CPU ms/MiB", "best peer", 1.0),
             windows_cpu: at_most("GET in windows, server CPU ms/MiB", "best peer", 0.7),
             small: at_most("GET of 1 KiB, us", "bare exchange", 1.2),
@@ -178,7 +182,10 @@ impl Goals {
             let (what, unit) = goal.what.rsplit_once(", ").unwrap_or((goal.what, ""));
             let line = Value::object([
                 ("bench", Value::from("tftp")),
-                ("what", Value::from(format!("tftp: {what} ({row})").as_str())),
+                (
+                    "what",
+                    Value::from(format!("tftp: {what} ({row})").as_str()),
+                ),
                 ("unit", Value::from(unit)),
                 ("ours", number(*ours)),
                 ("theirs", number(*theirs)),

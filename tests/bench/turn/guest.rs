@@ -9,9 +9,11 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::os::fd::{FromRawFd as _, RawFd};
+use std::os::fd::{AsFd as _, FromRawFd as _, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::scene::now;
 
@@ -49,6 +51,7 @@ pub fn play() {
         mac: octets.try_into().unwrap(),
         gateway: [0xff; 6],
         frame: vec![0; 1 << 16],
+        last: Vec::new(),
     };
     card.resolve();
     card.get("task.manifest");
@@ -114,6 +117,8 @@ struct Card {
     mac: [u8; 6],
     gateway: [u8; 6],
     frame: Vec<u8>,
+    /// The frame sent last, to be sent again when nothing is heard.
+    last: Vec<u8>,
 }
 
 impl Card {
@@ -124,11 +129,17 @@ impl Card {
         frame.extend(kind.to_be_bytes());
         frame.extend(payload);
         self.tap.write_all(&frame).unwrap();
+        self.last = frame;
     }
 
     /// Type and payload of the next frame.
     fn receive(&mut self) -> (u16, Vec<u8>) {
         loop {
+            let mut ready = [PollFd::new(self.tap.as_fd(), PollFlags::POLLIN)];
+            if poll(&mut ready, PollTimeout::from(1000_u16)) == Ok(0) {
+                self.tap.write_all(&self.last).unwrap();
+                continue;
+            }
             let length = self.tap.read(&mut self.frame).unwrap();
             let Some(frame) = self.frame.get(HEADER..length) else {
                 continue;
@@ -214,6 +225,9 @@ impl Card {
         loop {
             let (port, packet) = self.datagram();
             assert_eq!(packet.get(..2), Some(&[0, 3][..]), "no data: {packet:?}");
+            if usize::from(packet[3]) != text.len() / 512 + 1 {
+                continue; // Again.
+            }
             text.extend_from_slice(&packet[4..]);
             self.udp(port, &[0, 4, packet[2], packet[3]]);
             if packet.len() < 4 + 512 {
@@ -225,7 +239,12 @@ impl Card {
     /// Uploads, and returns when the last byte was sent.
     fn put(&mut self, name: &str, text: &[u8]) -> u64 {
         self.request(2, name);
-        let (port, _) = self.datagram();
+        let port = loop {
+            let (port, packet) = self.datagram();
+            if packet == [0, 4, 0, 0] {
+                break port;
+            }
+        };
         let mut blocks: Vec<&[u8]> = text.chunks(512).collect();
         if text.len().is_multiple_of(512) {
             blocks.push(&[]);
@@ -235,8 +254,13 @@ impl Card {
             let [a, b] = u16::try_from(n + 1).unwrap().to_be_bytes();
             last = now();
             self.udp(port, &[&[0, 3, a, b], block].concat());
-            let (_, ack) = self.datagram();
-            assert_eq!(ack, [0, 4, a, b], "no acknowledgement");
+            loop {
+                let (_, ack) = self.datagram();
+                assert_eq!(ack.get(..2), Some(&[0, 4][..]), "no acknowledgement");
+                if ack == [0, 4, a, b] {
+                    break;
+                }
+            }
         }
         last
     }
