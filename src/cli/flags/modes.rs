@@ -47,7 +47,8 @@ pub(super) const MODES: Group = Group {
             takes: Takes::Maybe("format"),
             complete: Complete::Words(&["text", "json"]),
             help: "Say what the running agent is doing, or why it is idle. Without \
-                   --toolchain-name and --instance: every agent under --run-dir.",
+                   --toolchain-name and --instance: every agent under --run-dir. \
+                   Exits with 1 if none is running.",
             set: |d, v| {
                 let format = v.raw.map_or(Ok(Format::Text), |_| v.one_of(FORMATS))?;
                 d.modes.push(("--status", Mode::Status(format)));
