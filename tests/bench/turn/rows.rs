@@ -64,13 +64,15 @@ impl Row {
     /// How many times better than what it is compared with.
     pub fn ratio(&self) -> Option<f64> {
         let more = self.unit.ends_with("/s");
-        self.theirs.map(|theirs| {
+        let ratio = self.theirs.map(|theirs| {
             if more {
                 self.ours / theirs
             } else {
                 theirs / self.ours
             }
-        })
+        });
+        // What takes no time at all is no number of times faster.
+        ratio.filter(|ratio| ratio.is_finite())
     }
 
     /// Prints it and adds it to the file.

@@ -11,7 +11,9 @@ pub fn print() {
     let text = fs::read_to_string(file("bench.jsonl")).unwrap_or_default();
     let mut rows: Vec<Row> = Vec::new();
     for line in text.lines() {
-        let value = Value::parse(line).unwrap();
+        let Ok(value) = Value::parse(line) else {
+            continue;
+        };
         let row = match value.get("bench").and_then(Value::as_str) {
             Some("host") => host(&value),
             Some("manifest") => manifest(&value),
