@@ -29,7 +29,7 @@ impl Glance {
         let volume = place.dir.parent()?;
         if self.volume != volume {
             volume.clone_into(&mut self.volume);
-            self.open = File::open(volume).ok();
+            self.open = tree::open(volume).ok();
         }
         // Through the link: which revision it leads to makes no difference.
         let machine = MachineManifest::parse(self.read(place, tree::PROTOCOL)?, "").ok()?;
