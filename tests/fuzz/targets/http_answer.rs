@@ -6,7 +6,6 @@
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Mutex, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -23,26 +22,28 @@ const REQUEST: &[u8] = b"ask";
 struct Setup {
     client: Client,
     url: Url,
-    answers: Mutex<Sender<Vec<u8>>>,
+    answers: Sender<Vec<u8>>,
 }
 
-fn setup() -> &'static Setup {
-    static SETUP: OnceLock<Setup> = OnceLock::new();
-    SETUP.get_or_init(|| {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}/", listener.local_addr().unwrap());
-        let (answers, next) = mpsc::channel();
-        thread::spawn(move || serve(&listener, &next));
-        let settings = Settings {
-            request_timeout: Duration::from_secs(20),
-            ..Settings::default()
-        };
-        Setup {
-            client: Client::new(&settings, &Watch::start().unwrap()).unwrap(),
-            url: Url::parse(&url).unwrap(),
-            answers: Mutex::new(answers),
-        }
-    })
+thread_local! {
+    // All inputs come on one thread.
+    static SETUP: Setup = setup();
+}
+
+fn setup() -> Setup {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let (answers, next) = mpsc::channel();
+    thread::spawn(move || serve(&listener, &next));
+    let settings = Settings {
+        request_timeout: Duration::from_secs(20),
+        ..Settings::default()
+    };
+    Setup {
+        client: Client::new(&settings, &Watch::start().unwrap()).unwrap(),
+        url: Url::parse(&url).unwrap(),
+        answers,
+    }
 }
 
 /// Gives the same answer to all connections of one request: a redirect leads
@@ -69,8 +70,11 @@ fuzz_target!(|input: &[u8]| {
     if input.windows(2).any(|w| w == b"//") {
         return;
     }
-    let setup = setup();
-    setup.answers.lock().unwrap().send(input.to_vec()).unwrap();
+    SETUP.with(|setup| exchange(setup, input));
+});
+
+fn exchange(setup: &Setup, input: &[u8]) {
+    setup.answers.send(input.to_vec()).unwrap();
     match setup
         .client
         .post(&setup.url, "text/manifest", &Body::Bytes(REQUEST), LIMIT)
@@ -88,4 +92,4 @@ fuzz_target!(|input: &[u8]| {
             "not in time: {failure}"
         ),
     }
-});
+}
