@@ -25,8 +25,10 @@ use crate::sys::udp::{SLOT, Socket};
 const RECEIVE_BUFFER: usize = 8 << 20;
 /// The same for the send buffer: a window of the largest blocks.
 const SEND_BUFFER: usize = 4 << 20;
-/// Datagrams taken by one system call.
+/// Datagrams taken by one system call, and octets of large ones: more would be
+/// out of the processor's cache again before they are written.
 const BATCH: usize = 32;
+const BATCH_OCTETS: usize = 128 << 10;
 /// Descriptors that are polled without allocating.
 const FEW: usize = 8;
 /// Within a transfer the next packet is about to come, and is waited for by
@@ -317,7 +319,10 @@ impl TftpServer {
                 self.most = if self.core.peers.one_by_one() {
                     1
                 } else if count == self.most {
-                    BATCH.min(self.most * 4)
+                    let largest = (0..count).filter_map(|index| self.inbox.get(index));
+                    let largest = largest.map(|datagram| datagram.octets.len()).max();
+                    let fitting = BATCH_OCTETS / largest.unwrap_or_default().max(1);
+                    (self.most * 4).min(fitting.clamp(1, BATCH))
                 } else {
                     count.max(1)
                 };

@@ -13,7 +13,7 @@ use super::tree;
 use crate::sys::file::{self, Facts};
 
 /// Octets read ahead for a transfer in lock-step.
-const AHEAD: usize = 16 * 1024;
+const AHEAD: usize = 32 * 1024;
 
 /// Blocks of a file for which reading ahead pays: fewer are read one by one
 /// sooner than the buffer is made.

@@ -41,6 +41,11 @@ pub fn pattern(length: usize) -> Vec<u8> {
     file
 }
 
+/// The name of that file.
+pub fn file_name(length: usize) -> String {
+    format!("{}-mib", length >> 20)
+}
+
 /// Octets of the file.
 fn part(offset: usize, length: usize) -> &'static [u8] {
     &TILES[offset % TILE..][..length]
@@ -87,7 +92,8 @@ struct Session {
 /// Transfers the big file; `None` if that fails or takes longer than `limit`.
 pub fn run(server: SocketAddrV4, transfer: &Transfer, limit: Duration) -> Option<Duration> {
     let start = Instant::now();
-    let name = if transfer.upload { UPLOAD } else { "big" };
+    let file = file_name(transfer.octets);
+    let name = if transfer.upload { UPLOAD } else { &file };
     let mut session = Session::open(server, transfer, name, true, start + limit)?;
     if transfer.upload {
         session.put()?;
