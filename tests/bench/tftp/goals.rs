@@ -196,7 +196,7 @@ impl Goals {
                 ("bench", Value::from("tftp")),
                 (
                     "what",
-                    Value::from(format!("tftp: {what} ({row})").as_str()),
+                    Value::from(format!("tftp: {what}, {row}, beside {}", goal.with).as_str()),
                 ),
                 ("unit", Value::from(unit)),
                 ("ours", number(*ours)),

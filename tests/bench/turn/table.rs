@@ -17,7 +17,7 @@ pub fn print() {
         let row = match value.get("bench").and_then(Value::as_str) {
             Some("host") => host(&value),
             Some("manifest") => manifest(&value),
-            Some("turn") => Row::from_json(&value).into_iter().collect(),
+            Some("turn" | "tftp") => Row::from_json(&value).into_iter().collect(),
             _ => Vec::new(),
         };
         for row in row {
@@ -26,7 +26,6 @@ pub fn print() {
             rows.push(row);
         }
     }
-    rows.extend(tftp());
     println!("| cost | ours | beside | ratio | to reach |");
     println!("|---|---|---|---|---|");
     for row in &rows {
@@ -111,51 +110,4 @@ fn manifest(value: &Value) -> Vec<Row> {
         return vec![row.goal("> 500 MB/s", speed > 500.0)];
     }
     vec![row]
-}
-
-/// Rows of the bench `tftp`, which has its own file: beside the fastest of the
-/// other servers. Its own table has all of them.
-fn tftp() -> Vec<Row> {
-    let text = fs::read_to_string(file("bench-tftp.json")).unwrap_or_default();
-    let Ok(value) = Value::parse(&text) else {
-        return Vec::new();
-    };
-    let text = |value: &Value, name| value.get(name).and_then(Value::as_str).map(str::to_owned);
-    let mut cases: BTreeMap<(String, u64, u64), Vec<(String, f64)>> = BTreeMap::new();
-    let cells = value.get("rows").and_then(Value::as_array);
-    for cell in cells.into_iter().flatten() {
-        let count = |name| cell.get(name).and_then(Value::as_u64);
-        if let (Some(op), Some(blksize), Some(window), Some(server), Some(rate)) = (
-            text(cell, "op"),
-            count("blksize"),
-            count("window"),
-            text(cell, "server"),
-            number(cell, "mib_s"),
-        ) {
-            let servers = cases.entry((op, blksize, window)).or_default();
-            servers.push((server, rate));
-        }
-    }
-    cases
-        .into_iter()
-        .filter(|((_, blksize, window), _)| {
-            [512, 1428].contains(blksize) && [1, 16].contains(window)
-        })
-        .filter_map(|((op, blksize, window), servers)| {
-            let ours = servers.iter().find(|(name, _)| name == "ours")?.1;
-            let row = Row::new(
-                &format!("tftp {op}, blocks of {blksize}, window {window}"),
-                "MiB/s",
-                ours,
-            );
-            let others = servers
-                .iter()
-                .filter(|(name, _)| name != "ours" && !name.starts_with("bare "));
-            let best = others.max_by(|a, b| a.1.total_cmp(&b.1));
-            Some(match best {
-                Some((name, rate)) => row.beside(name, *rate),
-                None => row,
-            })
-        })
-        .collect()
 }
