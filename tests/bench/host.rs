@@ -16,14 +16,13 @@
     clippy::print_stderr
 )]
 
+mod record;
 #[path = "../support/mod.rs"]
 mod support;
 
 use std::fs;
 use std::hint::black_box;
-use std::io::Write as _;
 use std::net::SocketAddrV4;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -344,11 +343,5 @@ fn report(rows: &[Row]) {
             number(row.tool.map(|(time, _)| time)),
         ));
     }
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench.jsonl");
-    fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(&path)
-        .and_then(|mut file| file.write_all(json.as_bytes()))
-        .unwrap();
+    record::append(&json);
 }

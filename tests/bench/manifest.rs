@@ -18,11 +18,9 @@
 
 #[path = "../support/allocations.rs"]
 mod allocations;
+mod record;
 
-use std::fs;
 use std::hint::black_box;
-use std::io::Write as _;
-use std::path::Path;
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
@@ -292,11 +290,5 @@ fn main() {
         ]);
         lines.push_str(&format!("{line}\n"));
     }
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench.jsonl");
-    fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(path)
-        .and_then(|mut file| file.write_all(lines.as_bytes()))
-        .unwrap();
+    record::append(&lines);
 }

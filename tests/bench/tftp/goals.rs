@@ -2,10 +2,6 @@
 //! goal is about, also as lines of `target/bench.jsonl` for the table of
 //! `make bench`.
 
-use std::fs;
-use std::io::Write as _;
-use std::path::Path;
-
 use bbot_agent::json::Value;
 
 use crate::client::Transfer;
@@ -207,12 +203,6 @@ impl Goals {
             ]);
             lines.push_str(&format!("{line}\n"));
         }
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench.jsonl");
-        fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(path)
-            .and_then(|mut file| file.write_all(lines.as_bytes()))
-            .unwrap();
+        crate::record::append(&lines);
     }
 }

@@ -25,6 +25,8 @@ mod bare;
 mod client;
 mod goals;
 mod peers;
+#[path = "../record.rs"]
+mod record;
 
 use std::fmt::Write as _;
 use std::fs;

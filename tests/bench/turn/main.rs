@@ -18,6 +18,8 @@
     clippy::cast_precision_loss
 )]
 
+#[path = "../record.rs"]
+mod record;
 #[path = "../../support/mod.rs"]
 mod support;
 

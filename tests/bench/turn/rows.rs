@@ -1,7 +1,5 @@
 //! Rows of the table: appended to `target/bench.jsonl` as they are measured.
 
-use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -85,14 +83,7 @@ impl Row {
             )
         });
         println!("{}: {:.3} {}{ratio}", self.what, self.ours, self.unit);
-        let path = file("bench.jsonl");
-        let line = format!("{}\n", self.json());
-        fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(path)
-            .and_then(|mut file| file.write_all(line.as_bytes()))
-            .unwrap();
+        crate::record::append(&format!("{}\n", self.json()));
     }
 
     pub fn json(&self) -> Value {
