@@ -12,6 +12,7 @@ use super::tree::{self, Place};
 use super::verdict::{self, Verdict};
 use super::{Config, Machine};
 use crate::manifest::{BootstrappedMachine, MachineKind, MachineManifest};
+use crate::sys::file::open_directory;
 
 /// What it takes for one machine after the other.
 #[derive(Debug, Default)]
@@ -29,7 +30,7 @@ impl Glance {
         let volume = place.dir.parent()?;
         if self.volume != volume {
             volume.clone_into(&mut self.volume);
-            self.open = tree::open(volume).ok();
+            self.open = open_directory(volume).ok();
         }
         // Through the link: which revision it leads to makes no difference.
         let machine = MachineManifest::parse(self.read(place, tree::PROTOCOL)?, "").ok()?;

@@ -136,12 +136,6 @@ fn directories(dir: &Path) -> Result<Vec<(PathBuf, String)>> {
     Ok(found)
 }
 
-/// Opens a directory, to name what is in it from there.
-pub(super) fn open(directory: &Path) -> io::Result<File> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    Ok(openat(AT_FDCWD, directory, flags, Mode::empty())?.into())
-}
-
 /// Reads the manifest of a subvolume.
 ///
 /// There are two for every machine in every turn, so no call more than it takes:
