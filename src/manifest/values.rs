@@ -9,12 +9,38 @@ use super::syntax::{Pair, ParseError, Parser, SerializeError, Serializer, Style}
 ///
 /// All in one piece of memory, since a host may have a thousand machines, each
 /// with three of these.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Values {
-    /// Name, value, name, value, and so on.
+    /// Name, value, name, value, and so on, each behind its length ([`push_length`]).
     text: String,
-    /// How long each name and each value is.
-    lengths: Vec<(usize, usize)>,
+}
+
+/// What one character of a length says: six bits, the lowest ones first.
+const BITS: u32 = 6;
+
+/// That another one follows.
+const MORE: u8 = 1 << BITS;
+
+/// Writes a length: to a text, so in ASCII.
+fn push_length(text: &mut String, mut length: usize) {
+    loop {
+        let bits = length.to_le_bytes()[0] & (MORE - 1);
+        length >>= BITS;
+        if length == 0 {
+            return text.push(char::from(bits));
+        }
+        text.push(char::from(bits | MORE));
+    }
+}
+
+/// Takes a length and the text that is so long off the front of `text`.
+fn pop<'a>(text: &mut &'a str) -> Option<&'a str> {
+    let digits = text.bytes().position(|byte| byte < MORE)? + 1;
+    let (length, behind) = text.split_at_checked(digits)?;
+    let number = |more, byte: u8| more << BITS | usize::from(byte & (MORE - 1));
+    let (taken, rest) = behind.split_at_checked(length.bytes().rev().fold(0, number))?;
+    *text = rest;
+    Some(taken)
 }
 
 impl Values {
@@ -27,8 +53,8 @@ impl Values {
     /// No values, with memory for so many of so many bytes, names included.
     fn with_capacity(values: usize, bytes: usize) -> Values {
         Values {
-            text: String::with_capacity(bytes),
-            lengths: Vec::with_capacity(values),
+            // A character for each length, and some for those of more.
+            text: String::with_capacity(bytes + 2 * values + bytes / usize::from(MORE)),
         }
     }
 
@@ -46,31 +72,28 @@ impl Values {
     /// Names and values in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         let mut rest = self.text.as_str();
-        self.lengths.iter().map(move |(name, value)| {
-            let (name, behind) = rest.split_at(*name);
-            let (value, behind) = behind.split_at(*value);
-            rest = behind;
-            (name, value)
-        })
+        std::iter::from_fn(move || Some((pop(&mut rest)?, pop(&mut rest)?)))
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.lengths.is_empty()
+        self.text.is_empty()
     }
 
     /// Adds a value at the end.
     pub fn push(&mut self, name: impl AsRef<str>, value: impl AsRef<str>) {
-        let (name, value) = (name.as_ref(), value.as_ref());
-        self.text.push_str(name);
-        self.text.push_str(value);
-        self.lengths.push((name.len(), value.len()));
+        for part in [name.as_ref(), value.as_ref()] {
+            push_length(&mut self.text, part.len());
+            self.text.push_str(part);
+        }
     }
 
     /// Those with a name that `keep` says yes to.
     pub(super) fn only(&self, keep: impl Fn(&str) -> bool) -> Values {
-        let mut kept = Values::with_capacity(self.lengths.len(), self.text.len());
+        let mut kept = Values {
+            text: String::with_capacity(self.text.len()),
+        };
         for (name, value) in self.iter().filter(|(name, _)| keep(name)) {
             kept.push(name, value);
         }
@@ -93,9 +116,7 @@ impl Values {
         let names = || self.iter().map(|(n, _)| n).enumerate();
         let first = names().find(|(_, n)| *n == name).map(|(at, _)| at);
         let behind = names().filter(|(_, n)| after.contains(n)).last();
-        let at = first
-            .or(behind.map(|(at, _)| at + 1))
-            .unwrap_or(self.lengths.len());
+        let at = first.or(behind.map(|(at, _)| at + 1)).unwrap_or(usize::MAX);
         let mut new: Values = self.iter().take(at).collect();
         for value in values {
             new.push(name, value);
@@ -120,6 +141,12 @@ impl Values {
         let mut serializer = Serializer::with_style(kind, style);
         self.write(&mut serializer)?;
         Ok(serializer.into_text())
+    }
+}
+
+impl fmt::Debug for Values {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
     }
 }
 
@@ -313,5 +340,31 @@ impl<'a> Section<'a> {
         let value = read(&pair.value);
         let value = value.map_err(|e| self.error(pair, format!("invalid {name}: {e}")))?;
         Ok(Some(value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_values_of_every_length_come_back() {
+        let mut values = Values::new();
+        assert!(values.is_empty());
+        let lengths = [0, 1, 62, 63, 64, 65, 4095, 4096, 4097, 262_144];
+        for length in lengths {
+            values.push("n".repeat(length), "\u{e9}".repeat(length));
+        }
+        let found: Vec<_> = values.iter().map(|(n, v)| (n.len(), v.len() / 2)).collect();
+        assert_eq!(found, lengths.map(|length| (length, length)));
+        assert!(values.iter().all(|(_, v)| v.chars().all(|c| c == '\u{e9}')));
+    }
+
+    #[test]
+    fn a_value_that_looks_like_a_length_is_a_value() {
+        let pairs = [("\u{0}\u{1}", "A\u{7f}@"), ("", ""), ("\u{2}", "\u{40}")];
+        let values: Values = pairs.into_iter().collect();
+        assert_eq!(values.iter().collect::<Vec<_>>(), pairs);
+        assert_eq!(values.get("\u{2}"), Some("@"));
     }
 }
