@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::os::fd::AsFd as _;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -11,6 +12,7 @@ use bbot_agent::lock::{Attempt, Lock};
 use bbot_agent::snapshot::{self, Snapshot};
 use bbot_agent::sweep::{self, Config};
 use bbot_agent::sys::btrfs;
+use nix::mount::{MsFlags, mount, umount};
 
 use crate::support::btrfs::Volume;
 use crate::support::{Process, TempDir, eventually, isolated};
@@ -100,6 +102,56 @@ fn tree(dir: &Path) -> BTreeSet<PathBuf> {
 fn lines(config: &Config, lock: Option<&Lock>) -> Vec<String> {
     let litter = sweep::find(config, lock);
     litter.iter().map(ToString::to_string).collect()
+}
+
+/// What the file system's index of subvolumes does not tell has to be read.
+#[test]
+fn they_are_found_wherever_the_machine_directory_is() {
+    on_host(|host| {
+        let other = Volume::new(256).unwrap();
+        let volume = host.volume.path().join("v");
+        let leak = |dir: &Path, name: &str| {
+            let source = subvolume(&dir.join(format!("{name}-1.0")));
+            let path = snapshot::scratch_path(&dir.join(format!("{name}-gcc")));
+            let parent = File::open(dir).unwrap();
+            let origin = File::open(&source).unwrap();
+            btrfs::snapshot_create(parent.as_fd(), origin.as_fd(), &self::name(&path)).unwrap();
+            let scratch = path.file_name().unwrap();
+            volume.join(name).join(scratch)
+        };
+        subvolume(&volume.join("nested"));
+        let elsewhere = other.path().join("elsewhere");
+        fs::create_dir(&elsewhere).unwrap();
+        symlink(&elsewhere, volume.join("link")).unwrap();
+        let mut expected = vec![
+            leak(&volume.join("nested"), "nested"),
+            leak(&elsewhere, "link"),
+            host.leak("gcc"),
+        ];
+        let found = || -> Vec<PathBuf> {
+            let litter = sweep::find(&host.config("gcc"), None);
+            litter.iter().map(|l| l.path().to_owned()).collect()
+        };
+        expected.sort();
+        assert_eq!(found(), expected);
+
+        let point = volume.join("mounted");
+        fs::create_dir(&point).unwrap();
+        let mounted = other.path().join("mounted");
+        fs::create_dir(&mounted).unwrap();
+        mount(
+            Some(&mounted),
+            &point,
+            None::<&str>,
+            MsFlags::MS_BIND,
+            None::<&str>,
+        )
+        .unwrap();
+        expected.push(leak(&point, "mounted"));
+        expected.sort();
+        assert_eq!(found(), expected);
+        umount(&point).unwrap();
+    });
 }
 
 #[test]

@@ -132,6 +132,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "snapshot",
             "manifest",
             "watch",
+            "sys",
             "diag",
             "error",
         ],

@@ -1,5 +1,6 @@
 //! Which of the machines are offered to controllers, and why none are.
 
+use std::rc::Rc;
 use std::time::Instant;
 
 use super::Agent;
@@ -13,7 +14,7 @@ use crate::status::Idle;
 /// What may be offered.
 pub(super) enum Offer {
     /// These machines.
-    Machines(Vec<Machine>),
+    Machines(Vec<Rc<Machine>>),
     /// None, because.
     Nothing(Idle, String),
 }

@@ -1,5 +1,6 @@
 //! One turn: what is asked for, performed and delivered.
 
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::deliver::no_key;
@@ -96,15 +97,15 @@ impl Agent {
         machine.set_mac(crate::bootstrap::FAKE_MAC);
         let dir = self.options.machines.join(header.name());
         self.watch.ready();
-        Ok(Offer::Machines(vec![Machine::fake(
+        Ok(Offer::Machines(vec![Rc::new(Machine::fake(
             machine,
             &self.options.toolchain_id,
             dir,
-        )]))
+        ))]))
     }
 
     /// Asks the controllers, or reads what `--fake-request` names.
-    fn ask(&mut self, machines: &[Machine]) -> Result<Answer> {
+    fn ask(&mut self, machines: &[Rc<Machine>]) -> Result<Answer> {
         if let Some(path) = &self.options.fake_request {
             let task = TaskManifest::parse(&cli::input(path)?, &path.to_string_lossy())
                 .context(|| "invalid task manifest")?;
@@ -123,7 +124,7 @@ impl Agent {
         })
     }
 
-    fn request(&self, machines: &[Machine]) -> Result<TaskRequest> {
+    fn request(&self, machines: &[Rc<Machine>]) -> Result<TaskRequest> {
         let options = &self.options;
         let agent = match &options.agent_name {
             Some(name) => name.clone(),
@@ -140,7 +141,7 @@ impl Agent {
             fingerprint: self.key.as_ref().map(|key| key.fingerprint().to_owned()),
             machines: machines
                 .iter()
-                .map(|machine| machine.manifest.machine.header().for_request(false))
+                .map(|machine| machine.manifest.machine.for_request(false))
                 .collect(),
             ..TaskRequest::default()
         })

@@ -3,44 +3,103 @@
 //! That is the usual case, and there may be a thousand machines; so it is found
 //! out by the fewest calls, over the shortest paths, in memory that has served
 //! before. It says nothing of why not: who wants to know looks closer.
+//!
+//! Both manifests are read in every turn. When they are, byte for byte, those of
+//! the turn before, so is what follows from them.
 
+use std::cmp::Ordering;
 use std::fs::File;
+use std::iter::Peekable;
 use std::os::fd::AsFd as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::rc::Rc;
+use std::vec;
 
-use super::tree::{self, Place};
+use super::tree::{self, Place, Text};
 use super::verdict::{self, Verdict};
 use super::{Config, Machine};
 use crate::manifest::{BootstrappedMachine, MachineKind, MachineManifest};
 use crate::sys::file::open_directory;
 
-/// What it takes for one machine after the other.
+/// What it takes for one machine after the other, and from turn to turn.
 #[derive(Debug, Default)]
 pub(super) struct Glance {
-    /// The volume that was looked at last, open: names in it are found sooner
-    /// from there than from the root.
-    volume: PathBuf,
-    open: Option<File>,
-    text: Vec<u8>,
+    /// The machines of this turn that can be used, in order.
+    seen: Vec<Seen>,
+    /// Those of the turn before that were not come to yet.
+    before: Option<Peekable<vec::IntoIter<Seen>>>,
+    reader: Reader,
+    current: Text,
+    stored: Text,
+}
+
+/// A machine, and the texts that say so: the manifest of its current revision,
+/// then that of its bootstrapped copy.
+#[derive(Debug)]
+struct Seen {
+    place: Place,
+    texts: Box<[u8]>,
+    split: usize,
+    machine: Rc<Machine>,
 }
 
 impl Glance {
-    /// The machine at `place`, if nothing has to be done about it.
-    pub(super) fn unchanged(&mut self, place: &Place, config: &Config) -> Option<Machine> {
-        let volume = place.dir.parent()?;
-        if self.volume != volume {
-            volume.clone_into(&mut self.volume);
-            self.open = open_directory(volume).ok();
-        }
+    /// Begins a turn.
+    pub(super) fn begin(&mut self) {
+        let before = std::mem::take(&mut self.seen);
+        self.seen.reserve_exact(before.len());
+        self.before = Some(before.into_iter().peekable());
+    }
+
+    /// Ends a turn: no volume is kept busy between two.
+    pub(super) fn end(&mut self) {
+        self.reader.volume = None;
+        self.before = None;
+    }
+
+    /// The machine at `place`, if nothing has to be done about it. To be asked in
+    /// the order of the places.
+    pub(super) fn unchanged(&mut self, place: &Place, config: &Config) -> Option<Rc<Machine>> {
         // Through the link: which revision it leads to makes no difference.
-        let machine = MachineManifest::parse(self.read(place, tree::PROTOCOL)?, "").ok()?;
-        if machine.kind() != MachineKind::Kvm {
+        let (reader, toolchain) = (&mut self.reader, &config.toolchain);
+        reader.read(place, tree::PROTOCOL, &mut self.current)?;
+        reader.read(place, toolchain, &mut self.stored)?;
+        let seen = match self.remembered(place) {
+            Some(seen) => seen,
+            None => Seen {
+                place: place.clone(),
+                texts: [&self.current[..], &self.stored].concat().into(),
+                split: self.current.len(),
+                machine: Rc::new(self.judge(place, config)?),
+            },
+        };
+        let machine = Rc::clone(&seen.machine);
+        self.seen.push(seen);
+        Some(machine)
+    }
+
+    /// What is known of `place` from the turn before, if it still says the same.
+    fn remembered(&mut self, place: &Place) -> Option<Seen> {
+        let before = self.before.as_mut()?;
+        let not_passed = |seen: &Seen| seen.place.order(place) != Ordering::Greater;
+        while let Some(seen) = before.next_if(not_passed) {
+            if seen.place.order(place) == Ordering::Equal {
+                let (current, stored) = seen.texts.split_at(seen.split);
+                return (*current == *self.current && *stored == *self.stored).then_some(seen);
+            }
+        }
+        None
+    }
+
+    /// What the texts say of the machine.
+    fn judge(&self, place: &Place, config: &Config) -> Option<Machine> {
+        let (id, kind) = MachineManifest::identify(&self.current, "").ok()?;
+        if kind != MachineKind::Kvm {
             return None;
         }
-        let text = self.read(place, &config.toolchain)?;
-        let stored = BootstrappedMachine::parse(text, "").ok()?;
+        let stored = BootstrappedMachine::parse(&self.stored, "").ok()?;
         let verdict = verdict::judge(
-            machine.id(),
+            &id,
             &config.toolchain_id,
             &config.versions,
             verdict::Stored {
@@ -54,13 +113,31 @@ impl Glance {
             dir: place.bootstrapped(&config.toolchain),
         })
     }
+}
 
-    /// The manifest in `<name>-<tail>`.
-    fn read(&mut self, place: &Place, tail: &str) -> Option<&[u8]> {
-        let name = &place.name;
-        let path = format!("{name}/{name}-{tail}/manifest");
-        let volume = self.open.as_ref()?.as_fd();
-        tree::read(volume, Path::new(&path), &mut self.text).ok()?;
-        Some(&self.text)
+/// Reads manifests of one machine after the other.
+#[derive(Debug, Default)]
+struct Reader {
+    /// The volume of the last one, open: names in it are found sooner from there
+    /// than from the root.
+    volume: Option<(Rc<Path>, File)>,
+    path: String,
+}
+
+impl Reader {
+    /// The manifest in `<name>-<tail>`, in place of what is in `text`.
+    fn read(&mut self, place: &Place, tail: &str, text: &mut Text) -> Option<()> {
+        let volume = match &mut self.volume {
+            Some((volume, open)) if *volume == place.volume => open,
+            last => {
+                let open = open_directory(&place.volume).ok()?;
+                &mut last.insert((Rc::clone(&place.volume), open)).1
+            }
+        };
+        self.path.clear();
+        for part in [&place.name, "/", &place.name, "-", tail, "/manifest"] {
+            self.path.push_str(part);
+        }
+        text.read(volume.as_fd(), Path::new(&self.path)).ok()
     }
 }

@@ -17,6 +17,7 @@ pub mod verdict;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::bootstrap::{self, Bootstrapped};
@@ -82,6 +83,7 @@ impl Machine {
 #[derive(Debug)]
 pub struct Machines {
     config: Config,
+    glance: Glance,
     troubles: Troubles,
 }
 
@@ -89,7 +91,7 @@ pub struct Machines {
 #[derive(Debug, Default)]
 pub struct Enumeration {
     /// The machines that are ready, in directory order.
-    pub ready: Vec<Machine>,
+    pub ready: Vec<Rc<Machine>>,
     /// How many have something wrong with them.
     pub broken: usize,
     /// How many wait for a bootstrap that was not to be made now.
@@ -117,6 +119,7 @@ impl Machines {
     pub fn new(config: Config) -> Machines {
         Machines {
             config,
+            glance: Glance::default(),
             troubles: Troubles::default(),
         }
     }
@@ -136,39 +139,37 @@ impl Machines {
     ) -> Result<Enumeration> {
         let Places { found, broken } = tree::places(&self.config.root)?;
         let mut result = Enumeration {
+            ready: Vec::with_capacity(found.len()),
             broken: broken.len(),
             ..Enumeration::default()
         };
         for (volume, error) in broken {
             self.complain(&volume, &error);
         }
-        let mut glance = Glance::default();
+        self.glance.begin();
         for place in found {
             if watch.must_stop() {
                 return Ok(result);
             }
-            if place
-                .dir
-                .parent()
-                .is_some_and(|volume| low.contains(volume))
-            {
+            if low.contains(&*place.volume) {
                 continue;
             }
-            if let Some(machine) = glance.unchanged(&place, &self.config) {
+            if let Some(machine) = self.glance.unchanged(&place, &self.config) {
                 result.ready.push(machine);
                 continue;
             }
             match self.examine(&place, bootstrap, watch) {
-                Ok(Look::Ready(machine)) => result.ready.push(*machine),
+                Ok(Look::Ready(machine)) => result.ready.push(Rc::from(machine)),
                 Ok(Look::Waiting) => result.waiting += 1,
                 Ok(Look::Resting) => result.broken += 1,
                 Ok(Look::Ignored) => {}
                 Ok(Look::Again(error)) | Err(error) => {
                     result.broken += 1;
-                    self.complain(&place.dir, &error);
+                    self.complain(&place.dir(), &error);
                 }
             }
         }
+        self.glance.end();
         self.troubles.settle();
         Ok(result)
     }
@@ -186,7 +187,7 @@ impl Machines {
         watch: &Watch,
     ) -> Result<Look> {
         // What was broken the last time already is not being switched just now.
-        let mut left = if self.troubles.knows(&place.dir) {
+        let mut left = if self.troubles.knows(&place.dir()) {
             0
         } else {
             RETRIES
@@ -216,7 +217,7 @@ impl Machines {
                 3,
                 "look",
                 "skipping {}: no subvolume link",
-                place.dir.display()
+                place.dir().display()
             );
             retire(&target)?;
             return Ok(Look::Ignored);
@@ -263,7 +264,10 @@ impl Machines {
             target.display()
         );
 
-        if self.troubles.resting(&place.dir, &revision, Instant::now()) {
+        if self
+            .troubles
+            .resting(&place.dir(), &revision, Instant::now())
+        {
             return Ok(Look::Resting);
         }
         let Some(config) = bootstrap else {
@@ -338,12 +342,12 @@ impl Machines {
         if let Ok(Look::Ready(_) | Look::Ignored) = outcome {
             return outcome;
         }
-        let pause = self.troubles.failed(&place.dir, revision, Instant::now());
+        let pause = self.troubles.failed(&place.dir(), revision, Instant::now());
         trace!(
             2,
             "bootstrap",
             "next attempt at {} in {} s",
-            place.dir.display(),
+            place.dir().display(),
             pause.as_secs()
         );
         outcome

@@ -5,17 +5,21 @@
 //! the old subvolume, at any time; so everything read here may be gone a moment
 //! later, and callers retry.
 
-use std::ffi::OsStr;
+use std::cmp::Ordering;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read as _};
-use std::os::fd::BorrowedFd;
-use std::os::unix::ffi::OsStrExt as _;
+use std::ops::Deref;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::Mode;
 
 use crate::error::{Context as _, Error, Result};
+use crate::sys::entries::{Entries, Entry};
+use crate::sys::file::{Kind, open_directory};
 
 /// The bootstrap protocol that we speak, and so the link that we follow.
 pub const PROTOCOL: &str = "1";
@@ -29,23 +33,52 @@ const MANIFEST_USUAL: usize = 2048;
 /// A machine directory and the paths in it that concern one toolchain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// `<machines>/<volume>/<name>`.
-    pub dir: PathBuf,
+    /// `<machines>/<volume>`.
+    pub volume: Rc<Path>,
     /// `<name>`.
     pub name: String,
 }
 
 impl Place {
+    /// Whether it comes before `other` in a walk over all of them.
+    #[must_use]
+    pub fn order(&self, other: &Place) -> Ordering {
+        let volumes = self.volume.as_os_str().cmp(other.volume.as_os_str());
+        volumes.then_with(|| self.name.cmp(&other.name))
+    }
+
+    /// `<machines>/<volume>/<name>`.
+    #[must_use]
+    pub fn dir(&self) -> PathBuf {
+        self.volume.join(&self.name)
+    }
+
     /// The link to the current revision, `<name>-1`.
     #[must_use]
     pub fn link(&self) -> PathBuf {
-        self.dir.join(format!("{}-{PROTOCOL}", self.name))
+        self.in_it(PROTOCOL)
     }
 
     /// The bootstrapped copy for a toolchain, `<name>-<toolchain>`.
     #[must_use]
     pub fn bootstrapped(&self, toolchain: &str) -> PathBuf {
-        self.dir.join(format!("{}-{toolchain}", self.name))
+        self.in_it(toolchain)
+    }
+
+    fn in_it(&self, tail: &str) -> PathBuf {
+        let (volume, name) = (self.volume.as_os_str(), self.name.as_str());
+        let parts = [
+            OsStr::new("/"),
+            name.as_ref(),
+            OsStr::new("/"),
+            name.as_ref(),
+        ];
+        let parts = parts.into_iter().chain([OsStr::new("-"), tail.as_ref()]);
+        // In one piece of memory: it is made for every machine in every turn.
+        let mut path = OsString::with_capacity(volume.len() + 2 * name.len() + tail.len() + 3);
+        path.push(volume);
+        parts.for_each(|part| path.push(part));
+        path.into()
     }
 
     /// The subvolume of the current revision; `None` if there is no link.
@@ -56,7 +89,7 @@ impl Place {
     pub fn current(&self) -> Result<Option<PathBuf>> {
         let link = self.link();
         match fs::read_link(&link) {
-            Ok(target) => Ok(Some(self.dir.join(target))),
+            Ok(target) => Ok(Some(self.dir().join(target))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => {
                 let not_a_link = error.kind() == io::ErrorKind::InvalidInput;
@@ -92,11 +125,19 @@ pub struct Places {
 ///
 /// When the machines directory itself cannot be read.
 pub fn places(machines: &Path) -> Result<Places> {
+    let mut entries = Entries::default();
     let mut found = Vec::new();
     let mut broken = Vec::new();
-    for volume in volumes(machines)? {
-        match directories(&volume) {
-            Ok(dirs) => found.extend(dirs.into_iter().map(|(dir, name)| Place { dir, name })),
+    for volume in directories(machines, &mut entries)? {
+        let volume = machines.join(volume);
+        match directories(&volume, &mut entries) {
+            Ok(names) => {
+                let volume = Rc::from(volume);
+                found.extend(names.into_iter().map(|name| Place {
+                    volume: Rc::clone(&volume),
+                    name,
+                }));
+            }
             Err(error) => broken.push((volume, error)),
         }
     }
@@ -109,90 +150,109 @@ pub fn places(machines: &Path) -> Result<Places> {
 ///
 /// When the machines directory cannot be read.
 pub fn volumes(machines: &Path) -> Result<Vec<PathBuf>> {
-    Ok(directories(machines)?
-        .into_iter()
-        .map(|(path, _)| path)
-        .collect())
+    let names = directories(machines, &mut Entries::default())?;
+    Ok(names.into_iter().map(|name| machines.join(name)).collect())
 }
 
 /// The directories in `dir` (or links to such) with a name that is text and
 /// does not start with a dot, sorted.
-fn directories(dir: &Path) -> Result<Vec<(PathBuf, String)>> {
+fn directories(dir: &Path, entries: &mut Entries) -> Result<Vec<String>> {
     let what = || format!("unable to iterate over {}", dir.display());
     let mut found = Vec::new();
-    for entry in fs::read_dir(dir).context(what)? {
-        let entry = entry.context(what)?;
-        let name = entry.file_name();
-        let Some(name) = visible(&name) else { continue };
-        let kind = entry.file_type().context(what)?;
-        let path = entry.path();
-        // A link counts as what it points to; a dangling one as nothing.
-        if kind.is_dir() || (kind.is_symlink() && path.is_dir()) {
-            found.push((path, name.to_owned()));
+    let open = open_directory(dir).context(what)?;
+    let each = |entry: Entry<'_>| {
+        if let Some(text) = visible(&entry)
+            // A link counts as what it points to; a dangling one as nothing.
+            && (entry.kind == Some(Kind::Directory) || dir.join(text).is_dir())
+        {
+            found.push(text.to_owned());
         }
-    }
-    // All are in one directory, and names are quicker to compare than paths.
-    found.sort_unstable_by(|(_, a), (_, b)| a.cmp(b));
+    };
+    entries.read(open.as_fd(), each).context(what)?;
+    found.sort_unstable();
     Ok(found)
 }
 
 /// Reads the manifest of a subvolume.
 ///
-/// There are two for every machine in every turn, so no call more than it takes:
-/// one read, if that did not fill the buffer.
-///
 /// # Errors
 ///
 /// Those of open(2) and read(2); more than a megabyte.
 pub fn manifest(subvolume: &Path) -> Result<Vec<u8>> {
-    let path = subvolume.join("manifest");
-    let mut text = Vec::new();
-    read(AT_FDCWD, &path, &mut text)?;
-    Ok(text)
+    let mut text = Text::default();
+    text.read(AT_FDCWD, &subvolume.join("manifest"))?;
+    text.buffer.truncate(text.length);
+    Ok(text.buffer)
 }
 
-/// The same of the file `path`, as seen from `directory`, in place of what is in
-/// `text`: a buffer that has served before is large enough.
+/// A text that was read, in memory that serves for the next one too.
 ///
-/// # Errors
-///
-/// As [`manifest`].
-pub fn read(directory: BorrowedFd<'_>, path: &Path, text: &mut Vec<u8>) -> Result<()> {
-    let what = || format!("unable to read manifest {}", path.display());
-    // A FIFO must not hold us up. Not by open(): the C library follows that up
-    // with a second call.
-    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-    let mut file: File = openat(directory, path, flags, Mode::empty())
-        .map_err(io::Error::from)
-        .context(what)?
-        .into();
-    text.resize(text.capacity().max(MANIFEST_USUAL), 0);
-    let mut length = 0;
-    loop {
-        let count = file.read(&mut text[length..]).context(what)?;
-        length += count;
-        if length as u64 > MANIFEST_LIMIT {
-            return Err(Error::new(format!(
-                "{}: it is larger than {MANIFEST_LIMIT} bytes",
-                what()
-            )));
+/// There are two for every machine in every turn, so no call more than it takes
+/// (one read, if that does not fill the buffer) and nothing cleared in between.
+#[derive(Debug, Default)]
+pub struct Text {
+    buffer: Vec<u8>,
+    length: usize,
+}
+
+impl Text {
+    /// Reads the file `path`, as seen from `directory`.
+    ///
+    /// # Errors
+    ///
+    /// As [`manifest`].
+    pub fn read(&mut self, directory: BorrowedFd<'_>, path: &Path) -> Result<()> {
+        let what = || format!("unable to read manifest {}", path.display());
+        self.length = 0;
+        // A FIFO must not hold us up. Not by open(): the C library follows that
+        // up with a second call.
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        let mut file: File = openat(directory, path, flags, Mode::empty())
+            .map_err(io::Error::from)
+            .context(what)?
+            .into();
+        let mut length = 0;
+        loop {
+            if length == self.buffer.len() {
+                self.buffer.resize(MANIFEST_USUAL.max(length * 4), 0);
+            }
+            let count = file.read(&mut self.buffer[length..]).context(what)?;
+            length += count;
+            if length as u64 > MANIFEST_LIMIT {
+                return Err(Error::new(format!(
+                    "{}: it is larger than {MANIFEST_LIMIT} bytes",
+                    what()
+                )));
+            }
+            if length < self.buffer.len() {
+                // A file gives less than it is asked for at its end only.
+                self.length = length;
+                return Ok(());
+            }
         }
-        if length < text.len() {
-            // A file gives less than it is asked for at its end only.
-            text.truncate(length);
-            return Ok(());
-        }
-        text.resize(length * 4, 0);
     }
 }
 
+impl Deref for Text {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.buffer[..self.length]
+    }
+}
+
+/// The name of what may be a volume or a machine directory: is one, or leads to
+/// one, or the file system does not say what it is.
+///
 /// Names that are not UTF-8 cannot be machine names, since a manifest could not
 /// carry them.
-fn visible(name: &OsStr) -> Option<&str> {
-    if name.as_bytes().starts_with(b".") {
-        return None;
+#[must_use]
+pub fn visible<'a>(entry: &Entry<'a>) -> Option<&'a str> {
+    match entry.kind {
+        None | Some(Kind::Directory | Kind::Symlink) => {}
+        Some(Kind::Regular | Kind::Other) => return None,
     }
-    name.to_str()
+    entry.name.to_str().filter(|name| !name.starts_with('.'))
 }
 
 #[cfg(test)]
@@ -205,6 +265,14 @@ mod tests {
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(&dir).unwrap();
         dir
+    }
+
+    fn place(root: &Path) -> Place {
+        fs::create_dir(root.join("m")).unwrap();
+        Place {
+            volume: root.into(),
+            name: "m".to_owned(),
+        }
     }
 
     #[test]
@@ -226,13 +294,10 @@ mod tests {
     #[test]
     fn a_relative_link_is_relative_to_the_machine_directory() {
         let root = scratch("link");
-        let place = Place {
-            dir: root.clone(),
-            name: "m".to_owned(),
-        };
+        let place = place(&root);
         assert_eq!(place.current().unwrap(), None);
         symlink("m-1.3", place.link()).unwrap();
-        assert_eq!(place.current().unwrap(), Some(root.join("m-1.3")));
+        assert_eq!(place.current().unwrap(), Some(place.dir().join("m-1.3")));
         fs::remove_file(place.link()).unwrap();
         symlink("/elsewhere/m", place.link()).unwrap();
         assert_eq!(
@@ -245,10 +310,7 @@ mod tests {
     #[test]
     fn a_directory_in_place_of_the_link_is_an_explained_error() {
         let root = scratch("nolink");
-        let place = Place {
-            dir: root.clone(),
-            name: "m".to_owned(),
-        };
+        let place = place(&root);
         fs::create_dir(place.link()).unwrap();
         let error = place.current().unwrap_err();
         assert!(

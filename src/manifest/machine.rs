@@ -1,6 +1,8 @@
 //! Machines: the header that is sent to controllers, and the manifest in a
 //! machine's directory.
 
+use std::borrow::Cow;
+
 use super::syntax::{ParseError, SerializeError, Style};
 use super::value;
 use super::values::{Section, Values, single};
@@ -78,14 +80,6 @@ impl MachineHeader {
         self.0.to_text("machine header manifest", style)
     }
 
-    /// The header a controller gets: it rejects what it does not know, so role
-    /// and memory are only for those that plan auxiliary machines.
-    #[must_use]
-    pub fn for_request(&self, auxiliary: bool) -> MachineHeader {
-        let names = if auxiliary { &HEADER[..] } else { &HEADER[..3] };
-        MachineHeader(self.0.only(|name| names.contains(&name)))
-    }
-
     /// Identifies the machine's revision.
     #[must_use]
     pub fn id(&self) -> &str {
@@ -157,6 +151,14 @@ fn machine_kind(text: &str) -> Result<MachineKind, String> {
     }
 }
 
+fn check(section: &Section<'_>) -> Result<MachineKind, ParseError> {
+    check_header(section)?;
+    let kind = section.read("type", machine_kind)?;
+    section.read("mac", value::check_mac)?;
+    section.read("options", |text| value::quoted_list(text, true))?;
+    kind.ok_or_else(|| section.missing("type"))
+}
+
 /// The `manifest` of a machine subvolume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MachineManifest(Values);
@@ -187,12 +189,23 @@ impl MachineManifest {
     }
 
     pub(super) fn read(section: Section<'_>) -> Result<MachineManifest, ParseError> {
-        check_header(&section)?;
-        let kind = section.read("type", machine_kind)?;
-        kind.ok_or_else(|| section.missing("type"))?;
-        section.read("mac", value::check_mac)?;
-        section.read("options", |text| value::quoted_list(text, true))?;
+        check(&section)?;
         Ok(MachineManifest(section.into_values()))
+    }
+
+    /// Reads a machine manifest for its id and kind only, without a copy of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`MachineManifest::parse`].
+    pub fn identify<'a>(
+        text: &'a [u8],
+        source: &'a str,
+    ) -> Result<(Cow<'a, str>, MachineKind), ParseError> {
+        let section = single(text, source, Self::KIND)?;
+        let kind = check(&section)?;
+        let id = section.into_pairs().into_iter().find(|p| p.name == "id");
+        Ok((id.map(|pair| pair.value).unwrap_or_default(), kind))
     }
 
     /// The text, values unknown to us included.
@@ -202,6 +215,14 @@ impl MachineManifest {
     /// If a value has a character that may not stand in a manifest.
     pub fn to_text(&self, style: Style) -> Result<String, SerializeError> {
         self.0.to_text("machine manifest", style)
+    }
+
+    /// The header a controller gets: it rejects what it does not know, so role
+    /// and memory are only for those that plan auxiliary machines.
+    #[must_use]
+    pub fn for_request(&self, auxiliary: bool) -> MachineHeader {
+        let names = if auxiliary { &HEADER[..] } else { &HEADER[..3] };
+        MachineHeader(self.0.only(|name| names.contains(&name)))
     }
 
     /// The header part.

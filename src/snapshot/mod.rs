@@ -27,9 +27,10 @@ use nix::libc;
 use crate::diag;
 use crate::error::{Context as _, Error, Result};
 use crate::sys::btrfs::{self, Rename};
+use crate::sys::file::open_directory;
 use crate::sys::flock::{How, Locked};
 use crate::trace;
-use subvolume::{explain, open_dir, split};
+use subvolume::{explain, split};
 
 pub use crate::sys::btrfs::Space;
 pub use subvolume::{
@@ -74,14 +75,14 @@ impl Snapshot {
         let (parent, name) = split(to).context(what)?;
         // See the module: nobody sweeps while we have a snapshot and no lock.
         let parent = lock(parent, How::Shared).context(what)?;
-        let origin = open_dir(source).map_err(|error| explain(error, source, &what()))?;
+        let origin = open_directory(source).map_err(|error| explain(error, source, &what()))?;
         btrfs::snapshot_create(parent.as_fd(), origin.as_fd(), &name)
             .map_err(|error| explain(error, source, &what()))?;
         let mut snapshot = Snapshot {
             path: to.to_owned(),
             root: None,
         };
-        match open_dir(to).and_then(|root| lock(root, How::TryExclusive)) {
+        match open_directory(to).and_then(|root| lock(root, How::TryExclusive)) {
             Ok(root) => {
                 snapshot.root = Some(root);
                 Ok(snapshot)
@@ -254,6 +255,13 @@ pub fn is_scratch(name: &OsStr, target: &OsStr) -> bool {
         .is_some_and(|(pid, n)| number(pid) && number(n))
 }
 
+/// Whether `name` may be a scratch name, for whatever target.
+#[must_use]
+pub fn may_be_scratch(name: &[u8]) -> bool {
+    let mark = MARK.as_bytes();
+    name.windows(mark.len()).any(|part| part == mark)
+}
+
 fn lock(file: File, how: How) -> io::Result<Locked> {
     Locked::take(file, how).map_err(|(_, error)| error)
 }
@@ -267,6 +275,8 @@ mod tests {
         let scratch = scratch_path(Path::new("/m/v/linux-gcc/linux-gcc-a"));
         let name = scratch.file_name().unwrap();
         assert!(is_scratch(name, OsStr::new("linux-gcc-a")));
+        assert!(may_be_scratch(name.as_bytes()));
+        assert!(!may_be_scratch(b"linux-gcc-a-1.0"));
         assert!(!is_scratch(name, OsStr::new("linux-gcc")));
         assert!(!is_scratch(name, OsStr::new("linux-gcc-a-b")));
         for other in [

@@ -13,6 +13,7 @@ use nix::libc;
 
 use crate::error::{Class, Context as _, Error, Result};
 use crate::sys::btrfs::{self, Space};
+use crate::sys::file::open_directory;
 use crate::trace;
 
 /// Deletes the subvolume `path`, read-only or not; one that is gone already is
@@ -57,7 +58,7 @@ pub fn set_read_only(path: &Path, read_only: bool) -> Result<()> {
         "btrfs property set -ts {} ro {read_only}",
         path.display()
     );
-    open_dir(path)
+    open_directory(path)
         .and_then(|root| btrfs::set_read_only(root.as_fd(), read_only))
         .map_err(|error| {
             let how = if read_only { "read-only" } else { "writable" };
@@ -75,7 +76,7 @@ pub fn set_read_only(path: &Path, read_only: bool) -> Result<()> {
 ///
 /// When there is no such subvolume.
 pub fn is_read_only(path: &Path) -> Result<bool> {
-    open_dir(path)
+    open_directory(path)
         .and_then(|root| btrfs::read_only(root.as_fd()))
         .map_err(|error| {
             let what = format!("unable to read the read-only flag of {}", path.display());
@@ -109,7 +110,7 @@ pub fn is_subvolume(path: &Path) -> Result<bool> {
 /// When it is not, with what to do about it.
 pub fn require_btrfs(path: &Path) -> Result<()> {
     let what = || format!("unable to keep machines in {}", path.display());
-    let dir = open_dir(path).map_err(|error| explain(error, path, &what()))?;
+    let dir = open_directory(path).map_err(|error| explain(error, path, &what()))?;
     match btrfs::is_btrfs(dir.as_fd()) {
         Ok(true) => Ok(()),
         Ok(false) => Err(explain(Errno::ENOTTY.into(), path, &what())),
@@ -123,7 +124,7 @@ pub fn require_btrfs(path: &Path) -> Result<()> {
 ///
 /// Those of open(2) and fstatvfs(3).
 pub fn space(path: &Path) -> Result<Space> {
-    open_dir(path)
+    open_directory(path)
         .and_then(|dir| btrfs::space(dir.as_fd()))
         .context(|| format!("unable to determine the free space of {}", path.display()))
 }
@@ -135,7 +136,7 @@ pub fn space(path: &Path) -> Result<Space> {
 ///
 /// Those of open(2); a missing permission.
 pub fn cleaner_backlog(path: &Path) -> Result<Option<u32>> {
-    open_dir(path)
+    open_directory(path)
         .and_then(|dir| btrfs::cleaner_backlog(dir.as_fd()))
         .context(|| format!("unable to ask for deleted subvolumes of {}", path.display()))
 }
@@ -147,7 +148,7 @@ pub fn cleaner_backlog(path: &Path) -> Result<Option<u32>> {
 /// `EIO`, `ENOSPC`, and those of open(2).
 pub fn sync(path: &Path) -> Result<()> {
     trace!(3, "sync", "btrfs filesystem sync {}", path.display());
-    open_dir(path)
+    open_directory(path)
         .and_then(|dir| btrfs::sync(dir.as_fd()))
         .map_err(|error| explain(error, path, &format!("unable to sync {}", path.display())))
 }
@@ -160,14 +161,7 @@ pub(super) fn split(path: &Path) -> io::Result<(File, CString)> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    Ok((open_dir(parent)?, name))
-}
-
-pub(super) fn open_dir(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_DIRECTORY)
-        .open(path)
+    Ok((open_directory(parent)?, name))
 }
 
 /// The error of doing `what` to `path`, with a remedy where one is known.

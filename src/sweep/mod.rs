@@ -16,6 +16,7 @@
 //! success: two agents may sweep at once.
 
 mod guests;
+mod index;
 mod scratch;
 
 use std::fmt;

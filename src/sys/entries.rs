@@ -1,7 +1,7 @@
 //! What is in a directory, for those who look at many of them.
 //!
 //! readdir(3) takes memory for each directory that it reads, and gives it back;
-//! here one buffer serves all. A directory of machines costs two calls.
+//! here one buffer serves all. A directory of a machine costs two calls.
 
 use std::ffi::OsStr;
 use std::io;
@@ -11,6 +11,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use nix::errno::Errno;
 use nix::libc;
 
+use super::file::Kind;
+
 /// As much as the C library gives a directory at most; names have up to 255
 /// bytes.
 const BUFFER: usize = 32 * 1024;
@@ -18,7 +20,19 @@ const BUFFER: usize = 32 * 1024;
 /// Of `struct linux_dirent64`: inode, position, length of the entry, kind, and
 /// then the name with its NUL.
 const LENGTH_AT: usize = 16;
+const KIND_AT: usize = 18;
 const NAME_AT: usize = 19;
+
+/// What there is in a directory.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
+    /// Its name.
+    pub name: &'a OsStr,
+    /// What it is, where the file system says so.
+    pub kind: Option<Kind>,
+    /// Its inode number; that of a btrfs subvolume is the subvolume's.
+    pub inode: u64,
+}
 
 /// Reads directories, one after the other.
 #[derive(Debug)]
@@ -31,7 +45,7 @@ impl Default for Entries {
 }
 
 impl Entries {
-    /// Calls `each` with every name in `directory`, `.` and `..` excepted, from
+    /// Calls `each` with all that is in `directory`, `.` and `..` excepted, from
     /// where it was read to last on.
     ///
     /// # Errors
@@ -40,7 +54,7 @@ impl Entries {
     pub fn read(
         &mut self,
         directory: BorrowedFd<'_>,
-        mut each: impl FnMut(&OsStr),
+        mut each: impl FnMut(Entry<'_>),
     ) -> io::Result<()> {
         loop {
             // SAFETY: the kernel writes to the buffer only, which is borrowed
@@ -63,17 +77,34 @@ impl Entries {
 }
 
 /// Ends at the first entry that is cut short, which the kernel does not do.
-fn names(mut bytes: &[u8], each: &mut impl FnMut(&OsStr)) {
+fn names(mut bytes: &[u8], each: &mut impl FnMut(Entry<'_>)) {
     while let Some(length) = bytes.get(LENGTH_AT..LENGTH_AT + 2) {
         let length = usize::from(u16::from_ne_bytes([length[0], length[1]]));
         let Some(name) = bytes.get(NAME_AT..length) else {
             return;
         };
         let name = name.split(|b| *b == 0).next().unwrap_or_default();
-        if name != b"." && name != b".." {
-            each(OsStr::from_bytes(name));
+        if name != b"."
+            && name != b".."
+            && let Some(inode) = bytes.first_chunk()
+        {
+            each(Entry {
+                name: OsStr::from_bytes(name),
+                kind: kind(bytes[KIND_AT]),
+                inode: u64::from_ne_bytes(*inode),
+            });
         }
         bytes = &bytes[length..];
+    }
+}
+
+fn kind(number: u8) -> Option<Kind> {
+    match number {
+        libc::DT_UNKNOWN => None,
+        libc::DT_REG => Some(Kind::Regular),
+        libc::DT_DIR => Some(Kind::Directory),
+        libc::DT_LNK => Some(Kind::Symlink),
+        _ => Some(Kind::Other),
     }
 }
 
@@ -82,6 +113,7 @@ mod tests {
     use std::collections::BTreeSet;
     use std::fs::{self, File};
     use std::os::fd::AsFd as _;
+    use std::os::unix::fs::MetadataExt as _;
 
     use super::*;
 
@@ -93,7 +125,12 @@ mod tests {
         let mut read = || {
             let mut found = Vec::new();
             let open = File::open(&dir).unwrap();
-            let each = |name: &OsStr| found.push(name.to_str().unwrap().to_owned());
+            let each = |entry: Entry<'_>| {
+                let facts = fs::symlink_metadata(dir.join(entry.name)).unwrap();
+                assert_eq!(entry.inode, facts.ino());
+                assert!(matches!(entry.kind, None | Some(Kind::Regular)));
+                found.push(entry.name.to_str().unwrap().to_owned());
+            };
             entries.read(open.as_fd(), each).unwrap();
             found
         };

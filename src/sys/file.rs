@@ -29,6 +29,8 @@ pub struct Facts {
     pub mode: u32,
     /// How many names it has; a directory that was removed has none.
     pub links: u64,
+    /// Its number in the file system, or in the subvolume of btrfs.
+    pub inode: u64,
 }
 
 /// What a name leads to.
@@ -58,6 +60,7 @@ impl From<nix::sys::stat::FileStat> for Facts {
             changed: (stat.st_mtime, stat.st_mtime_nsec),
             mode: stat.st_mode & 0o7777,
             links: stat.st_nlink,
+            inode: stat.st_ino,
         }
     }
 }

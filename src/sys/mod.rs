@@ -16,5 +16,6 @@ pub mod netlink;
 pub mod poll;
 pub mod process;
 pub mod signal;
+pub mod subvolumes;
 pub mod tap;
 pub mod udp;

@@ -398,7 +398,7 @@ fn any_number_of_operations_is_read_in_linear_time() {
 
 #[test]
 fn a_task_request_has_what_its_controller_knows() {
-    let machine = machine(MACHINE).unwrap().header();
+    let machine = machine(MACHINE).unwrap();
     let mut request = TaskRequest {
         agent: "build-host-1".to_owned(),
         machines: vec![machine.for_request(false)],
