@@ -82,7 +82,7 @@ impl Agent {
             agent: "host".to_owned(),
             toolchain: Some(("default".to_owned(), "0.17.0".to_owned())),
             fingerprint: self.key.as_ref().map(|key| key.fingerprint().to_owned()),
-            machines: vec![MachineHeader::new("linux-gcc-1", "linux-gcc", "Linux")],
+            machines: vec![MachineHeader::new("linux-gcc-1", "linux-gcc", "Linux").into()],
             ..TaskRequest::default()
         }
     }

@@ -139,10 +139,7 @@ impl Agent {
                 )
             }),
             fingerprint: self.key.as_ref().map(|key| key.fingerprint().to_owned()),
-            machines: machines
-                .iter()
-                .map(|machine| machine.manifest.machine.for_request(false))
-                .collect(),
+            machines: machines.iter().map(|m| Rc::clone(&m.offer)).collect(),
             ..TaskRequest::default()
         })
     }

@@ -32,9 +32,7 @@ use super::failure::{Failure, FailureClass};
 use super::url::file_url;
 use crate::diag;
 use crate::error::reason;
-use crate::manifest::{
-    MachineHeader, ResultRequest, Style, TaskManifest, TaskRequest, TaskResponse,
-};
+use crate::manifest::{ResultRequest, Style, TaskManifest, TaskRequest, TaskResponse};
 use crate::store::file;
 use crate::sys::flock;
 use crate::trace;
@@ -95,7 +93,7 @@ impl Spool {
     /// If the directory cannot be used.
     pub fn respond(&mut self, request: &TaskRequest) -> Result<TaskResponse, Failure> {
         self.prepare()?;
-        let names = request.machines.iter().map(MachineHeader::name);
+        let names = request.machines.iter().map(|machine| machine.name());
         let machines: BTreeSet<&str> = names.collect();
         let mut said = BTreeSet::new();
         for directory in ["claimed", "tasks"] {

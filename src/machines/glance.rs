@@ -108,10 +108,8 @@ impl Glance {
                 bootstrap: &stored.bootstrap,
             },
         );
-        (verdict == Verdict::Reuse).then(|| Machine {
-            manifest: stored,
-            dir: place.bootstrapped(&config.toolchain),
-        })
+        let dir = || place.bootstrapped(&config.toolchain);
+        (verdict == Verdict::Reuse).then(|| Machine::new(stored, dir()))
     }
 }
 

@@ -24,7 +24,8 @@ use crate::bootstrap::{self, Bootstrapped};
 use crate::diag;
 use crate::error::{Error, Result};
 use crate::manifest::{
-    BootstrapManifest, BootstrappedMachine, MachineKind, MachineManifest, ToolchainManifest,
+    BootstrapManifest, BootstrappedMachine, MachineHeader, MachineKind, MachineManifest,
+    ToolchainManifest,
 };
 use crate::snapshot::{self, Snapshot};
 use crate::trace;
@@ -60,22 +61,30 @@ pub struct Config {
 pub struct Machine {
     /// What its bootstrapped copy records.
     pub manifest: BootstrappedMachine,
+    /// What controllers are told of it.
+    pub offer: Rc<MachineHeader>,
     /// The bootstrapped copy.
     pub dir: PathBuf,
 }
 
 impl Machine {
+    fn new(manifest: BootstrappedMachine, dir: PathBuf) -> Machine {
+        Machine {
+            offer: Rc::new(manifest.machine.for_request(false)),
+            manifest,
+            dir,
+        }
+    }
+
     /// A machine that there is nothing of but its manifest.
     #[must_use]
     pub fn fake(machine: MachineManifest, toolchain_id: &str, dir: PathBuf) -> Machine {
-        Machine {
-            manifest: BootstrappedMachine {
-                machine,
-                toolchain: ToolchainManifest::new(toolchain_id),
-                bootstrap: BootstrapManifest::default(),
-            },
-            dir,
-        }
+        let manifest = BootstrappedMachine {
+            machine,
+            toolchain: ToolchainManifest::new(toolchain_id),
+            bootstrap: BootstrapManifest::default(),
+        };
+        Machine::new(manifest, dir)
     }
 }
 
@@ -240,10 +249,7 @@ impl Machines {
         let why = match verdict {
             Verdict::Reuse => {
                 return Ok(stored.map_or(Look::Ignored, |manifest| {
-                    Look::Ready(Box::new(Machine {
-                        manifest,
-                        dir: target,
-                    }))
+                    Look::Ready(Box::new(Machine::new(manifest, target)))
                 }));
             }
             Verdict::Newer(package) => {
@@ -386,10 +392,8 @@ impl Machines {
             Age::Same => {
                 scratch.keep(target)?;
                 diag::info(format_args!("bootstrapped {}", target.display())).emit();
-                Ok(Look::Ready(Box::new(Machine {
-                    manifest: *manifest,
-                    dir: target.to_owned(),
-                })))
+                let machine = Machine::new(*manifest, target.to_owned());
+                Ok(Look::Ready(Box::new(machine)))
             }
         }
     }

@@ -1,5 +1,7 @@
 //! What agent and controller send each other.
 
+use std::rc::Rc;
+
 use super::machine::MachineHeader;
 use super::result::ResultManifest;
 use super::syntax::{ParseError, SerializeError, Serializer, Style};
@@ -23,8 +25,8 @@ pub struct TaskRequest {
     pub fingerprint: Option<String>,
     /// Memory for auxiliary machines in kB.
     pub auxiliary_ram: Option<u64>,
-    /// The machines.
-    pub machines: Vec<MachineHeader>,
+    /// The machines: the same from one request to the next, so shared.
+    pub machines: Vec<Rc<MachineHeader>>,
     /// Values not known to us.
     pub others: Values,
 }
@@ -63,7 +65,7 @@ impl TaskRequest {
         request.others = unknown(section, &KNOWN_TASK_REQUEST);
         while let Some(section) = stream.next()? {
             let header = section.of_kind("machine header");
-            request.machines.push(MachineHeader::read(header)?);
+            request.machines.push(Rc::new(MachineHeader::read(header)?));
         }
         Ok(request)
     }

@@ -33,11 +33,7 @@ fn request() -> TaskRequest {
         agent: "host".to_owned(),
         toolchain: Some(("default".to_owned(), "0.17.0".to_owned())),
         fingerprint: Some("ab".repeat(32)),
-        machines: vec![MachineHeader::new(
-            "linux-gcc-1.4",
-            "linux-gcc",
-            "Linux with GCC",
-        )],
+        machines: vec![MachineHeader::new("linux-gcc-1.4", "linux-gcc", "Linux with GCC").into()],
         ..TaskRequest::default()
     }
 }

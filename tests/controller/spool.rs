@@ -78,7 +78,7 @@ impl Agent {
     fn round(&mut self) -> Round {
         let request = TaskRequest {
             agent: "host".to_owned(),
-            machines: vec![MachineHeader::new("linux-gcc-1", "linux-gcc", "Linux")],
+            machines: vec![MachineHeader::new("linux-gcc-1", "linux-gcc", "Linux").into()],
             ..TaskRequest::default()
         };
         self.controllers.request(&request, &self.watch).unwrap()

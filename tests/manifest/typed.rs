@@ -401,7 +401,7 @@ fn a_task_request_has_what_its_controller_knows() {
     let machine = machine(MACHINE).unwrap();
     let mut request = TaskRequest {
         agent: "build-host-1".to_owned(),
-        machines: vec![machine.for_request(false)],
+        machines: vec![machine.for_request(false).into()],
         ..TaskRequest::default()
     };
     let of_2017 = "\
@@ -417,7 +417,7 @@ summary: Windows 10 build 1607 with VC 14 update 3
     request.interactive = Some(("both".to_owned(), "vnc".to_owned()));
     request.fingerprint = Some("2d21".to_owned());
     request.auxiliary_ram = Some(1024);
-    request.machines = vec![machine.for_request(true)];
+    request.machines = vec![machine.for_request(true).into()];
     let today = "\
 : 1
 agent: build-host-1

@@ -163,6 +163,14 @@ pub fn status(pid: u32, name: &str) -> u64 {
         .unwrap_or(0)
 }
 
+/// How long a process has run on a processor: the first figure of
+/// `/proc/<pid>/schedstat`, in nanoseconds.
+pub fn running(pid: u32) -> Duration {
+    let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
+    let nanoseconds = text.split(' ').next().and_then(|n| n.parse().ok());
+    Duration::from_nanos(nanoseconds.unwrap_or(0))
+}
+
 pub fn size(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |metadata| metadata.len())
 }
