@@ -61,7 +61,8 @@ fn redirect(kind: RedirectKind, bridge: &Bridge, tap: &Tap) -> Finding {
         owner: "check",
         records: &records,
     };
-    let tried = Redirect::install(&strategy, &target).and_then(Redirect::close);
+    let tried =
+        Redirect::install(&strategy, &target).and_then(|redirect| redirect.close(Some(&[])));
     match tried {
         Ok(()) => Finding::good(SUBJECT, format!("by {}", strategy.name())),
         Err(error) => Finding::error(SUBJECT, &error),

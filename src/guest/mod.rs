@@ -100,7 +100,6 @@ pub struct Guest<'a> {
     // Dropped in this order: the machine first, what it talks to after it.
     machine: Machine,
     redirect: Redirect,
-    tap: Tap,
     server: TftpServer,
     label: String,
     directory: PathBuf,
@@ -142,11 +141,13 @@ impl<'a> Guest<'a> {
         server.set_accept(Box::new(move |peer| peers.admits(peer)));
         server.set_map(boot.map);
         let machine = Machine::start(&spec, tap.fd(), Instant::now() + START)?;
+        // QEMU has it now: the kernel takes it away when QEMU ends, which needs
+        // some milliseconds that are not ours then.
+        tap.close();
         let (label, directory, hold) = (spec.label, spec.directory, config.hold);
         Ok(Guest {
             machine,
             redirect,
-            tap,
             server,
             label,
             directory,
@@ -171,14 +172,12 @@ impl<'a> Guest<'a> {
         let Guest {
             mut machine,
             redirect,
-            tap,
             server,
             ..
         } = self;
         let down = machine.force_down().map(drop);
         drop(machine);
-        let removed = redirect.close();
-        tap.close();
+        let removed = redirect.close(server.peers().as_deref());
         drop(server);
         down.and(removed)
     }

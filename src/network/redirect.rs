@@ -223,16 +223,17 @@ impl Redirect {
         Arc::clone(&self.peers)
     }
 
-    /// Removes the redirect, and the kernel's memory of it.
+    /// Removes the redirect, and the kernel's memory of it: of `peers`, which are
+    /// all that the server heard of, or of whoever there was.
     ///
     /// # Errors
     ///
     /// When a rule is there and cannot be removed.
-    pub fn close(mut self) -> Result<()> {
-        self.release()
+    pub fn close(mut self, peers: Option<&[SocketAddrV4]>) -> Result<()> {
+        self.release(peers)
     }
 
-    fn release(&mut self) -> Result<()> {
+    fn release(&mut self, peers: Option<&[SocketAddrV4]>) -> Result<()> {
         let unable = || format!("unable to remove the redirect to {}", self.server);
         match self.rules.take() {
             None | Some(Rules::None) => return Ok(()),
@@ -240,7 +241,11 @@ impl Redirect {
             Some(Rules::Iptables(rules)) => rules.remove().context(unable)?,
         }
         // A courtesy to the next guest; entries expire by themselves.
-        match conntrack::forget(self.server) {
+        let forgotten = match peers {
+            Some(peers) => conntrack::forget(peers),
+            None => conntrack::forget_all(self.server),
+        };
+        match forgotten {
             Ok(count) => trace!(
                 4,
                 "release", "forgot {count} connections to {}", self.server
@@ -253,7 +258,7 @@ impl Redirect {
 
 impl Drop for Redirect {
     fn drop(&mut self) {
-        if let Err(error) = self.release() {
+        if let Err(error) = self.release(None) {
             diag::warning(error).emit();
         }
     }

@@ -123,8 +123,8 @@ impl Tap {
         self.index
     }
 
-    /// Takes the device away, if nobody has a duplicate of the descriptor. The
-    /// kernel needs some milliseconds for it.
+    /// Gives up the descriptor: with the last duplicate, which QEMU may have, the
+    /// device goes. The kernel needs some milliseconds for it.
     pub fn close(self) {
         trace!(3, "close", "ip link delete {}", self.name);
     }

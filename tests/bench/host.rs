@@ -275,7 +275,7 @@ fn redirects(rows: &mut Vec<Row>) {
             || {
                 Redirect::install(&strategy, &target)
                     .unwrap()
-                    .close()
+                    .close(Some(&[]))
                     .unwrap();
             },
             |()| (),

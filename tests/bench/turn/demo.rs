@@ -5,8 +5,6 @@
 //! its, is ours.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -25,19 +23,8 @@ pub fn rows() {
     run("ip link delete br1");
     let Some(host) = Host::new() else { return };
     host.add_bootstrapped("linux-gcc", "");
-    // Says who it is and becomes QEMU: by what it says its end is seen.
-    let qemu = host.path("qemu");
-    let pid_file = host.path("qemu.pid");
-    let script = format!(
-        "#!/bin/sh\necho $$ >{}\nexec {} \"$@\"\n",
-        pid_file.display(),
-        guest::QEMU
-    );
-    fs::write(&qemu, script).unwrap();
-    fs::set_permissions(&qemu, fs::Permissions::from_mode(0o755)).unwrap();
-
     let turns: Vec<Turn> = (0..ROUNDS)
-        .map(|n| turn(&host, &format!("demo-{n}"), &qemu, &pid_file))
+        .map(|n| turn(&host, &format!("demo-{n}")))
         .collect();
     let median = |share: fn(&Turn) -> f64| {
         let mut shares: Vec<f64> = turns.iter().map(share).collect();
@@ -73,15 +60,12 @@ struct Turn {
     total: f64,
 }
 
-fn turn(host: &Host, task: &str, qemu: &Path, pid_file: &Path) -> Turn {
+fn turn(host: &Host, task: &str) -> Turn {
     host.task(task, "linux-gcc", "");
-    let _ = fs::remove_file(pid_file);
     let before = children();
     let mut command = Command::new(agent());
     command
         .args(host.agent(&["--once"]).get_args())
-        .arg("--qemu")
-        .arg(qemu)
         .arg(host.path("controller"));
     let start = now();
     let mut agent = Process(command.spawn().unwrap());
@@ -89,14 +73,10 @@ fn turn(host: &Host, task: &str, qemu: &Path, pid_file: &Path) -> Turn {
     let (mut ours, mut ran, mut begun, mut ended) = (0, false, 0, 0);
     let status = loop {
         ours = processor(agent.0.id()).unwrap_or(ours).max(ours);
-        let pid = fs::read_to_string(pid_file).unwrap_or_default();
-        let lives = pid
-            .trim()
-            .parse()
-            .is_ok_and(|pid: u32| processor(pid).is_some_and(|spent| spent > 0));
+        let lives = qemu(agent.0.id()).is_some_and(|pid| processor(pid).is_some());
         match (ran, lives) {
             (false, true) => (ran, begun) = (true, now()),
-            (true, false) if ended == 0 => ended = now(),
+            (true, true) => ended = now(),
             _ => {}
         }
         if let Some(status) = agent.0.try_wait().unwrap() {
@@ -115,6 +95,12 @@ fn turn(host: &Host, task: &str, qemu: &Path, pid_file: &Path) -> Turn {
         ours: seconds(ours),
         total: children().saturating_sub(before).as_secs_f64(),
     }
+}
+
+/// The one process that an agent starts.
+fn qemu(agent: u32) -> Option<u32> {
+    let children = fs::read_to_string(format!("/proc/{agent}/task/{agent}/children")).ok()?;
+    children.split_whitespace().next()?.parse().ok()
 }
 
 /// Nanoseconds of processor time that a process has spent; `None` when it has
