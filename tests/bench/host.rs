@@ -23,6 +23,7 @@ mod support;
 use std::fs;
 use std::hint::black_box;
 use std::net::SocketAddrV4;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -120,14 +121,8 @@ fn snapshots(rows: &mut Vec<Row>) {
     command(&format!("btrfs subvolume create {}", source.display()));
     fs::write(source.join("disk.img"), vec![7; 64 << 20]).unwrap();
     snapshot::sync(at).unwrap();
-    let c = TempDir::new();
-    let c = program("gcc").map(|_| {
-        let binary = c.path().join("ioctl");
-        fs::write(c.path().join("ioctl.c"), include_str!("ioctl.c")).unwrap();
-        command(&format!("gcc -O2 -o {0} {0}.c", binary.display()));
-        binary
-    });
-
+    let dir = TempDir::new();
+    let c = bare_c(&dir);
     let mut ours: [Vec<Duration>; 5] = Default::default();
     let mut bare: [Vec<Duration>; 4] = Default::default();
     let mut tool: [Vec<Duration>; 4] = Default::default();
@@ -148,11 +143,9 @@ fn snapshots(rows: &mut Vec<Row>) {
         ours[4].push(elapsed(|| held.keep(&target).unwrap()));
 
         if let Some(c) = &c {
-            let output = Command::new(c).arg(at).arg("m-1.0").output().unwrap();
-            assert!(output.status.success(), "{}", output.status);
-            let text = String::from_utf8(output.stdout).unwrap();
-            for (times, line) in bare.iter_mut().zip(text.lines()) {
-                times.push(Duration::from_nanos(line.parse().unwrap()));
+            let said = nanoseconds(Command::new(c).args([at, &source]));
+            for (times, time) in bare.iter_mut().zip(said) {
+                times.push(time);
             }
         }
         let (from, to) = (source.display(), at.join("tool"));
@@ -192,6 +185,24 @@ fn snapshots(rows: &mut Vec<Row>) {
     });
 }
 
+/// The program that does the least, if there is a compiler.
+fn bare_c(dir: &TempDir) -> Option<PathBuf> {
+    program("gcc")?;
+    let binary = dir.path().join("ioctl");
+    fs::write(binary.with_extension("c"), include_str!("ioctl.c")).unwrap();
+    command(&format!("gcc -O2 -o {0} {0}.c", binary.display()));
+    Some(binary)
+}
+
+/// What it says.
+fn nanoseconds(command: &mut Command) -> Vec<Duration> {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", output.status);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines = text.lines().map(|line| line.parse().unwrap());
+    lines.map(Duration::from_nanos).collect()
+}
+
 fn elapsed(body: impl FnOnce()) -> Duration {
     let start = Instant::now();
     body();
@@ -221,10 +232,15 @@ fn taps(rows: &mut Vec<Row>) {
         },
         |n| command(&format!("ip link delete tt{n}")),
     );
+    let dir = TempDir::new();
+    let c = bare_c(&dir).map(|c| {
+        let times = (0..ROUNDS).map(|_| nanoseconds(Command::new(&c).arg("br1"))[0]);
+        median(times.collect())
+    });
     rows.push(Row {
         operation: "tap created, attached, isolated, up",
         ours,
-        c: None,
+        c,
         tool: Some((tool, "ip, bridge")),
     });
     let mut n = 0;

@@ -90,7 +90,12 @@ fn host(value: &Value) -> Vec<Row> {
     let mut rows = vec![row];
     if let Some(c) = ms("c_ns") {
         let bare = Row::new(&format!("{operation}, beside bare C"), "ms", ours).beside("C", c);
-        rows.push(bare.goal("within 1.2", ours <= c * 1.2));
+        // The goal is for the same calls, and of a tap ours are some more.
+        let same = !operation.starts_with("tap");
+        rows.push(match same {
+            true => bare.goal("within 1.2", ours <= c * 1.2),
+            false => bare,
+        });
     }
     rows
 }
