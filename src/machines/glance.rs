@@ -81,11 +81,16 @@ impl Glance {
     /// What is known of `place` from the turn before, if it still says the same.
     fn remembered(&mut self, place: &Place) -> Option<Seen> {
         let before = self.before.as_mut()?;
-        let not_passed = |seen: &Seen| seen.place.order(place) != Ordering::Greater;
-        while let Some(seen) = before.next_if(not_passed) {
-            if seen.place.order(place) == Ordering::Equal {
-                let (current, stored) = seen.texts.split_at(seen.split);
-                return (*current == *self.current && *stored == *self.stored).then_some(seen);
+        while let Some(next) = before.peek() {
+            match next.place.order(place) {
+                Ordering::Less => drop(before.next()),
+                Ordering::Greater => return None,
+                Ordering::Equal => {
+                    let seen = before.next()?;
+                    let (current, stored) = seen.texts.split_at(seen.split);
+                    let same = *current == *self.current && *stored == *self.stored;
+                    return same.then_some(seen);
+                }
             }
         }
         None
