@@ -61,8 +61,7 @@ fn redirect(kind: RedirectKind, bridge: &Bridge, tap: &Tap) -> Finding {
         owner: "check",
         records: &records,
     };
-    let tried =
-        Redirect::install(&strategy, &target).and_then(|redirect| redirect.close(Some(&[])));
+    let tried = Redirect::install(&strategy, &target).and_then(Redirect::close);
     match tried {
         Ok(()) => Finding::good(SUBJECT, format!("by {}", strategy.name())),
         Err(error) => Finding::error(SUBJECT, &error),

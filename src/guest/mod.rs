@@ -177,7 +177,7 @@ impl<'a> Guest<'a> {
         } = self;
         let down = machine.force_down().map(drop);
         drop(machine);
-        let removed = redirect.close(server.peers().as_deref());
+        let removed = redirect.close();
         drop(server);
         down.and(removed)
     }

@@ -223,17 +223,16 @@ impl Redirect {
         Arc::clone(&self.peers)
     }
 
-    /// Removes the redirect, and the kernel's memory of it: of `peers`, which are
-    /// all that the server heard of, or of whoever there was.
+    /// Removes the redirect, and the kernel's memory of it.
     ///
     /// # Errors
     ///
     /// When a rule is there and cannot be removed.
-    pub fn close(mut self, peers: Option<&[SocketAddrV4]>) -> Result<()> {
-        self.release(peers)
+    pub fn close(mut self) -> Result<()> {
+        self.release()
     }
 
-    fn release(&mut self, peers: Option<&[SocketAddrV4]>) -> Result<()> {
+    fn release(&mut self) -> Result<()> {
         let unable = || format!("unable to remove the redirect to {}", self.server);
         match self.rules.take() {
             None | Some(Rules::None) => return Ok(()),
@@ -241,11 +240,7 @@ impl Redirect {
             Some(Rules::Iptables(rules)) => rules.remove().context(unable)?,
         }
         // A courtesy to the next guest; entries expire by themselves.
-        let forgotten = match peers {
-            Some(peers) => conntrack::forget(peers),
-            None => conntrack::forget_all(self.server),
-        };
-        match forgotten {
+        match conntrack::forget(self.server) {
             Ok(count) => trace!(
                 4,
                 "release", "forgot {count} connections to {}", self.server
@@ -258,7 +253,7 @@ impl Redirect {
 
 impl Drop for Redirect {
     fn drop(&mut self) {
-        if let Err(error) = self.release(None) {
+        if let Err(error) = self.release() {
             diag::warning(error).emit();
         }
     }

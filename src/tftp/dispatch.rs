@@ -230,7 +230,6 @@ impl Core {
             .stalled(now, of_peer.then_some(peer.ip()))
             .ok_or(Refusal::new(ErrorCode::NotDefined, "too many transfers"))?;
         if let Some(exchange) = self.forget(victim) {
-            self.peers.lose();
             self.events.push_back(Served::Failed {
                 peer: victim,
                 kind: exchange.kind,

@@ -29,21 +29,9 @@ pub(super) struct Peers {
     active: usize,
     /// How many of them send windows of blocks.
     windows: usize,
-    /// That one had to go for another one.
-    lost: bool,
 }
 
 impl Peers {
-    /// Who has asked for anything, unless there were too many to remember.
-    pub(super) fn all(&self) -> Option<Vec<SocketAddrV4>> {
-        (!self.lost).then(|| self.known.keys().copied().collect())
-    }
-
-    /// That a peer was forgotten in favour of another one.
-    pub(super) fn lose(&mut self) {
-        self.lost = true;
-    }
-
     /// How many transfers are under way.
     pub(super) fn active(&self) -> usize {
         self.active
@@ -122,7 +110,6 @@ impl Peers {
     pub(super) fn remember(&mut self, now: Instant, peer: SocketAddrV4, linger: Linger) {
         self.forget(peer);
         if self.known.len() - self.active >= LINGER_MOST {
-            self.lose();
             self.known
                 .retain(|_, known| !matches!(known, Peer::Over(over) if over.until() <= now));
         }

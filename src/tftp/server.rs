@@ -221,13 +221,6 @@ impl TftpServer {
         &self.core.shared.counters
     }
 
-    /// Who has asked for anything since the server listens; `None` if there were
-    /// hundreds.
-    #[must_use]
-    pub fn peers(&self) -> Option<Vec<SocketAddrV4>> {
-        self.core.peers.all()
-    }
-
     /// How many transfers are under way.
     #[must_use]
     pub fn active(&self) -> usize {

@@ -307,7 +307,7 @@ fn redirects(rows: &mut Vec<Row>) {
             || {
                 Redirect::install(&strategy, &target)
                     .unwrap()
-                    .close(Some(&[]))
+                    .close()
                     .unwrap();
             },
             |()| (),

@@ -85,7 +85,7 @@ fn a_machine_is_bootstrapped_and_then_builds() {
                 machine.force_down().unwrap();
                 assert!(begun.elapsed() < Duration::from_secs(2), "not in peace");
             }
-            redirect.close(None).unwrap();
+            redirect.close().unwrap();
             fs::read_to_string(path).unwrap()
         };
 
