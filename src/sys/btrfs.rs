@@ -18,7 +18,7 @@ use nix::sys::statvfs::fstatvfs;
 const SUPER_MAGIC: u32 = 0x9123_683e;
 
 /// `BTRFS_FIRST_FREE_OBJECTID`: the inode number of every subvolume's root.
-const ROOT_INODE: u64 = 256;
+pub(super) const ROOT_INODE: u64 = 256;
 
 /// `BTRFS_SUBVOL_RDONLY`.
 const RDONLY: u64 = 1 << 1;
@@ -58,7 +58,7 @@ const _: () = assert!(size_of::<SubvolWait>() == 16);
 const SYNC_COUNT: u32 = 2;
 
 /// `BTRFS_IOCTL_MAGIC`.
-const MAGIC: u8 = 0x94;
+pub(super) const MAGIC: u8 = 0x94;
 
 mod ioctl {
     use super::{MAGIC, SubvolWait, VolArgs, VolArgsV2};

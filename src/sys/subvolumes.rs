@@ -12,14 +12,13 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use nix::errno::Errno;
 
+use super::btrfs::{MAGIC, ROOT_INODE};
+
 /// `BTRFS_ROOT_TREE_OBJECTID`: the tree of roots.
 const ROOT_TREE: u64 = 1;
 
 /// `BTRFS_ROOT_REF_KEY`.
 const ROOT_REF: u32 = 156;
-
-/// `BTRFS_FIRST_FREE_OBJECTID`: the inode number of a subvolume's root.
-const ROOT_INODE: u64 = 256;
 
 /// `struct btrfs_ioctl_ino_lookup_args`.
 #[repr(C)]
@@ -55,8 +54,7 @@ struct SearchHead {
 }
 const _: () = assert!(size_of::<SearchHead>() == 112);
 
-/// For some hundred subvolumes with names of the usual length; one item with a
-/// name of 255 bytes fits in any case.
+/// For some 900 subvolumes with names of the usual length.
 const BUFFER: usize = 64 * 1024;
 
 #[repr(C)]
@@ -76,15 +74,15 @@ const LENGTH_AT: usize = 28;
 const ROOT_REF_HEAD: usize = 18;
 
 mod ioctl {
-    use super::{InoLookup, SearchHead};
+    use super::{InoLookup, MAGIC, SearchHead};
 
-    nix::ioctl_readwrite!(ino_lookup, 0x94, 18, InoLookup);
-    nix::ioctl_readwrite!(tree_search_v2, 0x94, 17, SearchHead);
+    nix::ioctl_readwrite!(ino_lookup, MAGIC, 18, InoLookup);
+    nix::ioctl_readwrite!(tree_search_v2, MAGIC, 17, SearchHead);
 }
 
-/// Calls `each` with the inode number of the directory and the name of every
-/// subvolume that is in a directory of the subvolume of which `root` is the
-/// root; not with those further down.
+/// Calls `each` for every subvolume in any directory of the subvolume that
+/// `directory` is in, with the inode number of that directory and the name; not
+/// for subvolumes of subvolumes.
 ///
 /// # Errors
 ///
@@ -169,7 +167,7 @@ mod tests {
     #[test]
     fn numbers_are_those_of_the_header() {
         // As printed by a C program that includes <linux/btrfs.h>.
-        let code = |number, size| nix::request_code_readwrite!(0x94, number, size);
+        let code = |number, size| nix::request_code_readwrite!(MAGIC, number, size);
         let lookup = code(18, size_of::<InoLookup>());
         let search = code(17, size_of::<SearchHead>());
         assert_eq!(lookup.to_ne_bytes()[..4], 0xd000_9412_u32.to_ne_bytes());
