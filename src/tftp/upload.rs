@@ -22,7 +22,7 @@ use crate::error::reason;
 use crate::sys::file;
 
 /// Small blocks are gathered up to so many octets before they are written.
-const GATHER: usize = 16 * 1024;
+const GATHER: usize = 64 * 1024;
 
 /// Permissions of an uploaded file, before the umask.
 const MODE: u32 = 0o666;
@@ -90,9 +90,6 @@ impl Upload {
             self.written += payload.len() as u64;
             return Ok(());
         } else {
-            if self.gathered.capacity() == 0 {
-                self.gathered.reserve_exact(GATHER);
-            }
             if self.gathered.len() + payload.len() > GATHER {
                 self.write_gathered()?;
             }
