@@ -12,6 +12,8 @@ use bbot_agent::network::{
     self, Bridge, Mac, Peers, Redirect, RedirectKind, SERVER, Strategy, Tap, Target, tap_name,
 };
 
+use nix::libc;
+
 use crate::support::netns::{GATEWAY, Guest, bridge};
 use crate::support::{
     PATIENCE, Process, TempDir, eventually, isolated, require, require_programs, run,
@@ -86,6 +88,13 @@ impl Station {
             records: self.records.path(),
         };
         Redirect::install(strategy, &target).unwrap()
+    }
+
+    /// Another server on another port, and the redirect to it.
+    fn next_server(&mut self, bridge: &Bridge, strategy: &Strategy) {
+        self.server = UdpSocket::bind(strategy.server_address(bridge)).unwrap();
+        self.server.set_read_timeout(Some(PATIENCE)).unwrap();
+        self.redirect = Some(self.install(bridge, strategy));
     }
 
     /// The guest asks, the server answers; both see the expected other end.
@@ -179,6 +188,28 @@ fn blocks_of_any_size_pass_in_fragments() {
         }
     });
 }
+
+#[test]
+fn a_packet_without_a_checksum_stays_so() {
+    with_rules(|bridge, strategy| {
+        let a = Station::new(bridge, strategy, 1);
+        let client = a.guest.udp(0);
+        // socket(7): as firmware does.
+        nix::sys::socket::setsockopt(&client, NoCheck, &true).unwrap();
+        a.talk(&client, b"1", b"2");
+    });
+}
+
+#[derive(Clone, Copy)]
+struct NoCheck;
+
+nix::setsockopt_impl!(
+    NoCheck,
+    libc::SOL_SOCKET,
+    libc::SO_NO_CHECK,
+    bool,
+    nix::sys::socket::sockopt::SetBool
+);
 
 #[test]
 fn only_the_guest_of_the_tap_reaches_the_server() {
@@ -299,10 +330,37 @@ fn a_guest_with_the_same_port_reaches_the_next_server() {
         let client = a.guest.udp(2000);
         a.talk(&client, b"1", b"2");
         a.redirect.take().unwrap().close().unwrap();
-        a.server = UdpSocket::bind(strategy.server_address(bridge)).unwrap();
-        a.server.set_read_timeout(Some(PATIENCE)).unwrap();
-        a.redirect = Some(a.install(bridge, strategy));
+        a.next_server(bridge, strategy);
         a.talk(&client, b"3", b"4");
+        // And what a sweep does, where rules outlive a killed owner.
+        let redirect = a.redirect.take().unwrap();
+        if *strategy == Strategy::Nft {
+            drop(redirect);
+        } else {
+            std::mem::forget(redirect);
+            let record = a.records.path().join("bb-1.iptables");
+            assert!(network::remove_recorded(&record).unwrap());
+        }
+        a.next_server(bridge, strategy);
+        a.talk(&client, b"5", b"6");
+    });
+}
+
+#[test]
+fn nothing_but_tftp_is_redirected() {
+    with_bridge(|bridge| {
+        let a = Station::new(bridge, &Strategy::Nft, 1);
+        let local = UdpSocket::bind((GATEWAY, 70)).unwrap();
+        let client = a.guest.udp(0);
+        client.send_to(b"not tftp", (SERVER, 70)).unwrap();
+        // Nor the server by its own port.
+        let port = address(&a.server).port();
+        client.send_to(b"not tftp", (SERVER, port)).unwrap();
+        a.talk(&client, b"1", b"2");
+        a.heard_nothing();
+        local.set_nonblocking(true).unwrap();
+        let error = local.recv_from(&mut [0; 8]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
     });
 }
 

@@ -1,4 +1,4 @@
-//! Connection tracking, after a redirect has gone.
+//! Connection tracking, after rules of iptables have gone: these are NAT.
 //!
 //! The kernel remembers a redirected connection for up to two minutes. A guest
 //! that starts again with the same source port (firmware counts from a fixed

@@ -13,7 +13,7 @@ use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::{Bridge, PORT, SERVER};
+use super::{Bridge, PORT, SERVER, conntrack};
 use crate::error::{Class, Context as _, Error, Result};
 use crate::sys::net::Name;
 use crate::trace;
@@ -152,6 +152,13 @@ impl Rules {
 fn remove(program: &Program, rules: &[Vec<String>], record: &Path) -> Result<()> {
     for rule in rules.iter().rev() {
         program.remove(rule)?;
+    }
+    // A courtesy to the next guest: entries expire by themselves.
+    let server = rules.iter().find_map(|rule| rule.last()?.parse().ok());
+    match server.map(conntrack::forget) {
+        Some(Ok(count)) => trace!(4, "remove", "forgot {count} connections"),
+        Some(Err(error)) => trace!(4, "remove", "unable to forget connections: {error}"),
+        None => {}
     }
     match fs::remove_file(record) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

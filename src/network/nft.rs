@@ -17,35 +17,47 @@
 //!     iifname "T" ether saddr != MAC drop
 //!     iifname "T" meta protocol ip ip protocol udp ip daddr 196.254.111.222 \
 //!       meta mark set M add @address { ip saddr }
+//!     meta mark M ip frag-off & 0x1fff 0 udp dport != 69 drop
+//!     meta mark M ip frag-off & 0x1fff 0 udp dport set PORT
+//!     meta mark M ip daddr set BRIDGE
 //!   }
 //! }
 //! table ip bbot-agent-T {
-//!   chain requests {
-//!     type nat hook prerouting priority -100; policy accept;
-//!     meta mark M ip daddr 196.254.111.222 udp dport 69 dnat to BRIDGE:PORT
-//!   }
 //!   chain guard {
 //!     type filter hook input priority -10; policy accept;
 //!     ip daddr BRIDGE udp dport PORT meta mark != M drop
 //!   }
+//!   chain answers {
+//!     type filter hook postrouting priority 200; policy accept;
+//!     ip saddr BRIDGE udp sport PORT udp sport set 69 ip saddr set 196.254.111.222
+//!   }
 //! }
 //! ```
+//!
+//! Addresses are rewritten packet by packet, and not by NAT, which remembers a
+//! connection for up to two minutes: a guest that starts again with the same
+//! source port (firmware counts from a fixed one) would reach a server that was
+//! killed, and to make it forget takes some 10 ms. There is nothing to forget.
 //!
 //! The mark is how the ip family learns of the tap, which is a port of the
 //! bridge and so not its input interface. It does not depend on
 //! `bridge-nf-call-iptables`, and touches no packets but those to the TFTP
-//! address. A guest cannot choose it: so a packet with a forged source, even
-//! one that fits another guest's connection, which connection tracking would
-//! redirect without asking the first chain, does not pass the guard.
+//! address. A guest cannot choose it: so a packet sent straight to the server of
+//! another guest, with whatever source, does not pass the guard.
 //!
 //! The first address that the guest makes a request with is its own from then
 //! on: no guest on another tap of ours can claim it by ARP, to get our answers,
 //! or send with it. Only taps of ours are so restrained, lest a hostile guest
 //! shut out the rest of the network by claiming its addresses.
 //!
-//! Fragments: each carries the mark, and connection tracking puts them together
-//! before the `ip` chains see them; so uploads in blocks of up to 65464 octets
-//! pass. Numbers are those of `<linux/netfilter/nf_tables.h>`.
+//! Fragments: each carries the mark and gets the address, the first of them,
+//! which has the ports, also the port. (The kernel does not see to it that a rule
+//! on ports passes over the others.) They are put together before the guard sees
+//! them, and answers are not cut yet when `answers` does; so blocks of up to 65464
+//! octets pass. A UDP checksum is mended with what it covers, unless it is 0, which
+//! says that there is none.
+//!
+//! Numbers are those of `<linux/netfilter/nf_tables.h>`.
 
 use std::io;
 use std::net::SocketAddrV4;
@@ -129,19 +141,23 @@ fn installation(table: &str, rules: &Rules<'_>) -> Batch {
             rule.meta(META_PROTOCOL).is(&[0x08, 0x00]);
             rule.payload(NETWORK, 9, 1).is(&[UDP]);
             rule.payload(NETWORK, 16, 4).is(&SERVER.octets());
-            rule.load(1, &mark).set_meta(META_MARK);
+            rule.load(&mark).set_meta(META_MARK);
             // Ends the rule once the set is full, so it comes last.
             rule.payload(NETWORK, 12, 4).add_to_set(ADDRESS);
         });
-        new_table(batch, IPV4, table, rules.owner);
-        new_chain(batch, IPV4, table, "requests", "nat", PREROUTING, -100);
-        new_rule(batch, IPV4, table, "requests", |rule| {
-            rule.meta(META_MARK).is(&mark);
-            rule.payload(NETWORK, 16, 4).is(&SERVER.octets());
-            rule.meta(META_L4PROTO).is(&[UDP]);
-            rule.payload(TRANSPORT, 2, 2).is(&PORT.to_be_bytes());
-            rule.load(1, &server).load(2, &port).dnat();
+        new_rule(batch, BRIDGE, table, "guest", |rule| {
+            rule.meta(META_MARK).is(&mark).has_ports();
+            rule.payload(TRANSPORT, 2, 2).is_not(&TFTP).drop();
         });
+        new_rule(batch, BRIDGE, table, "guest", |rule| {
+            rule.meta(META_MARK).is(&mark).has_ports();
+            rule.load(&port).set_port(2);
+        });
+        new_rule(batch, BRIDGE, table, "guest", |rule| {
+            rule.meta(META_MARK).is(&mark);
+            rule.load(&server).set_address(16);
+        });
+        new_table(batch, IPV4, table, rules.owner);
         new_chain(batch, IPV4, table, "guard", "filter", INPUT, -10);
         new_rule(batch, IPV4, table, "guard", |rule| {
             rule.payload(NETWORK, 16, 4).is(&server);
@@ -149,11 +165,20 @@ fn installation(table: &str, rules: &Rules<'_>) -> Batch {
             rule.payload(TRANSPORT, 2, 2).is(&port);
             rule.meta(META_MARK).is_not(&mark).drop();
         });
+        new_chain(batch, IPV4, table, "answers", "filter", POSTROUTING, 200);
+        new_rule(batch, IPV4, table, "answers", |rule| {
+            rule.payload(NETWORK, 12, 4).is(&server);
+            rule.meta(META_L4PROTO).is(&[UDP]);
+            rule.payload(TRANSPORT, 0, 2).is(&port);
+            rule.load(&TFTP).set_port(0);
+            rule.load(&SERVER.octets()).set_address(12);
+        });
     });
     batch
 }
 
 const UDP: u8 = 17;
+const TFTP: [u8; 2] = PORT.to_be_bytes();
 
 // <linux/netfilter/nfnetlink.h>
 const SUBSYSTEM: u16 = 10;
@@ -171,6 +196,7 @@ const BRIDGE: u8 = 7;
 // Hooks, the same numbers in both families
 const PREROUTING: u32 = 0;
 const INPUT: u32 = 1;
+const POSTROUTING: u32 = 4;
 // NFTA_TABLE_*
 const TABLE_NAME: u16 = 1;
 const TABLE_FLAGS: u16 = 2;
@@ -339,6 +365,19 @@ impl Expressions<'_> {
         self.compare(1, value) // NFT_CMP_NEQ
     }
 
+    /// Only a packet with a UDP header: the offset of its fragment is 0.
+    fn has_ports(&mut self) -> &mut Self {
+        self.payload(NETWORK, 6, 2);
+        self.add("bitwise", |data| {
+            data.put_be32(1, 1); // NFTA_BITWISE_SREG
+            data.put_be32(2, 1); // NFTA_BITWISE_DREG
+            data.put_be32(3, 2); // NFTA_BITWISE_LEN
+            data.nest(4, |inside| inside.put(1, &[0x1f, 0xff])); // NFTA_BITWISE_MASK
+            data.nest(5, |inside| inside.put(1, &[0, 0])); // NFTA_BITWISE_XOR
+        });
+        self.is(&[0, 0])
+    }
+
     fn in_set(&mut self, name: &str) -> &mut Self {
         self.add("lookup", |data| {
             data.put_text(1, name); // NFTA_LOOKUP_SET
@@ -354,9 +393,9 @@ impl Expressions<'_> {
         })
     }
 
-    fn load(&mut self, register: u32, value: &[u8]) -> &mut Self {
+    fn load(&mut self, value: &[u8]) -> &mut Self {
         self.add("immediate", |data| {
-            data.put_be32(1, register); // NFTA_IMMEDIATE_DREG
+            data.put_be32(1, 1); // NFTA_IMMEDIATE_DREG
             data.nest(2, |inside| inside.put(1, value)); // NFTA_IMMEDIATE_DATA
         })
     }
@@ -371,13 +410,35 @@ impl Expressions<'_> {
         })
     }
 
-    /// To the address in register 1 and the port in register 2.
-    fn dnat(&mut self) -> &mut Self {
-        self.add("nat", |data| {
-            data.put_be32(1, 1); // NFTA_NAT_TYPE: NFT_NAT_DNAT
-            data.put_be32(2, u32::from(IPV4)); // NFTA_NAT_FAMILY
-            data.put_be32(3, 1); // NFTA_NAT_REG_ADDR_MIN
-            data.put_be32(5, 2); // NFTA_NAT_REG_PROTO_MIN
+    /// Writes register 1 to the UDP header.
+    fn set_port(&mut self, offset: u32) -> &mut Self {
+        self.set_payload(TRANSPORT, offset, |_| ())
+    }
+
+    /// Writes register 1 to the IP header.
+    fn set_address(&mut self, offset: u32) -> &mut Self {
+        self.set_payload(NETWORK, offset, |data| {
+            data.put_be32(6, 1); // NFTA_PAYLOAD_CSUM_TYPE: NFT_PAYLOAD_CSUM_INET
+            data.put_be32(7, 10); // NFTA_PAYLOAD_CSUM_OFFSET
+        })
+    }
+
+    /// The flag mends the UDP checksum where there is one; the type that nft(8)
+    /// has for a port would also "mend" one of 0.
+    fn set_payload(
+        &mut self,
+        base: u32,
+        offset: u32,
+        checksum: impl FnOnce(&mut Batch),
+    ) -> &mut Self {
+        let length = if base == TRANSPORT { 2 } else { 4 };
+        self.add("payload", |data| {
+            data.put_be32(2, base); // NFTA_PAYLOAD_BASE
+            data.put_be32(3, offset); // NFTA_PAYLOAD_OFFSET
+            data.put_be32(4, length); // NFTA_PAYLOAD_LEN
+            data.put_be32(5, 1); // NFTA_PAYLOAD_SREG
+            checksum(data);
+            data.put_be32(8, 1); // NFTA_PAYLOAD_CSUM_FLAGS: NFT_PAYLOAD_L4CSUM_PSEUDOHDR
         })
     }
 }

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use super::iptables::{self, Program};
-use super::{Bridge, Mac, PORT, SERVER, Tap, conntrack, nft};
+use super::{Bridge, Mac, PORT, SERVER, Tap, nft};
 use crate::diag;
 use crate::error::{Class, Context as _, Error, Result};
 use crate::sys::net::{Control, Name};
@@ -148,8 +148,8 @@ impl Redirect {
         }
     }
 
-    /// Installs the redirect; to be done before the guest starts, since the
-    /// kernel would remember a connection that it had seen without.
+    /// Installs the redirect; to be done before the guest starts, since with
+    /// iptables the kernel would remember a connection that it had seen without.
     ///
     /// # Errors
     ///
@@ -223,7 +223,7 @@ impl Redirect {
         Arc::clone(&self.peers)
     }
 
-    /// Removes the redirect, and the kernel's memory of it.
+    /// Removes the redirect.
     ///
     /// # Errors
     ///
@@ -235,19 +235,10 @@ impl Redirect {
     fn release(&mut self) -> Result<()> {
         let unable = || format!("unable to remove the redirect to {}", self.server);
         match self.rules.take() {
-            None | Some(Rules::None) => return Ok(()),
-            Some(Rules::Nft(tables)) => tables.remove().context(unable)?,
-            Some(Rules::Iptables(rules)) => rules.remove().context(unable)?,
+            None | Some(Rules::None) => Ok(()),
+            Some(Rules::Nft(tables)) => tables.remove().context(unable),
+            Some(Rules::Iptables(rules)) => rules.remove().context(unable),
         }
-        // A courtesy to the next guest; entries expire by themselves.
-        match conntrack::forget(self.server) {
-            Ok(count) => trace!(
-                4,
-                "release", "forgot {count} connections to {}", self.server
-            ),
-            Err(error) => trace!(4, "release", "unable to forget connections: {error}"),
-        }
-        Ok(())
     }
 }
 
@@ -315,8 +306,8 @@ fn probe_nft() -> Result<Strategy> {
         .map_err(|error| match error.class() {
             Class::Permission => error.hint("run as root, or with the capability CAP_NET_ADMIN"),
             _ => error.with_class(Class::Config).hint(
-                "the kernel must be Linux 5.12 or newer, with nf_tables, nft_nat and \
-                 nf_tables_bridge (modprobe nf_tables nft_nat)",
+                "the kernel must be Linux 5.12 or newer, with nf_tables for bridges \
+                 (CONFIG_NF_TABLES_BRIDGE; modprobe nf_tables)",
             ),
         })?;
     Ok(Strategy::Nft)

@@ -2,8 +2,8 @@
 //!
 //! Three things are asked for this way, because the alternatives are worse:
 //! port isolation (else `/sys`, which may show another namespace), rules of
-//! `nf_tables` (else a program, whose rules outlive us) and connection tracking
-//! (else another program).
+//! `nf_tables` (else a program, whose rules outlive us) and, where it is that
+//! program nevertheless, connection tracking (else another program).
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
