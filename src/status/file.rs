@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use super::{Config, Moment, State, show};
 use crate::error::{Context as _, Error, Result};
@@ -56,7 +57,7 @@ pub(super) fn document(config: &Config, started: Moment, state: &State) -> Value
     let mut members: Vec<(String, Value)> = [
         ("version", Value::String(env!("CARGO_PKG_VERSION").into())),
         ("pid", number(pid)),
-        ("pid_start", number(show::start_time(pid).unwrap_or(0))),
+        ("pid_start", number(own_start())),
         ("started", number(started.wall.as_secs())),
         ("toolchain", Value::String(config.toolchain.clone())),
         ("instance", number(config.instance.into())),
@@ -66,6 +67,12 @@ pub(super) fn document(config: &Config, started: Moment, state: &State) -> Value
     .collect();
     members.extend(state.json());
     Value::Object(members)
+}
+
+/// When this process started, which is asked once.
+fn own_start() -> u64 {
+    static START: OnceLock<u64> = OnceLock::new();
+    *START.get_or_init(|| show::start_time(std::process::id().into()).unwrap_or(0))
 }
 
 /// Reads the state file at `path`; `None` if there is none.
