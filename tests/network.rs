@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use bbot_agent::error::Class;
 use bbot_agent::network::{
-    self, Bridge, Mac, Peers, Redirect, RedirectKind, SERVER, Strategy, Tap, Target, tap_name,
+    self, Bridge, Mac, Netfilter, Peers, Redirect, RedirectKind, SERVER, Strategy, Tap, Target,
+    tap_name,
 };
 
 use nix::libc;
@@ -60,6 +61,7 @@ struct Station {
     guest: Guest,
     tap: Tap,
     records: TempDir,
+    netfilter: Netfilter,
 }
 
 impl Station {
@@ -73,6 +75,7 @@ impl Station {
             server,
             tap,
             records: TempDir::new(),
+            netfilter: Netfilter::default(),
         };
         station.redirect = Some(station.install(bridge, strategy));
         station
@@ -86,6 +89,7 @@ impl Station {
             server: address(&self.server),
             owner: "test-1",
             records: self.records.path(),
+            netfilter: &self.netfilter,
         };
         Redirect::install(strategy, &target).unwrap()
     }
@@ -337,7 +341,7 @@ fn a_guest_with_the_same_port_reaches_the_next_server() {
         if *strategy == Strategy::Nft {
             drop(redirect);
         } else {
-            std::mem::forget(redirect);
+            let _killed = std::mem::ManuallyDrop::new(redirect);
             let record = a.records.path().join("bb-1.iptables");
             assert!(network::remove_recorded(&record).unwrap());
         }
@@ -451,7 +455,7 @@ fn a_tap_is_an_isolated_port_that_is_up_and_goes_with_us() {
         assert!(link.contains("isolated on"), "{link}");
         assert!(link.contains(",UP"), "{link}");
         let error = Tap::open(bridge, &name).unwrap_err();
-        assert_eq!(error.errno(), Some(nix::libc::EBUSY));
+        assert_eq!(error.errno(), Some(libc::EBUSY));
         tap.close();
         eventually("the tap is gone", || !run("ip link").contains(&name));
     });
@@ -499,6 +503,7 @@ fn an_owner_that_waits_to_be_killed() {
             server: address(&server),
             owner: "test-1",
             records: dir.as_ref(),
+            netfilter: &Netfilter::default(),
         },
     )
     .unwrap();

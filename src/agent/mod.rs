@@ -24,6 +24,7 @@ use crate::lock::{Attempt, Lock};
 use crate::machine::{Accel, accel};
 use crate::machines::Machines;
 use crate::manifest::Style;
+use crate::network::Netfilter;
 use crate::outbox::{self, Outbox};
 use crate::status::{self, Idle, Notify};
 use crate::store::Unfinished;
@@ -50,6 +51,7 @@ pub struct Agent {
     breaker: Breaker,
     /// What `--accel` comes to on this host, once it was needed.
     accel: Option<Accel>,
+    netfilter: Netfilter,
     /// Counts turns, and spreads pauses.
     turns: u32,
     lock: Option<Lock>,
@@ -219,6 +221,7 @@ impl Agent {
             key,
             outbox,
             accel: None,
+            netfilter: Netfilter::default(),
             turns: 0,
             lock,
         };
@@ -281,7 +284,7 @@ impl Agent {
             Some(accel) => accel,
             None => self.find_accel()?,
         };
-        setup::guest(&self.options, accel)
+        setup::guest(&self.options, accel, &self.netfilter)
     }
 
     fn find_accel(&mut self) -> Result<Accel> {

@@ -11,7 +11,7 @@ use crate::guest;
 use crate::lock;
 use crate::machine::Accel;
 use crate::machines;
-use crate::network::{RedirectKind, tap_name};
+use crate::network::{Netfilter, RedirectKind, tap_name};
 use crate::perform::{self, Fake};
 use crate::sweep;
 use crate::sys::process::Credentials;
@@ -38,12 +38,13 @@ pub fn state(options: &Options) -> PathBuf {
     options.state.join(owner(options))
 }
 
-/// The settings of all guests. `accel` is what `--accel` came to on this host.
+/// The settings of all guests. `accel` is what `--accel` came to on this host,
+/// `netfilter` owns the rules of all redirects.
 ///
 /// # Errors
 ///
 /// When `--vm-user` names nobody.
-pub fn guest(options: &Options, accel: Accel) -> Result<guest::Config> {
+pub fn guest(options: &Options, accel: Accel, netfilter: &Netfilter) -> Result<guest::Config> {
     Ok(guest::Config {
         owner: owner(options),
         instance: options.instance,
@@ -55,6 +56,7 @@ pub fn guest(options: &Options, accel: Accel) -> Result<guest::Config> {
             cli::Redirect::Iptables => RedirectKind::Iptables,
             cli::Redirect::None => RedirectKind::None,
         },
+        netfilter: netfilter.clone(),
         run_dir: run_dir(options),
         qemu: options.qemu.clone(),
         accel,

@@ -261,7 +261,7 @@ impl Agent {
     pub(super) fn guest_or_fake(&mut self) -> Result<guest::Config> {
         let options = &self.options;
         if options.fake_build || options.fake_machine.is_some() || options.fake_bootstrap {
-            return setup::guest(options, Accel::Tcg);
+            return setup::guest(options, Accel::Tcg, &self.netfilter);
         }
         self.guest()
     }

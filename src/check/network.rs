@@ -4,7 +4,7 @@ use std::net::SocketAddrV4;
 
 use super::Finding;
 use crate::cli::{self, Options};
-use crate::network::{Bridge, Redirect, RedirectKind, Strategy, Tap, Target};
+use crate::network::{Bridge, Netfilter, Redirect, RedirectKind, Strategy, Tap, Target};
 use crate::watch::Watch;
 
 /// Nobody listens there: the rule is gone before anybody asks (RFC 863).
@@ -60,6 +60,7 @@ fn redirect(kind: RedirectKind, bridge: &Bridge, tap: &Tap) -> Finding {
         server: SocketAddrV4::new(*address.ip(), port),
         owner: "check",
         records: &records,
+        netfilter: &Netfilter::default(),
     };
     let tried = Redirect::install(&strategy, &target).and_then(Redirect::close);
     match tried {

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Context as _, Result};
 use crate::machine::{Accel, Machine, Purpose, Spec};
 use crate::manifest::MachineManifest;
-use crate::network::{Bridge, Mac, Redirect, RedirectKind, Strategy, Tap, Target};
+use crate::network::{Bridge, Mac, Netfilter, Redirect, RedirectKind, Strategy, Tap, Target};
 use crate::sys::process::Credentials;
 use crate::tftp::{self, Map, TftpServer};
 use crate::watch::Watch;
@@ -54,6 +54,8 @@ pub struct Config {
     pub tap: String,
     /// How guests reach the TFTP server.
     pub redirect: RedirectKind,
+    /// What owns the rules of redirects.
+    pub netfilter: Netfilter,
     /// The directory for sockets, the console log and records of our rules.
     pub run_dir: PathBuf,
     /// The QEMU program.
@@ -217,6 +219,7 @@ impl Link {
                 server: address,
                 owner: &config.owner,
                 records: &config.run_dir,
+                netfilter: &config.netfilter,
             },
         )?;
         Ok(Link {

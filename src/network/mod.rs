@@ -27,6 +27,7 @@ use std::net::Ipv4Addr;
 pub use bridge::Bridge;
 pub use iptables::remove_recorded;
 pub use mac::Mac;
+pub use nft::Netfilter;
 pub use redirect::{Peers, Redirect, RedirectKind, Strategy, Target};
 pub use tap::{Tap, tap_name};
 

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use super::iptables::{self, Program};
-use super::{Bridge, Mac, PORT, SERVER, Tap, nft};
+use super::{Bridge, Mac, Netfilter, PORT, SERVER, Tap, nft};
 use crate::diag;
 use crate::error::{Class, Context as _, Error, Result};
 use crate::sys::net::{Control, Name};
@@ -91,6 +91,8 @@ pub struct Target<'a> {
     pub owner: &'a str,
     /// The directory for records of what outlives us.
     pub records: &'a Path,
+    /// What owns rules of `nf_tables`.
+    pub netfilter: &'a Netfilter,
 }
 
 /// The redirect of a guest's TFTP requests, removed when this goes.
@@ -178,16 +180,16 @@ impl Redirect {
             target.tap.lock(mac).context(unable)?;
         }
         let rules = match strategy {
-            Strategy::Nft => Rules::Nft(
-                nft::Tables::install(&nft::Rules {
+            Strategy::Nft => {
+                let rules = nft::Rules {
                     tap,
                     mark: MARK | (target.tap.index() & !MARK_MASK),
                     mac: target.mac,
                     server: target.server,
                     owner: &format!("bbot-agent {}", target.owner),
-                })
-                .context(unable)?,
-            ),
+                };
+                Rules::Nft(nft::Tables::install(target.netfilter, &rules).context(unable)?)
+            }
             Strategy::Iptables(program) => Rules::Iptables(
                 iptables::Rules::install(
                     program,
@@ -300,7 +302,7 @@ fn probe_nft() -> Result<Strategy> {
         server: SocketAddrV4::new(SERVER, PORT),
         owner: "bbot-agent probe",
     };
-    nft::Tables::install(&rules)
+    nft::Tables::install(&Netfilter::default(), &rules)
         .and_then(nft::Tables::remove)
         .context(unable)
         .map_err(|error| match error.class() {

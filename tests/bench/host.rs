@@ -27,7 +27,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use bbot_agent::network::{Bridge, Mac, Redirect, RedirectKind, Tap, Target};
+use bbot_agent::network::{Bridge, Mac, Netfilter, Redirect, RedirectKind, Tap, Target};
 use bbot_agent::snapshot::{self, Snapshot};
 use nix::mount::{MsFlags, mount};
 use support::btrfs::Volume;
@@ -297,6 +297,7 @@ fn redirects(rows: &mut Vec<Row>) {
         server: SocketAddrV4::new(bridge.address, 40000),
         owner: "bench-1",
         records: records.path(),
+        netfilter: &Netfilter::default(),
     };
     let mut ours = Vec::new();
     for kind in [RedirectKind::Nft, RedirectKind::Iptables] {

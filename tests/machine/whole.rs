@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bbot_agent::machine::{Event, Machine, Purpose, ShutdownReason};
-use bbot_agent::network::{Bridge, Redirect, RedirectKind, Tap, Target};
+use bbot_agent::network::{Bridge, Netfilter, Redirect, RedirectKind, Tap, Target};
 use bbot_agent::tftp::{Config, Map, Served, TftpServer};
 
 use super::{soon, spec, wait_for};
@@ -55,6 +55,7 @@ fn a_machine_is_bootstrapped_and_then_builds() {
         }
         guest::offer_worker(&get);
 
+        let netfilter = Netfilter::default();
         let mut run = |purpose, map: Map, upload: &str| {
             spec.purpose = purpose;
             let tap = Tap::open(&bridge, &spec.tap).unwrap();
@@ -69,6 +70,7 @@ fn a_machine_is_bootstrapped_and_then_builds() {
                 server: address,
                 owner: "test",
                 records: dir.path(),
+                netfilter: &netfilter,
             };
             let redirect = Redirect::install(&strategy, &target).unwrap();
             let mut machine = Machine::start(&spec, tap.fd(), soon()).unwrap();
