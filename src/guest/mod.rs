@@ -15,10 +15,13 @@ mod wait;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::error::{Context as _, Result};
+use nix::libc;
+
+use crate::error::{Context as _, Error, Result};
 use crate::machine::{Accel, Machine, Purpose, Spec};
 use crate::manifest::MachineManifest;
 use crate::network::{Bridge, Mac, Netfilter, Redirect, RedirectKind, Strategy, Tap, Target};
+use crate::sys::poll;
 use crate::sys::process::Credentials;
 use crate::tftp::{self, Map, TftpServer};
 use crate::watch::Watch;
@@ -29,6 +32,13 @@ pub use wait::Upload;
 
 /// How long QEMU may take from its start until the guest runs.
 const START: Duration = Duration::from_secs(60);
+
+/// How long the tap and the rules of an agent that was killed may take to go. The
+/// kernel removes them last, some 10 ms after the lock is free and the sweep sees
+/// neither that agent nor its QEMU any more.
+const GONE: Duration = Duration::from_secs(2);
+/// When to look again.
+const AGAIN: Duration = Duration::from_millis(5);
 
 /// How many files a guest may upload in a run: it has a handful to say, and may
 /// repeat itself a little.
@@ -121,23 +131,11 @@ impl<'a> Guest<'a> {
     pub fn boot(config: &Config, boot: Boot<'_>, watch: &'a Watch) -> Result<Guest<'a>> {
         let bridge = Bridge::probe(&config.bridge)?;
         let mac = own_mac(mac(boot.machine, None)?, config.instance);
-        let link = match config.redirect {
-            // The usual way is tried without asking whether it can be done: that
-            // would take as long. If it cannot, whoever asks learns why, and
-            // what else can.
-            RedirectKind::Auto | RedirectKind::Nft => {
-                Link::make(config, &boot, mac, &bridge, &Strategy::Nft)
-                    .or_else(|_| Link::probe(config, &boot, mac, &bridge))?
-            }
-            RedirectKind::Iptables | RedirectKind::None => {
-                Link::probe(config, &boot, mac, &bridge)?
-            }
-        };
         let Link {
             redirect,
             tap,
             mut server,
-        } = link;
+        } = Link::open(config, &boot, mac, &bridge)?;
         let spec = spec(config, &boot, tap.name(), mac);
         let peers = redirect.peers();
         server.set_accept(Box::new(move |peer| peers.admits(peer)));
@@ -194,10 +192,26 @@ struct Link {
 }
 
 impl Link {
-    /// In the way that this host knows.
-    fn probe(config: &Config, boot: &Boot<'_>, mac: Mac, bridge: &Bridge) -> Result<Link> {
-        let strategy = Redirect::probe(config.redirect, bridge)?;
-        Link::make(config, boot, mac, bridge, &strategy)
+    /// In the way that this host knows, once what was left has gone.
+    fn open(config: &Config, boot: &Boot<'_>, mac: Mac, bridge: &Bridge) -> Result<Link> {
+        let until = Instant::now() + GONE;
+        let make = |strategy: &Strategy| loop {
+            match Link::make(config, boot, mac, bridge, strategy) {
+                Err(error) if is_taken(&error) && Instant::now() < until => {
+                    poll::wait(&mut [], Some(Instant::now() + AGAIN))
+                        .context(|| "unable to wait for a tap to go")?;
+                }
+                result => return result,
+            }
+        };
+        let probed = || make(&Redirect::probe(config.redirect, bridge)?);
+        match config.redirect {
+            // The usual way is tried without asking whether it can be done: that
+            // would take as long. If it cannot, whoever asks learns why, and
+            // what else can.
+            RedirectKind::Auto | RedirectKind::Nft => make(&Strategy::Nft).or_else(|_| probed()),
+            RedirectKind::Iptables | RedirectKind::None => probed(),
+        }
     }
 
     fn make(
@@ -228,6 +242,14 @@ impl Link {
             server,
         })
     }
+}
+
+/// Whether a tap, rules or an address of our own are there already.
+fn is_taken(error: &Error) -> bool {
+    matches!(
+        error.errno(),
+        Some(libc::EBUSY | libc::EEXIST | libc::EADDRINUSE)
+    )
 }
 
 /// The address for a machine: its own if its manifest has one, else the one it

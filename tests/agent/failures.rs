@@ -4,6 +4,8 @@ use std::fs;
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
+use bbot_agent::network::{Bridge, Tap, tap_name};
+
 use crate::support::host::{Host, TURN, ended};
 use crate::support::{guest, isolated};
 
@@ -92,5 +94,35 @@ fn a_guest_waits_while_the_hosts_disk_is_full_and_then_goes_on() {
         // end, as that is what it does.
         assert!(log().contains("disk filled"), "{}", log());
         assert!(host.result("one").unwrap().contains("status: abort"));
+    });
+}
+
+#[test]
+fn a_tap_that_is_about_to_go_is_waited_for() {
+    isolated(|| {
+        let Some(host) = Host::new() else { return };
+        host.add_bootstrapped("linux-gcc", "");
+        let bridge = Bridge::probe("br1").unwrap();
+        let take = || Tap::open(&bridge, &tap_name("default", 1)).unwrap();
+
+        // As a killed agent's does; how long it takes is up to the kernel.
+        let tap = take();
+        host.task("one", "linux-gcc", "");
+        let ran = std::thread::scope(|scope| {
+            scope.spawn(move || {
+                std::thread::sleep(Duration::from_secs(1));
+                tap.close();
+            });
+            host.run(&["--once", "--verbose", "3"])
+        });
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        assert!(ran.err.matches("ip tuntap add").count() > 1, "{}", ran.err);
+        assert!(host.result("one").unwrap().contains("status: success"));
+
+        let _tap = take();
+        host.task("two", "linux-gcc", "");
+        let ran = host.run(&["--once"]);
+        assert!(ran.err.contains("Resource busy"), "{}", ran.err);
+        assert!(host.result("two").unwrap().contains("status: abort"));
     });
 }
