@@ -351,6 +351,27 @@ fn a_guest_with_the_same_port_reaches_the_next_server() {
 }
 
 #[test]
+fn a_host_that_routes_for_its_guests_does_not_mind() {
+    with_bridge(|bridge| {
+        if !require_programs(&["nft"]) {
+            return;
+        }
+        // So connections are tracked, and bridged packets see these rules.
+        run("ip link set br1 type bridge nf_call_iptables 1");
+        run("nft add table ip host");
+        run("nft add chain ip host out { type nat hook postrouting priority 100 ; }");
+        run("nft add rule ip host out ip saddr 192.168.123.0/24 masquerade");
+        run("nft add chain ip host in { type filter hook input priority 0 ; }");
+        run("nft add rule ip host in ct state invalid drop");
+        let a = Station::new(bridge, &Strategy::Nft, 1);
+        let client = a.guest.udp(0);
+        for size in [1, 1468, 8192, 65464] {
+            a.talk(&client, &vec![1; size + 4], &vec![2; size + 4]);
+        }
+    });
+}
+
+#[test]
 fn nothing_but_tftp_is_redirected() {
     with_bridge(|bridge| {
         let a = Station::new(bridge, &Strategy::Nft, 1);
