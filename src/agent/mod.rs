@@ -51,6 +51,7 @@ pub struct Agent {
     breaker: Breaker,
     /// What `--accel` comes to on this host, once it was needed.
     accel: Option<Accel>,
+    /// What owns the rules of redirects, from the first guest on.
     netfilter: Netfilter,
     /// Counts turns, and spreads pauses.
     turns: u32,

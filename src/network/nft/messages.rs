@@ -105,7 +105,6 @@ pub(super) fn new_chain(
     family: u8,
     table: &str,
     name: &str,
-    kind: &str,
     hook: u32,
     priority: i32,
 ) {
@@ -116,7 +115,7 @@ pub(super) fn new_chain(
         inside.put_be32(HOOK_NUMBER, hook);
         inside.put_be32(HOOK_PRIORITY, priority.cast_unsigned());
     });
-    batch.put_text(CHAIN_TYPE, kind);
+    batch.put_text(CHAIN_TYPE, "filter");
 }
 
 pub(super) fn new_rule(
@@ -242,32 +241,26 @@ impl Expressions<'_> {
 
     /// Writes register 1 to the UDP header.
     pub(super) fn set_port(&mut self, offset: u32) -> &mut Self {
-        self.set_payload(TRANSPORT, offset, |_| ())
+        self.set_payload(TRANSPORT, offset, 2)
     }
 
     /// Writes register 1 to the IP header.
     pub(super) fn set_address(&mut self, offset: u32) -> &mut Self {
-        self.set_payload(NETWORK, offset, |data| {
-            data.put_be32(6, 1); // NFTA_PAYLOAD_CSUM_TYPE: NFT_PAYLOAD_CSUM_INET
-            data.put_be32(7, 10); // NFTA_PAYLOAD_CSUM_OFFSET
-        })
+        self.set_payload(NETWORK, offset, 4)
     }
 
     /// The flag mends the UDP checksum where there is one; the type that nft(8)
     /// has for a port would also "mend" one of 0.
-    fn set_payload(
-        &mut self,
-        base: u32,
-        offset: u32,
-        checksum: impl FnOnce(&mut Batch),
-    ) -> &mut Self {
-        let length = if base == TRANSPORT { 2 } else { 4 };
+    fn set_payload(&mut self, base: u32, offset: u32, length: u32) -> &mut Self {
         self.add("payload", |data| {
             data.put_be32(2, base); // NFTA_PAYLOAD_BASE
             data.put_be32(3, offset); // NFTA_PAYLOAD_OFFSET
             data.put_be32(4, length); // NFTA_PAYLOAD_LEN
             data.put_be32(5, 1); // NFTA_PAYLOAD_SREG
-            checksum(data);
+            if base == NETWORK {
+                data.put_be32(6, 1); // NFTA_PAYLOAD_CSUM_TYPE: NFT_PAYLOAD_CSUM_INET
+                data.put_be32(7, 10); // NFTA_PAYLOAD_CSUM_OFFSET
+            }
             data.put_be32(8, 1); // NFTA_PAYLOAD_CSUM_FLAGS: NFT_PAYLOAD_L4CSUM_PSEUDOHDR
         })
     }

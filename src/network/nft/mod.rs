@@ -139,7 +139,7 @@ fn installation(table: &str, rules: &Rules<'_>) -> Batch {
     transaction(&mut batch, |batch| {
         new_table(batch, BRIDGE, table, rules.owner);
         new_address_set(batch, table);
-        new_chain(batch, BRIDGE, table, "others", "filter", PREROUTING, -301);
+        new_chain(batch, BRIDGE, table, "others", PREROUTING, -301);
         // Where the sender's address is in an ARP packet, and in an IP one.
         for (protocol, offset) in [([0x08, 0x06], 14), ([0x08, 0x00], 12)] {
             new_rule(batch, BRIDGE, table, "others", |rule| {
@@ -148,7 +148,7 @@ fn installation(table: &str, rules: &Rules<'_>) -> Batch {
                 rule.payload(NETWORK, offset, 4).in_set(ADDRESS).drop();
             });
         }
-        new_chain(batch, BRIDGE, table, "guest", "filter", PREROUTING, -300);
+        new_chain(batch, BRIDGE, table, "guest", PREROUTING, -300);
         if let Some(mac) = rules.mac {
             new_rule(batch, BRIDGE, table, "guest", |rule| {
                 rule.meta(META_IIFNAME).is(&tap);
@@ -177,14 +177,14 @@ fn installation(table: &str, rules: &Rules<'_>) -> Batch {
             rule.load(&server).set_address(16);
         });
         new_table(batch, IPV4, table, rules.owner);
-        new_chain(batch, IPV4, table, "guard", "filter", INPUT, -10);
+        new_chain(batch, IPV4, table, "guard", INPUT, -10);
         new_rule(batch, IPV4, table, "guard", |rule| {
             rule.payload(NETWORK, 16, 4).is(&server);
             rule.meta(META_L4PROTO).is(&[UDP]);
             rule.payload(TRANSPORT, 2, 2).is(&port);
             rule.meta(META_MARK).is_not(&mark).drop();
         });
-        new_chain(batch, IPV4, table, "answers", "filter", POSTROUTING, 200);
+        new_chain(batch, IPV4, table, "answers", POSTROUTING, 200);
         new_rule(batch, IPV4, table, "answers", |rule| {
             rule.payload(NETWORK, 12, 4).is(&server);
             rule.meta(META_L4PROTO).is(&[UDP]);
