@@ -19,7 +19,7 @@ use bbot_agent::manifest::{
 };
 
 use super::support::btrfs::Volume;
-use super::support::{TempDir, eventually, netns, require_programs, run};
+use super::support::{self, TempDir, netns, require_programs, run};
 
 const TASK: &str = ": 1\nname: libfoo\nversion: 1.2.3\nrepository-url: https://h/1/a\n\
                     repository-type: pkg\nmachine: linux\n";
@@ -101,18 +101,13 @@ impl Host {
     }
 
     fn status(&self) -> Option<Value> {
-        let text = fs::read_to_string(self.path("run/default-1/status.json")).ok()?;
-        Value::parse(text.trim_end()).ok()
+        support::status(&self.path("run/default-1"))
     }
 
     /// Waits until the agent is idle, for this reason.
+    #[track_caller]
     fn await_idle(&self, reason: &str) {
-        eventually(&format!("idle: {reason}"), || {
-            self.status().is_some_and(|status| {
-                status.get("phase").and_then(Value::as_str) == Some("idle")
-                    && status.get("reason").and_then(Value::as_str) == Some(reason)
-            })
-        });
+        support::await_idle(&self.path("run/default-1"), reason);
     }
 
     /// Drops a task; the result appears where the second path says.

@@ -19,6 +19,8 @@ use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use bbot_agent::json::Value;
+
 /// Says that the running test needs something that is not here. Under `CI=true`
 /// that is a failure: there everything is here. Each is also counted, by a line
 /// in the file that `BBOT_AGENT_TEST_SKIPPED` names.
@@ -85,6 +87,23 @@ pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "not in time: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// What the agent with this run directory says of its state.
+pub fn status(run: &Path) -> Option<Value> {
+    let text = fs::read_to_string(run.join("status.json")).ok()?;
+    Value::parse(text.trim_end()).ok()
+}
+
+/// Waits until the agent with this run directory is idle, for this reason.
+#[track_caller]
+pub fn await_idle(run: &Path, reason: &str) {
+    eventually(&format!("idle: {reason}"), || {
+        status(run).is_some_and(|status| {
+            let word = |key| status.get(key).and_then(Value::as_str);
+            word("phase") == Some("idle") && word("reason") == Some(reason)
+        })
+    });
 }
 
 /// Runs a program to its end and gives its standard output. Panics when it
