@@ -4,6 +4,7 @@
 #![no_main]
 
 #[path = "../../manifest/reference.rs"]
+#[expect(dead_code, reason = "the rules of 2017 are for what is written")]
 mod reference;
 
 use bbot_agent::manifest::{
