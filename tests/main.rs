@@ -13,6 +13,7 @@ mod auth;
 mod check;
 mod cli;
 mod controller;
+mod debts;
 mod hostile;
 mod lz4;
 mod machine;

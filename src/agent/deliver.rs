@@ -4,13 +4,14 @@
 use std::path::Path;
 use std::time::SystemTime;
 
-use super::Agent;
+use super::debt::Debt;
+use super::{Agent, artifacts};
 use crate::controller::{Assignment, Controllers};
 use crate::diag;
 use crate::error::{Context as _, Error, Result};
 use crate::manifest::{Cut, ResultManifest, ResultRequest, Style, fit};
 use crate::outbox::{entry, interrupted};
-use crate::store::{Accepted, Unfinished};
+use crate::store::{Accepted, Artifact, Unfinished};
 
 /// How many of the logs that were cut are named.
 const CUTS_SHOWN: usize = 5;
@@ -43,6 +44,10 @@ impl Agent {
 
     /// Stores a result and its artifacts, so that nothing can take them away any
     /// more; without a store, sends the result.
+    ///
+    /// # Errors
+    ///
+    /// What of ours failed. The result is safe all the same, or is tried again.
     pub(super) fn store(
         &mut self,
         assignment: &Assignment,
@@ -50,36 +55,38 @@ impl Agent {
         agent_checksum: Option<String>,
         archive: Option<&Path>,
     ) -> Result<()> {
-        let challenge = self.sign(assignment.challenge.as_deref())?;
-        let text = self.fitting(&ResultRequest {
-            session: assignment.session.clone(),
-            challenge: challenge.clone(),
-            agent_checksum,
-            result,
-        })?;
-        let Some(outbox) = &mut self.outbox else {
-            let url = &assignment.result_url;
-            return self
-                .controllers
-                .upload(url, text.as_bytes())
-                .map_err(|failure| {
-                    failure.into_error(&format!("unable to upload result to {url}"))
-                });
+        let members = archive.map_or(Ok(Vec::new()), |path| artifacts::open(path, assignment));
+        let (members, unread) = match members {
+            Ok(members) => (members, Ok(())),
+            Err(error) => (Vec::new(), Err(error)),
         };
-        let mut contents = match archive {
-            Some(archive) => super::artifacts::open(archive, assignment)?,
-            None => Vec::new(),
+        let debt = Debt {
+            task: entry(assignment, SystemTime::now()),
+            request: ResultRequest {
+                session: assignment.session.clone(),
+                challenge: None,
+                agent_checksum,
+                result,
+            },
         };
-        let mut artifacts: Vec<_> = contents
-            .iter_mut()
-            .map(|content| content.artifact(challenge.clone()))
-            .collect();
-        let task = entry(assignment, SystemTime::now());
-        outbox.store(&task, text.as_bytes(), &mut artifacts, SystemTime::now())
+        self.settle(debt, members).and(unread)
+    }
+
+    /// Puts a result into the store, where there is one.
+    pub(super) fn put(
+        &mut self,
+        task: &Accepted,
+        text: &str,
+        artifacts: &mut [Artifact<'_>],
+    ) -> Result<()> {
+        match &mut self.outbox {
+            Some(outbox) => outbox.store(task, text.as_bytes(), artifacts, SystemTime::now()),
+            None => Ok(()),
+        }
     }
 
     /// The text of a request that the controller will take.
-    fn fitting(&self, request: &ResultRequest) -> Result<String> {
+    pub(super) fn fitting(&self, request: &ResultRequest) -> Result<String> {
         let limit = usize::try_from(self.options.result_limit).unwrap_or(usize::MAX);
         let (text, cuts) =
             fit(request, limit, Style::OLD).context(|| "unable to compose the result request")?;
@@ -97,7 +104,7 @@ impl Agent {
         Ok(text)
     }
 
-    fn sign(&self, challenge: Option<&str>) -> Result<Option<String>> {
+    pub(super) fn sign(&self, challenge: Option<&str>) -> Result<Option<String>> {
         match (challenge, &self.key) {
             (Some(challenge), Some(key)) => key.sign(challenge.as_bytes()).map(Some),
             (Some(_), None) => Err(no_key()),
@@ -105,7 +112,7 @@ impl Agent {
         }
     }
 
-    /// A task is given back: we were told to stop.
+    /// A task is given back: we were told to stop, or cannot take it on.
     pub(super) fn interrupted(&mut self, assignment: &Assignment) -> Result<()> {
         self.controllers.release(&assignment.result_url);
         self.give_back(&entry(assignment, SystemTime::now()))
@@ -152,13 +159,15 @@ impl Agent {
                 None => Ok(()),
             };
         }
-        let signature = self.sign(task.challenge.as_deref())?;
-        let request = interrupted(task, signature, self.options.legacy_request);
-        let text = self.fitting(&request)?;
-        match &mut self.outbox {
-            Some(outbox) => outbox.store(task, text.as_bytes(), &mut [], SystemTime::now()),
-            None => Ok(()),
+        if task.challenge.is_some() && self.key.is_none() {
+            return Err(no_key());
         }
+        if self.outbox.is_some() {
+            let request = interrupted(task, None, self.options.legacy_request);
+            let task = task.clone();
+            self.settle(Debt { task, request }, Vec::new())?;
+        }
+        Ok(())
     }
 }
 

@@ -5,6 +5,7 @@
 //! about, when to send a result again, how often something of ours has failed.
 
 mod artifacts;
+mod debt;
 mod deliver;
 mod offer;
 pub mod setup;
@@ -31,6 +32,7 @@ use crate::store::Unfinished;
 use crate::sweep;
 use crate::watch::{Stop, Watch};
 
+use debt::Debt;
 use turn::Turn;
 
 /// Exit status after `SIGHUP`: whoever supervises us should start us again.
@@ -48,6 +50,7 @@ pub struct Agent {
     controllers: Controllers,
     key: Option<Key>,
     outbox: Option<Outbox>,
+    debts: Vec<Debt>,
     breaker: Breaker,
     /// What `--accel` comes to on this host, once it was needed.
     accel: Option<Accel>,
@@ -75,6 +78,7 @@ pub fn run(options: Options) -> Result<u8> {
     let (mut agent, unfinished) = Agent::new(options, watch.clone(), lock, true)?;
     agent.recover(unfinished)?;
     let status = agent.work();
+    agent.lament();
     watch.stopped();
     diag::end_repeats();
     status
@@ -221,6 +225,7 @@ impl Agent {
             controllers,
             key,
             outbox,
+            debts: Vec::new(),
             accel: None,
             netfilter: Netfilter::default(),
             turns: 0,

@@ -37,9 +37,14 @@ pub(super) enum Turn {
 impl Agent {
     pub(super) fn turn(&mut self) -> Result<Turn> {
         self.sweep();
+        let owed = self.settle_debts();
         let waiting = self.deliver()?;
         if self.watch.stop().is_some() {
             return Ok(Turn::Idle(Idle::Drained, String::new()));
+        }
+        if owed > 0 {
+            let detail = format!("{owed} that can neither be stored nor sent");
+            return Ok(Turn::Idle(Idle::ResultsWaiting, detail));
         }
         self.watch.enter(status::Phase::Enumerating, None);
         let machines = match self.machines_to_offer()? {
@@ -150,7 +155,9 @@ impl Agent {
         let about = format!("{}/{}", assignment.task.name(), assignment.task.version());
         let _scope = Scope::new(format!("{about} on {name}"));
         if assignment.challenge.is_some() && self.key.is_none() {
-            return Err(no_key());
+            let error = no_key();
+            self.judge(Some(&error.to_string()));
+            return Err(error);
         }
         self.watch.subject(Subject {
             machine: Some(name.clone()),
@@ -158,8 +165,9 @@ impl Agent {
             session: Some(assignment.session.clone()),
             controller: Some(assignment.controller.clone()),
         });
-        self.accepted(&assignment)?;
-
+        if let Err(error) = self.accepted(&assignment) {
+            return self.decline(&assignment, error);
+        }
         let ours = self.checksum();
         let vouched = vouch(
             &mut assignment.task,
@@ -169,7 +177,9 @@ impl Agent {
         if !self.options.trust.is_empty() {
             assignment.task.replace_trust(&self.options.trust);
         }
-        self.started(&assignment)?;
+        if let Err(error) = self.started(&assignment) {
+            return self.decline(&assignment, error);
+        }
         let mut laps = Laps::start(Instant::now());
         let watch = self.watch.clone();
         let performed = self.perform(&assignment.task, machine, &mut laps, &watch);
@@ -188,8 +198,6 @@ impl Agent {
                 (Outcome::failed(&assignment.task, &why), Some(why))
             }
         };
-        self.judge(fault.as_deref());
-
         let Outcome {
             result,
             artifacts,
@@ -213,8 +221,8 @@ impl Agent {
         let checksum = (!self.options.legacy_request).then_some(ours);
         let status = result.status;
         let archive = artifacts.as_ref().map(|archive| archive.path.as_path());
-        self.store(&assignment, result, checksum, archive)?;
-        let delivered = self.deliver();
+        let stored = self.store(&assignment, result, checksum, archive);
+        let delivered = self.deliver().map(drop);
         laps.lap("upload", Instant::now());
         let removed = remains.map_or(Ok(()), |remains| {
             let removed = remains.close();
@@ -227,16 +235,30 @@ impl Agent {
             2,
             "carry_out", "built {about} on {name} for {}", assignment.controller
         );
-        if let Err(error) = removed {
-            self.judge(Some(&error.to_string()));
-            delivered?;
+        let errors = [stored, delivered, removed].map(Result::err);
+        let mut errors = errors.into_iter().flatten();
+        let first = errors.next();
+        for error in errors {
+            diag::failure(&error).emit();
+        }
+        let fault = fault.or_else(|| first.as_ref().map(ToString::to_string));
+        self.judge(fault.as_deref());
+        if let Some(error) = first {
             return Err(error);
         }
-        delivered?;
         Ok(match fault {
             Some(_) => Turn::Failed,
             None => Turn::Worked,
         })
+    }
+
+    /// A task that cannot be taken on is given back.
+    fn decline(&mut self, assignment: &Assignment, why: Error) -> Result<Turn> {
+        self.judge(Some(&why.to_string()));
+        if let Err(error) = self.interrupted(assignment).and_then(|()| self.deliver()) {
+            diag::failure(&error).emit();
+        }
+        Err(why)
     }
 
     fn perform<'w>(

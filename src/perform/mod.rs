@@ -188,8 +188,9 @@ pub fn perform<'w>(
             path,
             _directory: uploads,
         });
-    } else {
-        uploads.close()?;
+    } else if let Err(error) = uploads.close() {
+        // It must not cost the result; the next sweep tries again.
+        diag::failure(&error).emit();
     }
     Ok(Performed::Done(outcome))
 }

@@ -68,7 +68,7 @@ fn a_guest_waits_while_the_hosts_disk_is_full_and_then_goes_on() {
         host.add_bootstrapped("linux-gcc", "");
         host.task("one", "linux-gcc", "target-config: mode=fill\n");
         let _turn = guest::turn();
-        let mut command = host.agent(&["--once", "--min-free", "0", "--build-timeout", "60"]);
+        let mut command = host.agent(&["--once", "--min-free", "0", "--build-timeout", "120"]);
         command
             .args(["--verbose", "3"])
             .arg(host.path("controller"));
