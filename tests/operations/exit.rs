@@ -9,8 +9,8 @@ use bbot_agent::lock::{self, Attempt, Lock};
 use nix::sys::signal::Signal;
 
 use super::super::support::http::closed_port;
-use super::super::support::{Process, isolated, require_programs};
-use super::{Host, said, signal};
+use super::super::support::{Process, eventually, isolated, require_programs};
+use super::{Host, TASK, said, signal};
 
 #[test]
 fn an_idle_turn_exits_0_and_says_nothing() {
@@ -56,6 +56,45 @@ fn signals_end_an_idle_agent_with_their_status() {
             let phase = phase.get("phase").unwrap().as_str().unwrap().to_owned();
             assert_eq!(phase, "stopped", "{number}");
         }
+    });
+}
+
+#[test]
+fn a_fake_turn_leaves_the_files_of_a_living_agent_alone() {
+    isolated(|| {
+        let Some(host) = Host::new() else { return };
+        let Attempt::Ours(lock) = Lock::take(&host.path("run/default-1")).unwrap() else {
+            panic!("nobody else has it");
+        };
+        let upload = host.path("tftp/build/default-1/put/manifest");
+        fs::create_dir_all(upload.parent().unwrap()).unwrap();
+        fs::write(&upload, "half a result\n").unwrap();
+        let header = host.path("header.manifest");
+        fs::write(&header, ": 1\nid: linux-1.0\nname: linux\nsummary: Linux\n").unwrap();
+        let task = host.path("task.manifest");
+        fs::write(&task, TASK).unwrap();
+        let options = [
+            "--once".to_owned(),
+            format!("--fake-machine={}", header.display()),
+            format!("--fake-request={}", task.display()),
+            "--dump-result".to_owned(),
+        ];
+        let output = host.run(&options.each_ref().map(String::as_str));
+        assert_eq!(output.status.code(), Some(75), "{}", said(&output));
+        assert_eq!(fs::read_to_string(&upload).unwrap(), "half a result\n");
+
+        // Alone, it answers what was uploaded by whoever plays the guest.
+        drop(lock);
+        let child = host.agent(&options.each_ref().map(String::as_str));
+        let mut child = Process({ child }.stdout(Stdio::null()).spawn().unwrap());
+        let offered = host.path("tftp/build/default-1/get/manifest");
+        eventually("the task is there", || offered.exists());
+        fs::write(
+            &upload,
+            ": 1\nname: libfoo\nversion: 1.2.3\nstatus: success\n",
+        )
+        .unwrap();
+        assert_eq!(child.0.wait().unwrap().code(), Some(0));
     });
 }
 
