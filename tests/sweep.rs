@@ -242,7 +242,7 @@ fn run_files_and_tftp_directories_go_with_the_lock_of_their_agent() {
                 "qmp",
                 "console.log",
                 "status.json",
-                ".status.json.7",
+                ".status.json.new",
             ] {
                 fs::write(config.run_dir.join(file), "").unwrap();
             }

@@ -24,14 +24,17 @@ const LARGEST: u64 = 1 << 20;
 
 /// Puts a file in place of another in one step, so that a reader sees either.
 /// Not synced: after a crash of the system nobody asks for it.
+///
+/// On the way it has the same hidden name each time, so that one that a killed
+/// agent left is taken away by the next one, and there is never more than one.
 pub(super) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     let name = path.file_name().unwrap_or_default();
     let mut hidden = std::ffi::OsString::from(".");
     hidden.push(name);
     // Collectors look for names that end in `.prom`: not this one.
-    hidden.push(format!(".{}", std::process::id()));
+    hidden.push(".new");
     let temporary = path.with_file_name(hidden);
-    let written = File::create(&temporary)
+    let written = create_anew(&temporary)
         .and_then(|mut file| file.write_all(text))
         .and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
@@ -39,6 +42,18 @@ pub(super) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
         let _ = fs::remove_file(&temporary);
     }
     written
+}
+
+/// Makes a file that nobody else has: what is there may have other names, or be
+/// a link that leads elsewhere.
+fn create_anew(path: &Path) -> io::Result<File> {
+    match File::create_new(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs::remove_file(path)?;
+            File::create_new(path)
+        }
+        created => created,
+    }
 }
 
 /// Replaces a file, or says why not: that is no reason to stop working.
@@ -137,6 +152,23 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "new");
         assert!(replace(&dir.join("no/dir"), b"").is_err());
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_goes_with_the_next_one() {
+        let name = format!("bbot-agent-left-{}", std::process::id());
+        let dir = std::env::temp_dir().join(name);
+        fs::create_dir_all(&dir).unwrap();
+        let (path, precious) = (dir.join("a.prom"), dir.join("precious"));
+        fs::write(&precious, "p").unwrap();
+        // Of whatever process, and not to be written through.
+        std::os::unix::fs::symlink(&precious, dir.join(".a.prom.new")).unwrap();
+        replace(&path, b"text").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "text");
+        assert!(!path.is_symlink());
+        assert_eq!(fs::read_to_string(&precious).unwrap(), "p");
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 2);
         fs::remove_dir_all(&dir).unwrap();
     }
 

@@ -198,7 +198,7 @@ mod tests {
         assert_eq!(run_file("qmp"), Some(What::File));
         assert_eq!(run_file("vm"), Some(What::RunDirectory));
         assert_eq!(run_file("bb-gcc-1234567.iptables"), Some(What::Rules));
-        assert_eq!(run_file(".status.json.4711"), Some(What::File));
+        assert_eq!(run_file(".status.json.new"), Some(What::File));
         for kept in ["agent.lock", "status.json", "console.log", "notes", ".x"] {
             assert_eq!(run_file(kept), None, "{kept}");
         }
