@@ -221,4 +221,12 @@ impl Watch {
             let _ = poll::readable(&[self.fd()], &mut [false], self.until(Some(deadline)));
         }
     }
+
+    /// Waits within a phase for something that is tried again after `length`.
+    /// Whether to go on; if not, we were told to stop.
+    #[must_use]
+    pub fn rest(&self, length: Duration) -> bool {
+        let _ = self.pause(length);
+        !self.must_stop()
+    }
 }

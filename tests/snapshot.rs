@@ -3,10 +3,12 @@
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bbot_agent::error::Class;
 use bbot_agent::snapshot::{self, Snapshot};
 use bbot_agent::sys::btrfs;
+use bbot_agent::sys::flock::{How, Locked};
 use nix::libc;
 use std::os::fd::AsFd as _;
 
@@ -273,5 +275,53 @@ fn a_lock_on_the_subvolume_says_that_its_owner_lives() {
             snapshot.path().file_name().unwrap(),
             "linux-gcc-a".as_ref()
         ));
+    });
+}
+
+#[test]
+fn a_snapshot_waits_while_the_directory_is_swept_but_not_for_ever() {
+    on_btrfs(|volume| {
+        let (dir, revision) = machine(volume);
+        let target = dir.join("linux-gcc-a");
+        let sweep = || {
+            let directory = File::open(&dir).unwrap();
+            Locked::take(directory, How::TryExclusive).unwrap()
+        };
+
+        let mut held = Some(sweep());
+        let mut pauses = 0;
+        let snapshot = Snapshot::scratch_in_turn(&revision, &target, &mut |_| {
+            pauses += 1;
+            if pauses == 3 {
+                held.take();
+            }
+            true
+        });
+        assert_eq!(pauses, 3);
+        snapshot.unwrap().unwrap().close().unwrap();
+
+        // Whoever waits may be told not to.
+        let held = sweep();
+        let given_up = Snapshot::scratch_in_turn(&revision, &target, &mut |_| false);
+        assert!(given_up.unwrap().is_none());
+
+        let mut waited = Duration::ZERO;
+        let error = Snapshot::scratch_in_turn(&revision, &target, &mut |pause| {
+            waited += pause;
+            true
+        })
+        .unwrap_err();
+        assert!(waited >= Duration::from_secs(30), "{waited:?}");
+        assert!(waited < Duration::from_secs(40), "{waited:?}");
+        let ours = std::process::id();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "unable to snapshot {}: process {ours} has {} locked for more than 30 seconds",
+                revision.display(),
+                dir.display()
+            )
+        );
+        drop(held);
     });
 }

@@ -10,10 +10,12 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use bbot_agent::sys::flock::{How, Locked};
+
 use crate::support::host::{TURN, ended, names};
 use crate::support::http::{Connection, Server};
 use crate::support::site::Site;
-use crate::support::{Process, eventually, isolated};
+use crate::support::{PATIENCE, Process, eventually, isolated};
 
 /// More than the limit of any phase ([`Site::arguments`]) and then some.
 const STOPPED: Duration = Duration::from_secs(8);
@@ -85,6 +87,52 @@ fn a_stopped_agent_does_not_blame_its_guest() {
 #[test]
 fn an_agent_and_a_guest_that_were_stopped_together_go_on() {
     a_build_survives_a_stop(true);
+}
+
+#[test]
+fn a_sweep_of_another_agent_that_is_stopped_holds_up_nothing_for_ever() {
+    isolated(|| {
+        let Some(site) = Site::new() else { return };
+        site.task("t");
+        let sweep = || {
+            let directory = File::open(site.machine()).unwrap();
+            Locked::take(directory, How::TryExclusive).unwrap()
+        };
+        let held = sweep();
+        let mut arguments = site.arguments();
+        arguments.splice(..0, ["--verbose", "3"].map(str::to_owned));
+        let waits = |agent: &Process| {
+            let said = || fs::read_to_string(site.path("agent.log")).unwrap();
+            eventually("it tries again", || {
+                said().matches("subvolume snapshot").count() > 2
+            });
+            pid(agent)
+        };
+
+        // Told to stop it does.
+        let mut agent = start(&site, &arguments);
+        kill(waits(&agent), Signal::SIGTERM).unwrap();
+        assert_eq!(ended(&mut agent, PATIENCE), Some(0));
+        assert_eq!(site.result("t"), None);
+
+        // The sweep is over: it goes on by itself.
+        let mut agent = start(&site, &arguments);
+        waits(&agent);
+        drop(held);
+        assert_eq!(ended(&mut agent, TURN), Some(0));
+        assert!(site.result("t").unwrap().contains("status: success"));
+
+        // The same for the snapshot of a task.
+        let held = sweep();
+        site.task("u");
+        let mut agent = start(&site, &arguments);
+        kill(waits(&agent), Signal::SIGTERM).unwrap();
+        assert_eq!(ended(&mut agent, PATIENCE), Some(0));
+        // Given back, and no failure of the package's.
+        let result = site.result("u").unwrap_or_default();
+        assert!(!result.contains("abort"), "{result}");
+        drop(held);
+    });
 }
 
 /// What a controller of one task has got: results, and whether the first was

@@ -52,6 +52,17 @@ pub enum Why {
 }
 
 impl Ended {
+    /// The end of a run whose guest was not even started.
+    #[must_use]
+    pub fn before(why: Why) -> Ended {
+        Ended {
+            phase: Phase::Startup,
+            limit: Duration::ZERO,
+            elapsed: Duration::ZERO,
+            why,
+        }
+    }
+
     /// Whether the guest may just have failed to boot, so that another attempt
     /// is worth it.
     #[must_use]

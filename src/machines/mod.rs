@@ -279,8 +279,10 @@ impl Machines {
         let Some(config) = bootstrap else {
             return Ok(Look::Waiting);
         };
-        let scratch = match Snapshot::scratch(&revision, &target) {
-            Ok(scratch) => scratch,
+        let rest = &mut |length| watch.rest(length);
+        let scratch = match Snapshot::scratch_in_turn(&revision, &target, rest) {
+            Ok(Some(scratch)) => scratch,
+            Ok(None) => return Ok(Look::Ignored),
             Err(error) if is_missing(&error) => return Ok(Look::Again(error)),
             Err(error) => return Err(error),
         };

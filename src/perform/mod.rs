@@ -217,7 +217,10 @@ fn attempt<'w>(
     laps: &mut Laps,
     watch: &'w Watch,
 ) -> Result<Step<Box<Outcome<'w>>>> {
-    let snapshot = Snapshot::scratch(job.directory, job.directory)?;
+    let rest = &mut |length| watch.rest(length);
+    let Some(snapshot) = Snapshot::scratch_in_turn(job.directory, job.directory, rest)? else {
+        return Ok(Step::Ended(Ended::before(Why::Stopped)));
+    };
     laps.lap("snapshot", Instant::now());
     let boot = Boot {
         machine: job.machine,

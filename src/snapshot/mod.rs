@@ -21,6 +21,7 @@ use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use nix::libc;
 
@@ -28,7 +29,7 @@ use crate::diag;
 use crate::error::{Context as _, Error, Result};
 use crate::sys::btrfs::{self, Rename};
 use crate::sys::file::open_directory;
-use crate::sys::flock::{How, Locked};
+use crate::sys::flock::{self, How, Locked};
 use crate::trace;
 use subvolume::{explain, split};
 
@@ -36,6 +37,13 @@ pub use crate::sys::btrfs::Space;
 pub use subvolume::{
     cleaner_backlog, delete, is_read_only, is_subvolume, require_btrfs, set_read_only, space, sync,
 };
+
+/// How long a sweep of the directory is waited for: it deletes a few snapshots,
+/// which takes a busy disk some seconds.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The pauses before it is looked again, each twice as long as the one before.
+const FIRST_PAUSE: Duration = Duration::from_millis(2);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// A scratch snapshot that is deleted when this goes, unless it is kept.
 #[derive(Debug)]
@@ -56,7 +64,8 @@ impl Snapshot {
     /// # Errors
     ///
     /// What the kernel refuses ([`btrfs::snapshot_create`]), with both paths
-    /// and, where one is known, the remedy.
+    /// and, where one is known, the remedy; `EWOULDBLOCK` while somebody sweeps
+    /// the directory.
     pub fn create(source: &Path, to: &Path) -> Result<Snapshot> {
         let what = || {
             format!(
@@ -74,7 +83,7 @@ impl Snapshot {
         );
         let (parent, name) = split(to).context(what)?;
         // See the module: nobody sweeps while we have a snapshot and no lock.
-        let parent = lock(parent, How::Shared).context(what)?;
+        let parent = lock(parent, How::TryShared).context(what)?;
         let origin = open_directory(source).map_err(|error| explain(error, source, &what()))?;
         btrfs::snapshot_create(parent.as_fd(), origin.as_fd(), &name)
             .map_err(|error| explain(error, source, &what()))?;
@@ -110,6 +119,36 @@ impl Snapshot {
                 Err(error) if error.errno() == Some(libc::EEXIST) => {}
                 result => return result,
             }
+        }
+    }
+
+    /// The same, once nobody sweeps the directory any more. `wait` is called for
+    /// each pause, and says whether to go on: `None` if not.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Snapshot::create`]; also when the sweep does not end for a
+    /// while: then its process is stopped or stuck.
+    pub fn scratch_in_turn(
+        source: &Path,
+        target: &Path,
+        wait: &mut dyn FnMut(Duration) -> bool,
+    ) -> Result<Option<Snapshot>> {
+        let (mut pause, mut waited) = (FIRST_PAUSE, Duration::ZERO);
+        loop {
+            match Snapshot::scratch(source, target) {
+                Err(error) if error.errno() == Some(libc::EWOULDBLOCK) => {
+                    if waited >= PATIENCE {
+                        return Err(busy(source, target, error));
+                    }
+                }
+                made => return made.map(Some),
+            }
+            if !wait(pause) {
+                return Ok(None);
+            }
+            waited += pause;
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
@@ -223,6 +262,24 @@ impl Drop for Snapshot {
             diag::warning(error).emit();
         }
     }
+}
+
+/// What to say when the directory of `target` stays locked.
+fn busy(source: &Path, target: &Path, error: Error) -> Error {
+    let dir = target.parent().unwrap_or(target);
+    let Some(pid) = flock::holder(dir) else {
+        return error;
+    };
+    Error::new(format!(
+        "unable to snapshot {}: process {pid} has {} locked for more than {} seconds",
+        source.display(),
+        dir.display(),
+        PATIENCE.as_secs()
+    ))
+    .hint(format!(
+        "an agent that cleans up there needs a moment; if this one is stopped (state T in \
+         ps -p {pid}): kill -CONT {pid}"
+    ))
 }
 
 /// What separates a target's name from the rest of a scratch name. Not a

@@ -4,19 +4,22 @@
 //! nix has such a guard too, but it panics when unlocking fails; for us the
 //! descriptor is closed next, and that frees the lock.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::ops::Deref;
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::libc;
 
-/// Which lock is wanted, and whether to wait for it.
+/// Which lock is wanted. Nobody waits for one in here: whoever has it may be
+/// stopped, and a wait would hear of no signal and keep no watchdog content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
-    /// With others who share it; waits for one who does not.
-    Shared,
+    /// With others who share it, or not at all: `EWOULDBLOCK`.
+    TryShared,
     /// Alone, or not at all: `EWOULDBLOCK`.
     TryExclusive,
 }
@@ -34,7 +37,7 @@ impl Locked {
     /// `EWOULDBLOCK`: another open file has it. `ENOLCK`: no memory.
     pub fn take(file: File, how: How) -> Result<Locked, (File, io::Error)> {
         let operation = match how {
-            How::Shared => libc::LOCK_SH,
+            How::TryShared => libc::LOCK_SH | libc::LOCK_NB,
             How::TryExclusive => libc::LOCK_EX | libc::LOCK_NB,
         };
         loop {
@@ -45,6 +48,39 @@ impl Locked {
             }
         }
     }
+}
+
+/// Who has the lock alone on the file or directory at `path`, as far as the
+/// kernel tells: for a message, as it may have changed already.
+#[must_use]
+pub fn holder(path: &Path) -> Option<u32> {
+    let path = fs::canonicalize(path).ok()?;
+    let inode = fs::metadata(&path).ok()?.ino();
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    locks
+        .lines()
+        .filter_map(|line| exclusive(line, inode))
+        // Another file system may have a file of this number.
+        .find(|pid| {
+            let fds = fs::read_dir(format!("/proc/{pid}/fd"));
+            fds.into_iter()
+                .flatten()
+                .flatten()
+                .any(|fd| fs::read_link(fd.path()).is_ok_and(|link| link == path))
+        })
+}
+
+/// The process in a line of /proc/locks (proc(5)), if it has such a lock on a
+/// file with this inode number.
+fn exclusive(line: &str, inode: u64) -> Option<u32> {
+    let mut words = line.split_whitespace().skip(1);
+    let kind = (words.next(), words.next(), words.next());
+    if kind != (Some("FLOCK"), Some("ADVISORY"), Some("WRITE")) {
+        return None;
+    }
+    let pid = words.next()?.parse().ok()?;
+    let (_, number) = words.next()?.rsplit_once(':')?;
+    (number.parse() == Ok(inode)).then_some(pid)
 }
 
 fn flock(file: &File, operation: libc::c_int) -> Result<(), Errno> {
@@ -80,26 +116,48 @@ mod tests {
     #[test]
     fn a_lock_is_free_again_when_its_guard_is_gone() {
         let dir = std::env::temp_dir().join(format!("bbot-flock-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
+        fs::create_dir_all(&dir).unwrap();
         let open = || File::open(&dir).unwrap();
-        let shared = Locked::take(open(), How::Shared).unwrap();
-        let another = Locked::take(open(), How::Shared).unwrap();
+        let shared = Locked::take(open(), How::TryShared).unwrap();
+        let another = Locked::take(open(), How::TryShared).unwrap();
         drop(shared);
         let (_, error) = Locked::take(open(), How::TryExclusive).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EWOULDBLOCK));
+        assert_eq!(holder(&dir), None);
         drop(another);
         // Not even a duplicate keeps it.
         let alone = Locked::take(open(), How::TryExclusive).unwrap();
         let duplicate = alone.try_clone().unwrap();
+        let (_, error) = Locked::take(open(), How::TryShared).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EWOULDBLOCK));
+        assert_eq!(holder(&dir), Some(std::process::id()));
         drop(alone);
         drop(Locked::take(open(), How::TryExclusive).unwrap());
         drop(duplicate);
-        std::fs::remove_dir(&dir).unwrap();
+        fs::remove_dir(&dir).unwrap();
+    }
+
+    #[test]
+    fn only_an_exclusive_lock_on_the_very_inode_has_a_holder() {
+        let of = |line| exclusive(line, 257);
+        assert_eq!(
+            of("5: FLOCK  ADVISORY  WRITE 714 00:1a:257 0 EOF"),
+            Some(714)
+        );
+        for other in [
+            "5: FLOCK  ADVISORY  WRITE 714 00:1a:2570 0 EOF",
+            "5: FLOCK  ADVISORY  READ 714 00:1a:257 0 EOF",
+            "5: POSIX  ADVISORY  WRITE 714 00:1a:257 0 EOF",
+            "5: -> FLOCK  ADVISORY  WRITE 714 00:1a:257 0 EOF",
+            "",
+        ] {
+            assert_eq!(of(other), None, "{other}");
+        }
     }
 
     #[test]
     fn the_file_is_still_a_file() {
-        let locked = Locked::take(open(), How::Shared).unwrap();
+        let locked = Locked::take(open(), How::TryShared).unwrap();
         assert!(locked.metadata().unwrap().is_dir());
     }
 }
