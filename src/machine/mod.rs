@@ -72,6 +72,8 @@ pub struct Machine {
     suspended: bool,
     shutdown: Option<ShutdownReason>,
     exited: Option<ExitStatus>,
+    /// It was killed and has not ended in time.
+    stuck: bool,
     files: Files,
 }
 
@@ -256,6 +258,7 @@ impl Machine {
                 killed = true;
             }
             if now >= start + QUIT + KILL {
+                self.stuck = true;
                 return Err(
                     Error::new(format!("unable to end {}", self.title())).hint(format!(
                         "it was killed; the kernel shows what it waits for in /proc/{}/stack",
@@ -324,7 +327,9 @@ fn quote(lines: &mut Vec<String>, title: &str, quoted: &[String]) {
 
 impl Drop for Machine {
     fn drop(&mut self) {
+        // What was tried before is not tried again.
         if self.exited.is_none()
+            && !self.stuck
             && let Err(error) = self.force_down()
         {
             diag::warning(&error).emit();

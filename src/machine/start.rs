@@ -112,6 +112,7 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<Machine> {
         suspended: true,
         shutdown: None,
         exited: None,
+        stuck: false,
         files,
     })
 }

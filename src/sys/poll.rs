@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
@@ -39,6 +39,16 @@ pub fn readable(
         any |= *ready;
     }
     Ok(any)
+}
+
+/// Waits for at most `length` until `fd` is readable; whether it is. For values
+/// that go away, which nobody can give a deadline.
+///
+/// # Errors
+///
+/// Those of ppoll(2) except `EINTR`.
+pub fn readable_within(fd: BorrowedFd<'_>, length: Duration) -> io::Result<bool> {
+    readable(&[fd], &mut [false], Some(Instant::now() + length))
 }
 
 /// ppoll(2) until `deadline`; an interrupted wait goes on with what is left.

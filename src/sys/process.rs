@@ -8,14 +8,16 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStderr, Command, ExitStatus};
-use std::time::Instant;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::libc;
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
-use nix::unistd::{Gid, Uid, getppid, setgroups, setresgid, setresuid, setsid};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Gid, Pid, Uid, getppid, setgroups, setresgid, setresuid, setsid};
 
 use super::poll;
 
@@ -30,7 +32,28 @@ pub struct Credentials {
     pub groups: Vec<u32>,
 }
 
-/// A child process, killed and reaped when this value goes away.
+/// How long the kernel may take to end a killed child when its value goes away.
+/// One that it waits for a disk for (state D) ends when the disk answers.
+const KILL: Duration = Duration::from_secs(3);
+
+/// Children that were killed and had not ended when their values went away. They
+/// need no more than to be reaped; until then their pids are nobody else's.
+static LEFT: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+
+fn left() -> MutexGuard<'static, Vec<Pid>> {
+    LEFT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Reaps those of them that have ended.
+fn reap() {
+    left().retain(|pid| {
+        let status = waitpid(*pid, Some(WaitPidFlag::WNOHANG));
+        status == Ok(WaitStatus::StillAlive)
+    });
+}
+
+/// A child process, killed and reaped when this value goes away. One that does
+/// not end within a few seconds is left to end in its own time.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -56,6 +79,7 @@ impl Process {
         keep: &[BorrowedFd<'_>],
         user: Option<&Credentials>,
     ) -> io::Result<Process> {
+        reap();
         let parent = nix::unistd::getpid();
         let keep: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).collect();
         let user = user.map(|user| {
@@ -163,9 +187,15 @@ impl AsFd for Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if self.exit.is_none() {
-            let _ = self.signal(Signal::SIGKILL);
-            let _ = self.child.wait();
+        if self.exit.is_some() {
+            return;
+        }
+        let _ = self.signal(Signal::SIGKILL);
+        let _ = poll::readable_within(self.as_fd(), KILL);
+        if let Ok(None) = self.try_wait()
+            && let Ok(pid) = self.pid().try_into()
+        {
+            left().push(Pid::from_raw(pid));
         }
     }
 }
@@ -210,7 +240,6 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::os::unix::process::ExitStatusExt as _;
     use std::process::Stdio;
-    use std::time::Duration;
 
     use super::*;
 

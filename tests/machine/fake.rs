@@ -5,12 +5,15 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bbot_agent::machine::{Event, Machine, ShutdownReason};
+use bbot_agent::sys::process::Process;
 
 use super::{next, no_tap, soon, spec, wait_for};
-use crate::support::TempDir;
+use crate::support::btrfs::Volume;
+use crate::support::{TempDir, eventually, isolated, require_programs, run};
 
 /// What every play begins with: `$mon` and `$con` are the numbers of the
 /// descriptors; `hear` waits for a command and `answer`s it.
@@ -257,4 +260,61 @@ fn dropping_a_machine_leaves_neither_process_nor_sockets() {
     assert!(gone(pid));
     assert!(!run.join("qmp").exists());
     assert!(!run.join("vm").exists());
+}
+
+/// A file system on which nothing can be written: whoever does waits in the
+/// kernel, where no signal reaches it.
+struct Frozen(Volume);
+
+impl Frozen {
+    fn new() -> Option<Frozen> {
+        if !require_programs(&["fsfreeze"]) {
+            return None;
+        }
+        let volume = Volume::new(128)?;
+        run(&format!("fsfreeze --freeze {}", volume.path().display()));
+        Some(Frozen(volume))
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        run(&format!("fsfreeze --unfreeze {}", self.0.path().display()));
+    }
+}
+
+#[test]
+fn a_qemu_that_its_disk_keeps_from_ending_is_left_behind() {
+    isolated(|| {
+        let Some(frozen) = Frozen::new() else { return };
+        let dir = TempDir::new();
+        let play = format!(
+            "start; say '{{\"event\":\"STOP\"}}'; echo >{}",
+            frozen.0.path().join("file").display()
+        );
+        let mut machine = start(&dir, &play).unwrap();
+        wait_for(&mut machine, "stop", |e| *e == Event::Suspended);
+        let pid = machine.pid();
+        let state = || fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        eventually("it waits for its disk", || state().contains(" D "));
+
+        let begun = Instant::now();
+        let error = machine.force_down().unwrap_err();
+        assert!(error.to_string().starts_with("unable to end machine "));
+        drop(machine);
+        assert!(
+            begun.elapsed() < Duration::from_secs(25),
+            "{:?}",
+            begun.elapsed()
+        );
+        assert!(!gone(pid));
+
+        // It ends as soon as its disk lets it, and then nothing is left of it
+        // from the next child on.
+        drop(frozen);
+        eventually("its end", || {
+            drop(Process::spawn(Command::new("/bin/true"), &[], None).unwrap());
+            gone(pid)
+        });
+    });
 }
