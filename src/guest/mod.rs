@@ -8,6 +8,7 @@
 //! together, so that whatever ends a phase ends it at once.
 
 mod directory;
+mod limit;
 mod phase;
 mod room;
 mod wait;

@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::room::Room;
+use super::limit::Limit;
 use super::{Ended, Guest, Hold, Phase, Step, Why};
 use crate::diag;
 use crate::error::{Context as _, Result};
@@ -104,19 +104,20 @@ impl Guest<'_> {
         reached: impl Fn(&Seen) -> Option<T>,
     ) -> Result<Step<T>> {
         let start = Instant::now();
-        let mut deadline = start + limit;
-        let mut room = Room::default();
-        let ended = |why| Ended {
-            phase,
-            limit,
-            elapsed: start.elapsed(),
-            why,
+        let mut time = Limit::new(start, limit);
+        let ended = |why| {
+            Step::Ended(Ended {
+                phase,
+                limit,
+                elapsed: start.elapsed(),
+                why,
+            })
         };
         loop {
             let now = Instant::now();
             self.watch.tick(now);
             if self.watch.must_stop() {
-                return Ok(Step::Ended(ended(Why::Stopped)));
+                return Ok(ended(Why::Stopped));
             }
             while let Some(event) = self.machine.handle(now) {
                 trace!(4, "wait", "{event:?}");
@@ -125,27 +126,22 @@ impl Guest<'_> {
                     return Ok(Step::Done(found));
                 }
                 let Seen::Event(event) = seen else { continue };
-                if matches!(event, Event::DiskFailed { full: true, .. }) && room.lacking(now) {
+                if matches!(event, Event::DiskFailed { full: true, .. }) && time.lacks_room(now) {
                     self.await_room();
                 } else if let Some(why) = bad_news(event) {
-                    return Ok(Step::Ended(ended(why)));
+                    return Ok(ended(why));
                 }
             }
-            if room.due(now) {
+            if time.is_to_resume(now) {
                 self.machine.resume(now);
             }
-            if now >= deadline {
-                return Ok(Step::Ended(ended(Why::TimedOut)));
+            if time.is_over(now) {
+                return Ok(ended(Why::TimedOut));
             }
-            let until = [
-                Some(deadline),
-                room.retry(),
-                self.machine.deadline(),
-                self.watch.until(Some(deadline)),
-            ]
-            .into_iter()
-            .flatten()
-            .fold(now + LOOK, Instant::min);
+            let until = [self.machine.deadline(), self.watch.until(Some(time.next()))]
+                .into_iter()
+                .flatten()
+                .fold(now + LOOK, Instant::min);
             let counters = self.server.counters();
             self.watch
                 .transferred(counters.octets_sent + counters.octets_received);
@@ -157,7 +153,7 @@ impl Guest<'_> {
             self.look_for_a_flood();
             let woke = Instant::now();
             if woke.saturating_duration_since(until) > LATE {
-                deadline += woke - now;
+                time.was_away(woke - now);
             }
             self.tell(&served);
             if let Some(found) = reached(&Seen::Served(served)) {
@@ -305,7 +301,7 @@ fn bad_news(event: Event) -> Option<Why> {
     match event {
         Event::Panicked => Some(Why::Lost("the guest panicked".to_owned())),
         Event::DiskFailed { full, reason } => Some(Why::Host(if full {
-            "the host's disk became full under the guest".to_owned()
+            "the host's disk is full under the guest, and no space came for too long".to_owned()
         } else {
             format!("the host's disk failed under the guest ({reason})")
         })),

@@ -2,6 +2,7 @@
 
 mod brep;
 mod controllers;
+mod disks;
 mod failures;
 mod machines;
 mod turns;

@@ -6,7 +6,8 @@
 //! its own, whose card passes frames to the tap and back, with the address that
 //! the test guest has (tests/guest/README). It bootstraps where it finds no file
 //! `bootstrapped` in its directory, and builds where it does: at once, or for as
-//! many milliseconds as a file `pause` says.
+//! many milliseconds as a file `pause` says. Where it finds a file `lacks` QEMU
+//! says so many times, a number, that the disk has no room for what it writes.
 //!
 //! Started by a script that puts the monitor on standard input and the tap on
 //! standard output; needs root.
@@ -20,6 +21,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
+use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -38,12 +40,17 @@ fn main() {
         .find_map(|part| part.strip_prefix("mac=").map(|mac| mac.parse().unwrap()))
         .expect("a network card with an address");
     let mut guest = Some((tap, mac));
+    let (resumed, resumes) = channel();
+    let mut resumes = Some(resumes);
 
-    let mut monitor = UnixStream::from(monitor);
+    let monitor = UnixStream::from(monitor);
     // The agent's end does not block, and so, being a pair, perhaps not ours.
     monitor.set_nonblocking(false).unwrap();
     let mut commands = BufReader::new(monitor.try_clone().unwrap()).lines();
-    let mut say = |text: &str| monitor.write_all(format!("{text}\n").as_bytes()).unwrap();
+    let say = |text: &str| {
+        let text = format!("{text}\n");
+        (&monitor).write_all(text.as_bytes()).unwrap();
+    };
     say(r#"{"QMP":{"version":{"qemu":{"micro":0,"minor":0,"major":9}},"capabilities":[]}}"#);
     while let Some(Ok(line)) = commands.next() {
         let command = Value::parse(&line).unwrap();
@@ -57,8 +64,12 @@ fn main() {
         };
         match command.get("execute").and_then(Value::as_str) {
             Some("cont") => {
-                if let Some((tap, mac)) = guest.take() {
-                    thread::spawn(move || run(tap, mac));
+                if let (Some((tap, mac)), Some(resumes)) = (guest.take(), resumes.take()) {
+                    let disk = Disk(monitor.try_clone().unwrap(), resumes);
+                    thread::spawn(move || run(tap, mac, disk));
+                } else {
+                    // Nobody listens any more where nothing is written.
+                    let _ = resumed.send(());
                 }
             }
             Some("system_powerdown") => {
@@ -74,8 +85,30 @@ fn main() {
     }
 }
 
+/// A disk that QEMU finds full: the monitor, and what tells of a `cont`.
+struct Disk(UnixStream, Receiver<()>);
+
+impl Disk {
+    /// A write that is tried until there is room, so many times in vain.
+    fn write(&mut self, lacks: u32) {
+        let event = |name: &str, data: &str| {
+            format!(
+                "{{\"event\":\"{name}\"{data},\"timestamp\":{{\"seconds\":1,\"microseconds\":0}}}}\n"
+            )
+        };
+        let data = ",\"data\":{\"device\":\"d\",\"operation\":\"write\",\"action\":\"stop\",\
+                    \"nospace\":true,\"reason\":\"No space left on device\"}";
+        for _ in 0..lacks {
+            let text = event("BLOCK_IO_ERROR", data) + &event("STOP", "");
+            self.0.write_all(text.as_bytes()).unwrap();
+            self.1.recv().unwrap();
+            self.0.write_all(event("RESUME", "").as_bytes()).unwrap();
+        }
+    }
+}
+
 /// The guest: a network, then what it is for.
-fn run(tap: OwnedFd, mac: Mac) {
+fn run(tap: OwnedFd, mac: Mac, mut disk: Disk) {
     unshare(CloneFlags::CLONE_NEWNET).unwrap();
     let name = Name::new("eth0").unwrap();
     let card = tap::create(&name).unwrap();
@@ -102,6 +135,9 @@ fn run(tap: OwnedFd, mac: Mac) {
         if let Ok(length) = fs::read_to_string("pause") {
             fs::write("pausing", "").unwrap();
             thread::sleep(Duration::from_millis(length.parse().unwrap()));
+        }
+        if let Ok(times) = fs::read_to_string("lacks") {
+            disk.write(times.parse().unwrap());
         }
         format!(
             ": 1\nname: {name}\nversion: {version}\nstatus: success\n\
