@@ -10,6 +10,7 @@
 mod directory;
 mod limit;
 mod phase;
+mod refusals;
 mod room;
 mod wait;
 
@@ -30,6 +31,8 @@ use crate::watch::Watch;
 pub use directory::Directory;
 pub use phase::{Ended, Phase, Step, Why};
 pub use wait::Upload;
+
+use refusals::Refusals;
 
 /// How long QEMU may take from its start until the guest runs.
 const START: Duration = Duration::from_secs(60);
@@ -117,6 +120,9 @@ pub struct Guest<'a> {
     label: String,
     directory: PathBuf,
     hold: Hold,
+    /// Where its uploads go.
+    uploads: PathBuf,
+    refusals: Refusals,
     /// That it makes too many requests is said.
     floods: bool,
     watch: &'a Watch,
@@ -140,6 +146,7 @@ impl<'a> Guest<'a> {
         let spec = spec(config, &boot, tap.name(), mac);
         let peers = redirect.peers();
         server.set_accept(Box::new(move |peer| peers.admits(peer)));
+        let uploads = boot.map.put_root().map(Path::to_owned).unwrap_or_default();
         server.set_map(boot.map);
         let machine = Machine::start(&spec, tap.fd(), Instant::now() + START)?;
         // QEMU has it now: the kernel takes it away when QEMU ends, which needs
@@ -153,6 +160,8 @@ impl<'a> Guest<'a> {
             label,
             directory,
             hold,
+            uploads,
+            refusals: Refusals::default(),
             floods: false,
             watch,
         })

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::limit::Limit;
+use super::refusals::Refusals;
 use super::{Ended, Guest, Hold, Phase, Step, Why};
 use crate::diag;
 use crate::error::{Context as _, Result};
@@ -13,7 +14,7 @@ use crate::machine::{Event, ShutdownReason};
 use crate::snapshot::sync;
 use crate::status;
 use crate::sys::file::read_at_most;
-use crate::tftp::{self, Served};
+use crate::tftp::{self, Kind, Served};
 use crate::trace;
 
 /// Waking up later than this after what was asked for means that we, or the
@@ -105,19 +106,19 @@ impl Guest<'_> {
     ) -> Result<Step<T>> {
         let start = Instant::now();
         let mut time = Limit::new(start, limit);
-        let ended = |why| {
+        let ended = |refusals: &Refusals, why| {
             Step::Ended(Ended {
                 phase,
                 limit,
                 elapsed: start.elapsed(),
-                why,
+                why: refusals.blame(phase, why),
             })
         };
         loop {
             let now = Instant::now();
             self.watch.tick(now);
             if self.watch.must_stop() {
-                return Ok(ended(Why::Stopped));
+                return Ok(ended(&self.refusals, Why::Stopped));
             }
             while let Some(event) = self.machine.handle(now) {
                 trace!(4, "wait", "{event:?}");
@@ -129,14 +130,14 @@ impl Guest<'_> {
                 if matches!(event, Event::DiskFailed { full: true, .. }) && time.lacks_room(now) {
                     self.await_room();
                 } else if let Some(why) = bad_news(event) {
-                    return Ok(ended(why));
+                    return Ok(ended(&self.refusals, why));
                 }
             }
             if time.is_to_resume(now) {
                 self.machine.resume(now);
             }
             if time.is_over(now) {
-                return Ok(ended(Why::TimedOut));
+                return Ok(ended(&self.refusals, Why::TimedOut));
             }
             let until = [self.machine.deadline(), self.watch.until(Some(time.next()))]
                 .into_iter()
@@ -182,8 +183,24 @@ impl Guest<'_> {
 
     /// What guests ask for is their business, but not what fails here: nobody
     /// else would say why a guest does not get on.
-    fn tell(&self, served: &Served) {
+    fn tell(&mut self, served: &Served) {
+        if let Some(news) = self.refusals.note(served) {
+            diag::warning(format_args!(
+                "unable to store upload {} of machine {}: {}",
+                news.name, self.label, news.reason
+            ))
+            .info(format_args!(
+                "it is to go to {}: see df(1) and dmesg(1)",
+                self.uploads.display()
+            ))
+            .emit();
+        }
         match served {
+            Served::Refused {
+                request: Some((Kind::Put, _)),
+                refusal,
+                ..
+            } if tftp::is_our_disks(refusal) => {}
             Served::Refused {
                 request: Some((kind, name)),
                 refusal,

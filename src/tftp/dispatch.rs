@@ -168,6 +168,7 @@ impl Core {
                 kind: exchange.kind,
                 name: exchange.name.as_str().to_owned(),
                 reason: "the peer began another transfer".to_owned(),
+                refusal: None,
             });
         }
     }
@@ -235,6 +236,7 @@ impl Core {
                 kind: exchange.kind,
                 name: exchange.name.as_str().to_owned(),
                 reason: "stalled, and its place was needed".to_owned(),
+                refusal: None,
             });
         }
         Ok(())
@@ -287,7 +289,7 @@ impl Core {
                 let upload =
                     Upload::create(place, request.mode).map_err(|error| tree::refusal(&error))?;
                 if terms.announced.is_some_and(|size| !upload.has_room(size)) {
-                    return Err(Refusal::new(ErrorCode::DiskFull, "disk full"));
+                    return Err(tree::NO_ROOM);
                 }
                 self.uploads += 1;
                 let about = About {
@@ -342,11 +344,12 @@ impl Core {
             (Outcome::Refused(refusal), _) => Linger::refused(now, refusal.clone()),
         };
         self.peers.remember(now, peer, linger);
-        let failed = |reason: String| Served::Failed {
+        let failed = |reason: String, refusal: Option<&Refusal>| Served::Failed {
             peer,
             kind: exchange.kind,
             name: name.clone(),
             reason,
+            refusal: refusal.cloned(),
         };
         let event = match outcome {
             Outcome::Complete if exchange.kind == Kind::Get => {
@@ -370,10 +373,10 @@ impl Core {
             Outcome::PeerError => {
                 let (code, text) = said.unwrap_or_default();
                 let text = packet::message(text);
-                failed(format!("the peer gave up: {text} (error {code})"))
+                failed(format!("the peer gave up: {text} (error {code})"), None)
             }
-            Outcome::Silent => failed("the peer fell silent".to_owned()),
-            Outcome::Refused(refusal) => failed(refusal.to_string()),
+            Outcome::Silent => failed("the peer fell silent".to_owned(), None),
+            Outcome::Refused(refusal) => failed(refusal.to_string(), Some(refusal)),
         };
         self.events.push_back(event);
     }

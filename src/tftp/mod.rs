@@ -35,4 +35,4 @@ pub use map::{Map, Name};
 pub use packet::{ErrorCode, Kind, Refusal};
 pub use rate::Rate;
 pub use server::{Accept, Config, Served, TftpServer};
-pub use tree::is_our_failure;
+pub use tree::{is_our_disks, is_our_failure};

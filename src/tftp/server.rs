@@ -125,6 +125,8 @@ pub enum Served {
         name: String,
         /// Why.
         reason: String,
+        /// What the peer was told, if it was we who ended it.
+        refusal: Option<Refusal>,
     },
     /// The deadline has passed.
     Deadline,

@@ -13,11 +13,24 @@ use crate::sys::file::{self, Access, Facts, Kind};
 
 const BUSY: &str = "server is busy";
 const BROKEN: &str = "input/output error";
+const FULL: &str = "disk full";
+const READ_ONLY: &str = "read-only file system";
+
+/// There is no room for what a peer wants to write.
+pub const NO_ROOM: Refusal = Refusal::new(ErrorCode::DiskFull, FULL);
 
 /// Whether a request was refused for something that failed here.
 #[must_use]
 pub fn is_our_failure(refusal: &Refusal) -> bool {
-    refusal.text == BUSY || refusal.text == BROKEN
+    refusal.text == BUSY || is_our_disks(refusal)
+}
+
+/// Whether it was refused for a disk of ours. What a peer is refused for using
+/// too much of anything is not, nor is a lack of descriptors or memory, which a
+/// peer can bring about.
+#[must_use]
+pub fn is_our_disks(refusal: &Refusal) -> bool {
+    [BROKEN, FULL, READ_ONLY].contains(&&*refusal.text)
 }
 
 /// What the peer is told about a failed system call: enough for it, and nothing
@@ -29,7 +42,7 @@ pub fn refusal(error: &io::Error) -> Refusal {
         Some(Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG) => {
             (ErrorCode::FileNotFound, "file not found")
         }
-        Some(Errno::ENOSPC | Errno::EDQUOT | Errno::EFBIG) => (ErrorCode::DiskFull, "disk full"),
+        Some(Errno::ENOSPC | Errno::EDQUOT | Errno::EFBIG) => (ErrorCode::DiskFull, FULL),
         Some(
             Errno::EACCES
             | Errno::EPERM
@@ -37,9 +50,9 @@ pub fn refusal(error: &io::Error) -> Refusal {
             | Errno::EXDEV
             | Errno::EISDIR
             | Errno::ENXIO
-            | Errno::EROFS
             | Errno::ETXTBSY,
         ) => (ErrorCode::AccessViolation, "access violation"),
+        Some(Errno::EROFS) => (ErrorCode::AccessViolation, READ_ONLY),
         Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM) => (ErrorCode::NotDefined, BUSY),
         _ => (ErrorCode::NotDefined, BROKEN),
     };

@@ -142,6 +142,7 @@ fn describe(served: &Served) -> Option<String> {
             kind,
             name,
             reason,
+            ..
         } => format!("{peer} {kind} {name}: failed: {reason}"),
         Served::Requested { .. } | Served::Deadline | Served::Ready(_) => return None,
     })

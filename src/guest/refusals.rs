@@ -1,0 +1,173 @@
+//! Uploads that were refused because a disk of ours failed: a guest that comes
+//! to nothing after that is not to blame.
+
+use super::{Phase, Why};
+use crate::tftp::{Kind, Refusal, Served, is_our_disks};
+
+/// The uploads of a guest that our disk was the reason to refuse.
+#[derive(Debug, Default)]
+pub(super) struct Refusals {
+    /// The last one that has not been stored since: its name and the reason.
+    last: Option<(String, String)>,
+    /// The reason that was told last.
+    told: Option<String>,
+}
+
+/// An upload that was refused, for a message.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct News {
+    pub(super) name: String,
+    pub(super) reason: String,
+}
+
+impl Refusals {
+    /// Takes note of what came of a request. News are to be told: once for each
+    /// reason, since guests try again and again.
+    pub(super) fn note(&mut self, served: &Served) -> Option<News> {
+        if let Served::Uploaded { name, .. } = served
+            && self.last.as_ref().is_some_and(|(last, _)| last == name)
+        {
+            self.last = None;
+        }
+        let (name, refusal) = refused_upload(served)?;
+        let reason = refusal.text.clone().into_owned();
+        self.last = Some((name.clone(), reason.clone()));
+        if self.told.as_ref() == Some(&reason) {
+            return None;
+        }
+        self.told = Some(reason.clone());
+        Some(News { name, reason })
+    }
+
+    /// Why a phase ended that did so for the reason `why` at first sight.
+    pub(super) fn blame(&self, phase: Phase, why: Why) -> Why {
+        match (&self.last, phase, &why) {
+            // Who is to power off has uploaded what was wanted.
+            (Some((_, reason)), Phase::Startup | Phase::Work, Why::TimedOut | Why::Lost(_)) => {
+                Why::Host(format!(
+                    "the host could not store what the guest uploaded ({reason})"
+                ))
+            }
+            _ => why,
+        }
+    }
+}
+
+/// The name of an upload that our disk was the reason to refuse.
+fn refused_upload(served: &Served) -> Option<(String, &Refusal)> {
+    let (Served::Refused {
+        request: Some((Kind::Put, name)),
+        refusal,
+        ..
+    }
+    | Served::Failed {
+        kind: Kind::Put,
+        name,
+        refusal: Some(refusal),
+        ..
+    }) = served
+    else {
+        return None;
+    };
+    is_our_disks(refusal).then(|| (name.trim_start_matches('/').to_owned(), refusal))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::net::{Ipv4Addr, SocketAddrV4};
+
+    use nix::libc;
+
+    use super::*;
+    use crate::tftp::{ErrorCode, tree};
+
+    const PEER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1);
+
+    fn refused(name: &str, refusal: Refusal) -> Served {
+        Served::Refused {
+            peer: PEER,
+            request: Some((Kind::Put, name.to_owned())),
+            refusal,
+        }
+    }
+
+    fn errno(errno: i32) -> Refusal {
+        tree::refusal(&io::Error::from_raw_os_error(errno))
+    }
+
+    fn is_blamed(refusals: &Refusals) -> bool {
+        refusals.blame(Phase::Work, Why::TimedOut) == Why::TimedOut
+    }
+
+    #[test]
+    fn an_upload_that_our_disk_failed_for_is_the_hosts_fault() {
+        for reason in [libc::ENOSPC, libc::EDQUOT, libc::EIO, libc::EROFS] {
+            let mut refusals = Refusals::default();
+            assert!(refusals.note(&refused("/m", errno(reason))).is_some());
+            for why in [Why::TimedOut, Why::Lost("the guest panicked".into())] {
+                let why = refusals.blame(Phase::Work, why);
+                assert!(matches!(why, Why::Host(_)), "{reason}: {why:?}");
+            }
+            let why = refusals.blame(Phase::Shutdown, Why::TimedOut);
+            assert_eq!(why, Why::TimedOut);
+            let why = refusals.blame(Phase::Work, Why::Stopped);
+            assert_eq!(why, Why::Stopped);
+        }
+        let mut refusals = Refusals::default();
+        refusals.note(&Served::Failed {
+            peer: PEER,
+            kind: Kind::Put,
+            name: "m".into(),
+            reason: String::new(),
+            refusal: Some(errno(libc::ENOSPC)),
+        });
+        let Why::Host(why) = refusals.blame(Phase::Work, Why::TimedOut) else {
+            panic!("the guest is blamed");
+        };
+        assert!(why.ends_with("(disk full)"), "{why}");
+    }
+
+    #[test]
+    fn what_a_guest_brings_about_itself_is_its_own_fault() {
+        let limit = Refusal::new(ErrorCode::DiskFull, "file larger than the limit");
+        for refusal in [limit, errno(libc::EACCES), errno(libc::EMFILE)] {
+            let mut refusals = Refusals::default();
+            assert_eq!(refusals.note(&refused("m", refusal)), None);
+            assert!(is_blamed(&refusals));
+        }
+        let mut refusals = Refusals::default();
+        refusals.note(&Served::Refused {
+            peer: PEER,
+            request: Some((Kind::Get, "m".into())),
+            refusal: errno(libc::EIO),
+        });
+        assert!(is_blamed(&refusals));
+    }
+
+    #[test]
+    fn an_upload_that_was_stored_in_the_end_is_forgotten() {
+        let uploaded = |name: &str| Served::Uploaded {
+            peer: PEER,
+            name: name.to_owned(),
+            path: name.into(),
+            size: 1,
+        };
+        let mut refusals = Refusals::default();
+        refusals.note(&refused("/m", errno(libc::ENOSPC)));
+        refusals.note(&uploaded("another"));
+        assert!(!is_blamed(&refusals));
+        refusals.note(&uploaded("m"));
+        assert!(is_blamed(&refusals));
+    }
+
+    #[test]
+    fn a_reason_is_news_once() {
+        let mut refusals = Refusals::default();
+        let mut note = |name, reason| refusals.note(&refused(name, errno(reason))).is_some();
+        assert!(note("m", libc::ENOSPC));
+        assert!(!note("m", libc::ENOSPC));
+        assert!(!note("n", libc::EDQUOT));
+        assert!(note("m", libc::EIO));
+    }
+}
