@@ -63,6 +63,10 @@ pub(super) const CONTROL_HEADER: usize = 16;
 pub(super) const NAME_LENGTH: u32 = 16;
 const _: () = assert!(size_of::<libc::sockaddr_in>() == NAME_LENGTH as usize);
 
+/// Octets of an `int`.
+const INT_LENGTH: u32 = 4;
+const _: () = assert!(size_of::<libc::c_int>() == INT_LENGTH as usize);
+
 /// How long a receive that waits does so, in milliseconds; the kernel rounds it up
 /// to its next tick.
 const MOMENT: i64 = 2;
@@ -91,6 +95,7 @@ impl Socket {
         }
         bind(fd.as_raw_fd(), &SockaddrIn::from(address))?;
         setsockopt(&fd, ReceiveTimeout, &TimeVal::milliseconds(MOMENT))?;
+        let _ = allow_fragments(fd.as_fd());
         Ok(Socket(fd))
     }
 
@@ -122,6 +127,29 @@ impl Socket {
         }
         Ok(getsockopt(&self.0, RcvBuf)?)
     }
+}
+
+/// Has datagrams leave without the "don't fragment" bit. By default the kernel
+/// sets it to learn the path's MTU; where the reports of routers are filtered, or
+/// are no news to a boot ROM, a block that is too large for the path would be lost
+/// every time. Best effort: most paths take what the first device takes.
+fn allow_fragments(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let value = libc::IP_PMTUDISC_DONT;
+    // SAFETY: `value` lives beyond the call, which reads as many octets of it as
+    // the length states, and keeps no pointer.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_MTU_DISCOVER,
+            (&raw const value).cast(),
+            INT_LENGTH,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 impl AsFd for Socket {
@@ -260,4 +288,27 @@ pub fn send_batch(
         )
     };
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn datagrams_may_be_fragmented_on_their_way() {
+        let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
+        let socket = Socket::bind(address).unwrap();
+        let (mut value, mut length): (libc::c_int, _) = (-1, INT_LENGTH);
+        // SAFETY: both live beyond the call, which writes no more than `length`.
+        let result = unsafe {
+            libc::getsockopt(
+                socket.0.as_raw_fd(),
+                libc::IPPROTO_IP,
+                libc::IP_MTU_DISCOVER,
+                (&raw mut value).cast(),
+                &raw mut length,
+            )
+        };
+        assert_eq!((result, value), (0, libc::IP_PMTUDISC_DONT));
+    }
 }
