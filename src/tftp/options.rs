@@ -68,17 +68,21 @@ impl Terms {
                     window_at = Some(terms.answer.len());
                     value
                 }
-                // The size of a text on the wire is not known beforehand.
-                OptionType::TransferSize if request.mode == Mode::Octet => match request.kind {
-                    Kind::Get => match size {
+                OptionType::TransferSize => match (request.kind, request.mode) {
+                    (Kind::Get, Mode::Octet) => match size {
                         Some(0) if is_curl(request) => continue,
                         Some(size) => size,
                         None => continue,
                     },
-                    Kind::Put => {
+                    // The size of a text on the wire is not known beforehand.
+                    (Kind::Get, Mode::Netascii) => continue,
+                    (Kind::Put, Mode::Octet) => {
                         terms.announced = Some(value).filter(|&size| size > 0);
                         value
                     }
+                    // What was meant by it, the text here or as it is on the wire,
+                    // is not said: nothing is refused for it.
+                    (Kind::Put, Mode::Netascii) => value,
                 },
                 _ => continue,
             };
@@ -152,6 +156,16 @@ mod tests {
         assert_eq!((terms.announced, terms.answer.len()), (None, 1));
         let asked = request(b"\0\x02f\0octet\0tsize\x007\0");
         assert_eq!(Terms::agree(&asked, None, 1 << 20).announced, Some(7));
+    }
+
+    #[test]
+    fn the_size_of_a_text_is_echoed_to_its_writer_and_not_counted_on() {
+        let asked = request(b"\0\x02f\0netascii\0tsize\x007\0");
+        let terms = Terms::agree(&asked, None, 1 << 20);
+        assert_eq!(terms.announced, None);
+        assert_eq!(terms.oack().unwrap(), b"\0\x06tsize\x007\0");
+        let asked = request(b"\0\x01f\0netascii\0tsize\x000\0");
+        assert_eq!(Terms::agree(&asked, Some(7), 1 << 20).oack(), None);
     }
 
     #[test]
