@@ -128,11 +128,39 @@ fn the_interval_falls_with_the_evidence_and_doubles_from_there() {
         let next = u64::from(number) + 1;
         table.at(ms, Input::Ack(number), &[data(next, 1)]);
     }
-    for wait in [50, 100, 200, 400, 800, 1600, 3200, 6400, 8000, 8000] {
+    for wait in [50, 100, 200, 400, 800, 1600, 3200, 6400, 8000] {
         ms += wait;
         table.due(ms, &[data(40, 1)]);
     }
     table.due(ms + 8000, &silent());
+}
+
+#[test]
+fn a_silent_peer_is_given_up_within_35_seconds_at_any_round_trip() {
+    for trip in [1, 20, 90, 130, 210, 330, 700, 1100, 2500, 4900, 7000, 20_000] {
+        let mut table = Table::get(1, 100, false, None);
+        table.at(0, Input::Begin, &[data(1, 1)]);
+        let mut ms = 0;
+        for number in 1..60 {
+            for _ in 0..trip {
+                ms += 1;
+                table.transfer.handle(table.start + MS * ms, Input::Tick);
+            }
+            table.transfer.handle(table.start + MS * ms, Input::Ack(number));
+            while table.transfer.poll().is_some() {}
+        }
+        let (last, mut attempts) = (ms, 0);
+        while table.transfer.due().is_some() {
+            ms += 1;
+            table.transfer.handle(table.start + MS * ms, Input::Tick);
+            while let Some(output) = table.transfer.poll() {
+                attempts += usize::from(output == data(60, 1));
+            }
+        }
+        let silence = ms - last;
+        assert!((26_000..35_000).contains(&silence), "{trip}: {silence}");
+        assert!(attempts >= 3, "{trip}: {attempts}");
+    }
 }
 
 #[test]

@@ -13,9 +13,12 @@ pub const FIRST: Duration = Duration::from_secs(1);
 pub const FLOOR: Duration = Duration::from_millis(50);
 /// The longest interval.
 pub const CEILING: Duration = Duration::from_secs(8);
-/// A peer that is silent for so long is gone: at a second to start with, that
-/// is after 5 attempts and 31 s, like tftpd-hpa's server.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// A peer that is silent is gone before so long: it is given up where waiting
+/// once more would take longer. At a second to start with, that is after 5
+/// attempts and 31 s, like tftpd-hpa's server.
+pub const PATIENCE: Duration = Duration::from_secs(35);
+/// With a negotiated timeout: as many attempts as fit into this, within bounds.
+const ROUNDS: Duration = Duration::from_secs(30);
 /// Round trips it takes for each halving of the least interval.
 const EVIDENCE: u32 = 4;
 /// The clock's share in the interval (RFC 6298 §2, G).
@@ -199,11 +202,14 @@ impl Timer {
             // A long interval must not make a dead peer immortal, nor a short
             // one kill a peer that was not scheduled for some seconds.
             Some(interval) => {
-                let fitting = PATIENCE.as_secs() / interval.as_secs().max(1);
+                let fitting = ROUNDS.as_secs() / interval.as_secs().max(1);
                 u64::from(self.attempts) >= fitting.clamp(2, 6)
             }
             // Until when something was due, not until somebody looked.
-            None => due.saturating_duration_since(self.progress) >= PATIENCE,
+            None => {
+                let next = (self.interval() * 2).min(CEILING);
+                due.saturating_duration_since(self.progress) + next > PATIENCE
+            }
         };
         if enough {
             Verdict::GiveUp
