@@ -400,6 +400,41 @@ fn a_root_that_is_made_anew_is_found_again() {
 }
 
 #[test]
+fn a_directory_to_write_to_that_is_made_anew_is_found_again() {
+    let scratch = Scratch::new();
+    let server = Server::start(&scratch);
+    assert_eq!(put(&server, "f", b"one"), Ok(()));
+    fs::remove_dir_all(scratch.put()).unwrap();
+    assert_eq!(put(&server, "f", b"none"), Err(1));
+    fs::create_dir_all(scratch.put().join("sub")).unwrap();
+    for name in ["f", "sub/f", "f"] {
+        assert_eq!(put(&server, name, b"two"), Ok(()));
+        assert_eq!(scratch.uploaded(name).as_deref(), Some(&b"two"[..]));
+    }
+}
+
+#[test]
+fn a_root_that_was_renamed_is_left_for_the_one_in_its_place() {
+    let scratch = Scratch::new();
+    scratch.file("f", b"one");
+    let server = Server::start(&scratch);
+    assert_eq!(get(&server, "f"), Ok(b"one".to_vec()));
+    assert_eq!(put(&server, "f", b"one"), Ok(()));
+    let old = |root: &Path| root.join("../old").join(root.file_name().unwrap());
+    fs::create_dir(scratch.put().join("../old")).unwrap();
+    for root in [scratch.get(), scratch.put()] {
+        fs::rename(&root, old(&root)).unwrap();
+        fs::create_dir(&root).unwrap();
+    }
+    scratch.file("f", b"two");
+    assert_eq!(get(&server, "f"), Ok(b"two".to_vec()));
+    assert_eq!(put(&server, "f", b"two"), Ok(()));
+    assert_eq!(scratch.uploaded("f").as_deref(), Some(&b"two"[..]));
+    let old = old(&scratch.put()).join("f");
+    assert_eq!(fs::read(old).unwrap(), b"one");
+}
+
+#[test]
 fn no_descriptor_is_left_open() {
     let scratch = Scratch::new();
     scratch.file("f", &pattern(1000));

@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::fcntl::{
     AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, readlink, renameat,
 };
-use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
+use nix::sys::stat::{Mode, SFlag, fstat, fstatat, stat};
 use nix::unistd::{LinkatFlags, UnlinkatFlags, linkat, unlinkat};
 
 /// What is known of a file.
@@ -31,6 +31,8 @@ pub struct Facts {
     pub links: u64,
     /// Its number in the file system, or in the subvolume of btrfs.
     pub inode: u64,
+    /// The number of that file system or subvolume.
+    pub device: u64,
 }
 
 /// What a name leads to.
@@ -61,6 +63,7 @@ impl From<nix::sys::stat::FileStat> for Facts {
             mode: stat.st_mode & 0o7777,
             links: stat.st_nlink,
             inode: stat.st_ino,
+            device: stat.st_dev,
         }
     }
 }
@@ -72,6 +75,15 @@ impl From<nix::sys::stat::FileStat> for Facts {
 /// Those of fstat(2).
 pub fn facts(file: BorrowedFd<'_>) -> io::Result<Facts> {
     Ok(fstat(file)?.into())
+}
+
+/// What is known of the file at `path`, behind symlinks.
+///
+/// # Errors
+///
+/// Those of stat(2).
+pub fn facts_of(path: &Path) -> io::Result<Facts> {
+    Ok(stat(path)?.into())
 }
 
 /// What `name`, one component, is in `directory`; a symlink is not followed.

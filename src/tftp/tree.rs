@@ -66,7 +66,15 @@ const DENIED: Refusal = Refusal::new(ErrorCode::AccessViolation, "access violati
 #[derive(Debug)]
 pub struct Tree {
     path: PathBuf,
-    root: Option<File>,
+    root: Option<Root>,
+}
+
+/// A directory that is held open, and which one it is.
+#[derive(Debug)]
+struct Root {
+    directory: File,
+    device: u64,
+    inode: u64,
 }
 
 impl Tree {
@@ -76,28 +84,26 @@ impl Tree {
         Tree { path, root: None }
     }
 
-    /// The directory itself, opened again if the one that was open is gone.
+    /// The directory that is at the path now. A build directory may be removed
+    /// or renamed, and made anew; the one that is open then leads nowhere, or to
+    /// where nobody looks any more. Its number cannot have gone to another one
+    /// while it is open.
     fn root(&mut self) -> io::Result<&File> {
+        let now = file::facts_of(&self.path).inspect_err(|_| self.root = None)?;
         let root = match self.root.take() {
-            Some(root) => root,
-            None => file::open_directory(&self.path)?,
+            Some(root) if (root.device, root.inode) == (now.device, now.inode) => root,
+            _ => {
+                let directory = file::open_directory(&self.path)?;
+                // Not `now`, for the path may lead elsewhere since then.
+                let Facts { device, inode, .. } = file::facts(directory.as_fd())?;
+                Root {
+                    directory,
+                    device,
+                    inode,
+                }
+            }
         };
-        Ok(self.root.insert(root))
-    }
-
-    /// Runs `attempt` on the root, a second time if the root was removed and
-    /// made anew meanwhile, as a build directory is.
-    fn with_root<T>(&mut self, attempt: impl Fn(&File) -> io::Result<T>) -> io::Result<T> {
-        let root = self.root()?;
-        let result = attempt(root);
-        if let Err(error) = &result
-            && error.kind() == io::ErrorKind::NotFound
-            && file::facts(root.as_fd()).is_ok_and(|facts| facts.links == 0)
-        {
-            self.root = None;
-            return attempt(self.root()?);
-        }
-        result
+        Ok(&self.root.insert(root).directory)
     }
 
     /// Opens a regular file for reading. `Ok(None)` if there is no such name.
@@ -106,8 +112,9 @@ impl Tree {
     ///
     /// What to tell the peer.
     pub fn open(&mut self, name: &Name) -> Result<Option<(File, Facts)>, Refusal> {
-        let opened =
-            self.with_root(|root| file::open_beneath(root.as_fd(), name.as_str(), Access::Read));
+        let opened = self
+            .root()
+            .and_then(|root| file::open_beneath(root.as_fd(), name.as_str(), Access::Read));
         let opened = match opened {
             Ok(opened) => opened,
             Err(error) => {
@@ -137,7 +144,8 @@ impl Tree {
     ///
     /// What to tell the peer.
     pub fn place(&mut self, name: &Name) -> Result<Place, Refusal> {
-        self.with_root(|root| Place::find(root, name.as_str()))
+        self.root()
+            .and_then(|root| Place::find(root, name.as_str()))
             .map_err(|error| refusal(&error))?
             .ok_or(NOT_A_FILE)
     }
