@@ -3,7 +3,7 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -138,9 +138,40 @@ fn symlinks_are_followed_inside_and_refused_outside() {
         symlink("../outside/new", root.join("out-new")).unwrap();
         symlink("nowhere", root.join("dangling")).unwrap();
         symlink("loop", root.join("loop")).unwrap();
+        // By way of what is outside, to what is inside.
+        symlink(root.join("dir/f"), root.join("absolute")).unwrap();
+        symlink(root.join("dir"), root.join("dir/abs-dir")).unwrap();
+        let back = Path::new("..").join(root.file_name().unwrap());
+        symlink(back.join("dir/f"), root.join("out-and-back")).unwrap();
+        symlink(outside.join("back"), root.join("chain")).unwrap();
+        symlink(root.join("nowhere"), root.join("abs-dangling")).unwrap();
+        // The name of the root is no more than the beginning of this one.
+        let more = PathBuf::from(format!("{}-more", root.display()));
+        fs::create_dir(&more).unwrap();
+        fs::write(more.join("f"), b"secret").unwrap();
+        symlink(more.join("f"), root.join("more")).unwrap();
     }
     let server = Server::start(&scratch);
-    for name in ["to-file", "to-link", "dotted", "to-dir/f"] {
+    for root in [scratch.put(), scratch.get()] {
+        // The last of these is for reading, and stays.
+        let _ = fs::remove_file(outside.join("back"));
+        symlink(root.join("dir/f"), outside.join("back")).unwrap();
+        if root == scratch.put() {
+            assert_eq!(put(&server, "chain", b"chain"), Ok(()));
+            assert_eq!(scratch.uploaded("dir/f").as_deref(), Some(&b"chain"[..]));
+        } else {
+            assert_eq!(get(&server, "chain"), Ok(b"inside".to_vec()));
+        }
+    }
+    for name in [
+        "to-file",
+        "to-link",
+        "dotted",
+        "to-dir/f",
+        "absolute",
+        "to-dir/abs-dir/f",
+        "out-and-back",
+    ] {
         assert_eq!(get(&server, name), Ok(b"inside".to_vec()), "{name}");
         // What is written is the file behind the link; the link stays.
         assert_eq!(put(&server, name, name.as_bytes()), Ok(()), "{name}");
@@ -151,7 +182,17 @@ fn symlinks_are_followed_inside_and_refused_outside() {
         assert_eq!(fs::read(scratch.put().join(name)).unwrap(), name.as_bytes());
     }
     assert!(scratch.put().join("to-link").is_symlink());
-    for name in ["out-file", "out-dir/f", "out-absolute", "out-new", "loop"] {
+    assert_eq!(put(&server, "dir/abs-dir/new", b"new"), Ok(()));
+    assert_eq!(scratch.uploaded("dir/new").as_deref(), Some(&b"new"[..]));
+    for name in [
+        "out-file",
+        "out-dir/f",
+        "out-absolute",
+        "out-new",
+        "loop",
+        "more",
+        "abs-dangling",
+    ] {
         assert_eq!(get(&server, name), Err(2), "{name}");
         assert_eq!(put(&server, name, b"x"), Err(2), "{name}");
     }
@@ -171,9 +212,13 @@ fn only_regular_files_are_served_and_nothing_blocks() {
         fs::write(root.join("sealed"), b"x").unwrap();
         fs::set_permissions(root.join("sealed"), Permissions::from_mode(0o000)).unwrap();
         symlink("/dev/zero", root.join("device")).unwrap();
+        symlink(root.join("fifo"), root.join("to-fifo")).unwrap();
+        symlink(root.join("dir"), root.join("to-dir")).unwrap();
     }
     let server = Server::start(&scratch);
-    for name in ["fifo", "dir", "socket", "sealed", "device"] {
+    for name in [
+        "fifo", "dir", "socket", "sealed", "device", "to-fifo", "to-dir",
+    ] {
         assert_eq!(get(&server, name), Err(2), "{name}");
         assert_eq!(put(&server, name, b"x"), Err(2), "{name}");
     }

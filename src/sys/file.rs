@@ -106,7 +106,7 @@ pub fn open_directory(path: &Path) -> io::Result<File> {
     Ok(File::from(openat(AT_FDCWD, path, flags, Mode::empty())?))
 }
 
-/// How [`open_beneath`] opens.
+/// How [`open_beneath`] and [`open_plain`] open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// For reading, without waiting for the other end of a FIFO.
@@ -125,6 +125,35 @@ pub enum Access {
 /// Those of openat2(2); `EXDEV` if the path leads out, `ENOENT` also for an empty
 /// one.
 pub fn open_beneath(root: BorrowedFd<'_>, path: &str, access: Access) -> io::Result<File> {
+    open_resolved(root, path, access, ResolveFlag::RESOLVE_BENEATH)
+}
+
+/// Opens `path`, relative, as seen from `root`. There must be no symlink in it.
+///
+/// # Errors
+///
+/// Those of [`open_beneath`]; `ELOOP` for a symlink.
+pub fn open_plain(root: BorrowedFd<'_>, path: &str, access: Access) -> io::Result<File> {
+    let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
+    open_resolved(root, path, access, resolve)
+}
+
+/// Finds what `path`, relative, leads to as seen from `root`, be it outside. It
+/// is not opened: nothing can be done with it but ask what and where it is.
+///
+/// # Errors
+///
+/// Those of openat2(2).
+pub fn look_anywhere(root: BorrowedFd<'_>, path: &str) -> io::Result<File> {
+    open_resolved(root, path, Access::Look, ResolveFlag::empty())
+}
+
+fn open_resolved(
+    root: BorrowedFd<'_>,
+    path: &str,
+    access: Access,
+    resolve: ResolveFlag,
+) -> io::Result<File> {
     let flags = match access {
         Access::Read => OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY,
         Access::Directory => OFlag::O_RDONLY | OFlag::O_DIRECTORY,
@@ -132,7 +161,7 @@ pub fn open_beneath(root: BorrowedFd<'_>, path: &str, access: Access) -> io::Res
     };
     let how = OpenHow::new()
         .flags(flags | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        .resolve(resolve | ResolveFlag::RESOLVE_NO_MAGICLINKS);
     // A rename elsewhere while ".." of a symlink is resolved gives EAGAIN.
     for _ in 0..16 {
         match openat2(root, path, how) {

@@ -114,7 +114,7 @@ impl Tree {
     pub fn open(&mut self, name: &Name) -> Result<Option<(File, Facts)>, Refusal> {
         let opened = self
             .root()
-            .and_then(|root| file::open_beneath(root.as_fd(), name.as_str(), Access::Read));
+            .and_then(|root| open_inside(root, name.as_str(), Access::Read));
         let opened = match opened {
             Ok(opened) => opened,
             Err(error) => {
@@ -170,7 +170,7 @@ impl Place {
     /// `Ok(None)`: something other than a regular file is in the way.
     fn find(root: &File, name: &str) -> io::Result<Option<Place>> {
         let (parent, base) = name.rsplit_once('/').unwrap_or((".", name));
-        let directory = file::open_beneath(root.as_fd(), parent, Access::Directory)?;
+        let directory = open_inside(root, parent, Access::Directory)?;
         let writable = file::facts(directory.as_fd())?.mode & 0o222 != 0;
         if !writable {
             return Err(Errno::EACCES.into());
@@ -193,20 +193,51 @@ impl Place {
 
     /// The place of the file that the symlink `name` leads to.
     fn behind(root: &File, name: &str) -> io::Result<Option<Place>> {
-        let target = match file::open_beneath(root.as_fd(), name, Access::Look) {
+        let target = match open_inside(root, name, Access::Look) {
             // A symlink to nothing: whatever it would create, nobody asked for.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(Errno::EACCES.into());
             }
             target => target?,
         };
-        let below = file::path_of(root.as_fd())?;
-        let path = file::path_of(target.as_fd())?;
         // By its real path there is no symlink left in it, unless somebody is
         // moving things about; then this ends in a refusal.
-        match path.strip_prefix(&below).ok().and_then(Path::to_str) {
-            Some(real) if !real.is_empty() && real != name => Place::find(root, real),
+        match real_name(root, &target)? {
+            real if real != name => Place::find(root, &real),
             _ => Err(Errno::EXDEV.into()),
         }
+    }
+}
+
+/// Opens `name` as seen from `root`. Symlinks are followed as long as what they
+/// lead to is below the root.
+fn open_inside(root: &File, name: &str, access: Access) -> io::Result<File> {
+    match file::open_beneath(root.as_fd(), name, access) {
+        Err(error) if error.raw_os_error() == Some(Errno::EXDEV as i32) => {
+            // The way led outside, as any absolute symlink does; its end may be
+            // inside. Whatever is outside, be it nothing, is refused alike.
+            open_around(root, name, access).map_err(|_| error)
+        }
+        result => result,
+    }
+}
+
+/// Opens what `name` leads to by its real name. That is looked for first, but what
+/// is opened is found from the root, with no symlink on the way: whoever moves
+/// things about meanwhile wins nothing.
+fn open_around(root: &File, name: &str, access: Access) -> io::Result<File> {
+    let target = file::look_anywhere(root.as_fd(), name)?;
+    let real = real_name(root, &target)?;
+    file::open_plain(root.as_fd(), &real, access)
+}
+
+/// The path of `target` from `root` on; `.` for the root itself.
+fn real_name(root: &File, target: &File) -> io::Result<String> {
+    let below = file::path_of(root.as_fd())?;
+    let path = file::path_of(target.as_fd())?;
+    match path.strip_prefix(&below).ok().and_then(Path::to_str) {
+        Some("") => Ok(".".to_owned()),
+        Some(real) => Ok(real.to_owned()),
+        None => Err(Errno::EXDEV.into()),
     }
 }
