@@ -380,6 +380,10 @@ fn garbage_within_a_transfer_does_not_disturb_it() {
     client.send(b"\0\x03\0");
     client.send(b"\0\x09\0\x01");
     client.send(b"\0\x06blksize\x00512\0");
+    client.send(b"\0\x02");
+    client.send(b"\0\x01garbage");
+    client.send(&request(1, &"x".repeat(600), "octet", &[]));
+    client.send(b"\0\x02f\0mail\0");
     client.ack(1);
     client.data(3, b"not yet");
     client.data(0, b"long ago");

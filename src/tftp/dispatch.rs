@@ -145,6 +145,10 @@ impl Core {
                 self.due = earlier(self.due, exchange.due());
                 return;
             }
+            // Garbage that begins like a request is garbage.
+            if Request::parse(octets).is_err() {
+                return;
+            }
             restarted = true;
         } else if !self.accepts(route.peer) {
             return;
