@@ -137,7 +137,9 @@ fn the_interval_falls_with_the_evidence_and_doubles_from_there() {
 
 #[test]
 fn a_silent_peer_is_given_up_within_35_seconds_at_any_round_trip() {
-    for trip in [1, 20, 90, 130, 210, 330, 700, 1100, 2500, 4900, 7000, 20_000] {
+    for trip in [
+        1, 20, 90, 130, 210, 330, 700, 1100, 2500, 4900, 7000, 20_000,
+    ] {
         let mut table = Table::get(1, 100, false, None);
         table.at(0, Input::Begin, &[data(1, 1)]);
         let mut ms = 0;
@@ -146,7 +148,9 @@ fn a_silent_peer_is_given_up_within_35_seconds_at_any_round_trip() {
                 ms += 1;
                 table.transfer.handle(table.start + MS * ms, Input::Tick);
             }
-            table.transfer.handle(table.start + MS * ms, Input::Ack(number));
+            table
+                .transfer
+                .handle(table.start + MS * ms, Input::Ack(number));
             while table.transfer.poll().is_some() {}
         }
         let (last, mut attempts) = (ms, 0);

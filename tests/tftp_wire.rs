@@ -1,5 +1,6 @@
 //! The TFTP server on the wire: requests, options, transfers, strangers.
 
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -569,6 +570,101 @@ fn a_port_can_be_used_again_at_once() {
         client.store(512, text);
         assert_eq!(scratch.uploaded("u").as_deref(), Some(text));
     }
+}
+
+#[test]
+fn a_request_that_comes_late_once_more_does_not_end_its_transfer() {
+    let (scratch, server) = setup(&[("f", 5000)]);
+    for mode in ["octet", "netascii"] {
+        for options in [&[][..], &[("windowsize", "1")]] {
+            let client = server.client();
+            let read = request(1, "f", mode, options);
+            client.send(&read);
+            if !options.is_empty() {
+                client.hear_oack();
+                client.ack(0);
+            }
+            let first = client.hear_data(1);
+            for number in 1..=3 {
+                client.ack(number);
+                client.hear_data(number + 1);
+            }
+            client.send(&read);
+            // After a while the peer is asked whether it has begun anew.
+            match client.hear() {
+                Said::Data(1, payload) => assert!(options.is_empty() && payload == first),
+                Said::Oack(_) => assert!(!options.is_empty()),
+                other => panic!("{}", brief(&other)),
+            }
+            // It has not, and answers what it has waited for.
+            client.ack(4);
+            client.hear_data(5);
+            client.ack(0);
+            client.ack(1);
+            client.hear_nothing();
+            client.ack(5);
+            client.hear_data(6);
+        }
+    }
+    let client = server.client();
+    client.wrq("u", &[]);
+    client.hear_ack(0);
+    for number in 1..=3 {
+        client.data(number, &pattern(512));
+        client.hear_ack(number);
+    }
+    client.wrq("u", &[]);
+    client.hear_ack(0);
+    client.data(4, b"end");
+    client.hear_ack(4);
+    assert_eq!(scratch.uploaded("u").map(|file| file.len()), Some(1539));
+}
+
+#[test]
+fn a_peer_that_begins_anew_is_believed_once_it_answers() {
+    let (scratch, server) = setup(&[("f", 5000)]);
+    let begun_anew = |client: &Client, again: &dyn Fn(&Client)| {
+        let start = Instant::now();
+        again(client);
+        let said = client.hear();
+        assert!(start.elapsed() < Duration::from_secs(2));
+        said
+    };
+    let client = server.client();
+    let again = |client: &Client| client.rrq("f", &[("windowsize", "2")]);
+    again(&client);
+    client.hear_oack();
+    client.ack(0);
+    client.hear_data(1);
+    client.hear_data(2);
+    client.ack(2);
+    client.hear_data(3);
+    client.hear_data(4);
+    // What it gets then is the file as it is then.
+    fs::remove_file(scratch.get().join("f")).unwrap();
+    scratch.file("f", &[7; 600]);
+    assert!(matches!(begun_anew(&client, &again), Said::Oack(_)));
+    client.ack(0);
+    assert_eq!(client.hear_data(1), [7; 512]);
+    assert_eq!(client.hear_data(2), [7; 88]);
+    client.ack(2);
+
+    let again = |client: &Client| client.wrq("u", &[]);
+    let config = Config {
+        uploads_most: 1,
+        ..Config::default()
+    };
+    let server = Server::with(&scratch, config);
+    let client = server.client();
+    again(&client);
+    client.hear_ack(0);
+    for number in 1..=3 {
+        client.data(number, &[1; 512]);
+        client.hear_ack(number);
+    }
+    assert_eq!(begun_anew(&client, &again), Said::Ack(0));
+    client.store(512, b"anew");
+    assert_eq!(scratch.uploaded("u").as_deref(), Some(&b"anew"[..]));
 }
 
 #[test]

@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use super::again::Again;
 use super::exchange::{About, Exchange, Shared};
 use super::map::{Map, Name};
 use super::options::Terms;
@@ -19,10 +20,6 @@ use super::tree::{self, Tree};
 use super::upload::Upload;
 use crate::sys::inbox::Datagram;
 use crate::sys::udp::Route;
-
-/// How long a request that comes again in the midst of its transfer may turn out
-/// to be a late duplicate, before it is taken for the start of another one.
-const AGAIN: Duration = Duration::from_millis(250);
 
 /// All but the inbox, so that a datagram in that can be borrowed meanwhile.
 pub(super) struct Core {
@@ -85,9 +82,14 @@ impl Core {
                     // Garbage from the peer's port does not end its transfer.
                     _ => return,
                 };
+                if let Some(old) = exchange.give_way(&input) {
+                    self.shared.upload_octets -= old.pending_octets();
+                    self.events.push_back(old.replaced());
+                    self.events.push_back(exchange.requested());
+                }
                 let outcome = exchange.drive(&mut self.shared, now, input, payload);
                 if exchange.last_progress() == now {
-                    exchange.again = None;
+                    exchange.again = Again::No;
                     self.shared.counters.last_progress = Some(now);
                 }
                 match outcome {
@@ -137,11 +139,7 @@ impl Core {
         let mut restarted = false;
         if let Some(Peer::Active(exchange)) = self.peers.get_mut(&route.peer) {
             if exchange.request == octets {
-                if exchange.has_begun() {
-                    exchange.again.get_or_insert(now + AGAIN);
-                } else {
-                    exchange.drive(&mut self.shared, now, Input::RequestAgain, &[]);
-                }
+                exchange.request_again(&mut self.shared, now);
                 self.due = earlier(self.due, exchange.due());
                 return;
             }
@@ -167,13 +165,7 @@ impl Core {
     /// Ends the transfer of a peer that has begun another one.
     fn replace(&mut self, peer: SocketAddrV4) {
         if let Some(exchange) = self.forget(peer) {
-            self.events.push_back(Served::Failed {
-                peer,
-                kind: exchange.kind,
-                name: exchange.name.as_str().to_owned(),
-                reason: "the peer began another transfer".to_owned(),
-                refusal: None,
-            });
+            self.events.push_back(exchange.replaced());
         }
     }
 
@@ -198,11 +190,7 @@ impl Core {
         });
         match result {
             Ok(mut exchange) => {
-                self.events.push_back(Served::Requested {
-                    peer: route.peer,
-                    kind: exchange.kind,
-                    name: exchange.name.as_str().to_owned(),
-                });
+                self.events.push_back(exchange.requested());
                 let outcome = exchange.drive(&mut self.shared, now, Input::Begin, &[]);
                 self.due = earlier(self.due, exchange.due());
                 self.peers.begin(route.peer, exchange);
@@ -246,7 +234,7 @@ impl Core {
         Ok(())
     }
 
-    fn open(
+    pub(super) fn open(
         &mut self,
         now: Instant,
         route: Route,
@@ -391,7 +379,7 @@ impl Core {
         let mut over = Vec::new();
         let mut again = Vec::new();
         for (peer, exchange) in self.peers.transfers() {
-            if exchange.again.is_some_and(|at| now >= at) {
+            if matches!(exchange.again, Again::At(at) if now >= at) {
                 again.push(peer);
                 continue;
             }
@@ -407,12 +395,7 @@ impl Core {
             self.end(now, peer, &outcome, None);
         }
         for peer in again {
-            if let Some(Peer::Active(exchange)) = self.peers.get_mut(&peer) {
-                let route = exchange.route;
-                let octets = std::mem::take(&mut exchange.request);
-                self.replace(peer);
-                self.start(now, route, &octets);
-            }
+            self.ask(now, peer);
         }
     }
 }

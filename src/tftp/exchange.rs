@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::again::Again;
 use super::map::Name;
 use super::options::Terms;
 use super::packet::{self, Kind, Refusal};
@@ -67,9 +68,8 @@ pub(super) struct Exchange {
     pub(super) terms: Terms,
     /// The request as it came, to know it when it comes again.
     pub(super) request: Vec<u8>,
-    /// The request came again in the midst of it: when to take that for the
-    /// start of another one, unless this one moves on.
-    pub(super) again: Option<Instant>,
+    /// Whether that has happened in the midst of it.
+    pub(super) again: Again,
     /// Octets of the file: all of them for a GET, those stored for a PUT.
     pub(super) size: u64,
     /// Whether the file of a PUT is in place.
@@ -137,7 +137,7 @@ impl Exchange {
             route: about.route,
             terms: about.terms,
             request: about.request,
-            again: None,
+            again: Again::No,
             size,
             stored: false,
             oack,
@@ -149,10 +149,12 @@ impl Exchange {
 
     /// See [`Transfer::due`].
     pub(super) fn due(&self) -> Option<Instant> {
-        match (self.transfer.due(), self.again) {
-            (Some(due), Some(again)) => Some(due.min(again)),
-            (due, again) => due.or(again),
-        }
+        self.again.put_off(self.transfer.due())
+    }
+
+    /// See [`Transfer::expects`].
+    pub(super) fn expects(&self, input: &Input) -> bool {
+        self.transfer.expects(input)
     }
 
     /// See [`Transfer::has_begun`].

@@ -15,6 +15,7 @@
 //! behind the redirect a reply from another port does not reach a strict client.
 //! A transfer is therefore known by its peer's address and port.
 
+mod again;
 mod dispatch;
 mod exchange;
 pub mod map;

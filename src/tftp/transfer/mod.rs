@@ -154,6 +154,17 @@ impl Transfer {
         }
     }
 
+    /// Whether `input` is a packet that moves the transfer forward, or tells where
+    /// it stands.
+    #[must_use]
+    pub fn expects(&self, input: &Input) -> bool {
+        match (self, input) {
+            (Transfer::Get(sender), Input::Ack(number)) => sender.expects(*number),
+            (Transfer::Put(receiver), Input::Data(number, _)) => receiver.expects(*number),
+            _ => false,
+        }
+    }
+
     /// Whether the peer has answered our first packet yet.
     #[must_use]
     pub fn has_begun(&self) -> bool {

@@ -121,6 +121,12 @@ impl Receiver {
         self.received
     }
 
+    /// See [`super::Transfer::expects`].
+    pub(super) fn expects(&self, number: u16) -> bool {
+        let ahead = u64::from(number.wrapping_sub(low_half(self.received)));
+        (1..=self.window).contains(&ahead)
+    }
+
     fn receive(&mut self, now: Instant, number: u16, length: usize) {
         if self.state == State::Storing {
             return;

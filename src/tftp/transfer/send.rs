@@ -125,6 +125,18 @@ impl Sender {
         self.acknowledged
     }
 
+    /// See [`super::Transfer::expects`]. A repeated ACK is one as well, except
+    /// where the file from its start is what is to be sent anyway.
+    pub(super) fn expects(&self, number: u16) -> bool {
+        if self.opening {
+            return number == 0;
+        }
+        match u64::from(number.wrapping_sub(low_half(self.acknowledged))) {
+            0 => self.acknowledged > 1,
+            distance => distance <= self.sent - self.acknowledged,
+        }
+    }
+
     fn acknowledge(&mut self, now: Instant, number: u16) {
         if self.opening {
             if number == 0 {
