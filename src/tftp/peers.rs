@@ -10,8 +10,10 @@ use super::transfer::Linger;
 
 /// Ends of transfers that are remembered.
 const LINGER_MOST: usize = 256;
-/// A transfer may be given up for another one after so long without progress.
+/// A transfer may be given up for another one after so long without progress; and
+/// before its first progress after so long.
 const STALLED: Duration = Duration::from_secs(5);
+const VAIN: Duration = Duration::from_secs(1);
 
 /// What is known of a peer.
 #[derive(Debug)]
@@ -88,7 +90,9 @@ impl Peers {
 
     /// The transfer to give up when there are too many, be it of one address or
     /// in all: one that never got an answer first, then the one that waits for
-    /// its peer longest. `None` if all of them are moving.
+    /// its peer longest. `None` if all of them are moving or have just begun: who
+    /// asks for too much is refused, rather than served at the cost of what it has
+    /// asked for before.
     pub(super) fn stalled(&self, now: Instant, of: Option<&Ipv4Addr>) -> Option<SocketAddrV4> {
         self.known
             .iter()
@@ -96,7 +100,8 @@ impl Peers {
                 Peer::Active(exchange) if of.is_none_or(|address| peer.ip() == address) => {
                     let begun = exchange.has_begun();
                     let progress = exchange.last_progress();
-                    let stalled = !begun || now.saturating_duration_since(progress) >= STALLED;
+                    let patience = if begun { STALLED } else { VAIN };
+                    let stalled = now.saturating_duration_since(progress) >= patience;
                     stalled.then_some((begun, progress, *peer))
                 }
                 _ => None,

@@ -51,9 +51,10 @@ pub struct Config {
     /// Requests of all peers together, those that only come again aside. `None`
     /// is no limit.
     pub requests: Option<Rate>,
-    /// Transfers at once.
+    /// Transfers at once. One more is refused, unless there is one that has
+    /// stalled.
     pub transfers_most: usize,
-    /// Transfers of one address at once.
+    /// The same for those of one address.
     pub transfers_of_peer_most: usize,
     /// Whether a file is to be on disk before its last ACK (fsync(2) of file and
     /// directory).
@@ -68,7 +69,7 @@ impl Default for Config {
             uploads_most: u64::MAX,
             requests: None,
             transfers_most: 512,
-            transfers_of_peer_most: 256,
+            transfers_of_peer_most: 128,
             durable: false,
         }
     }
