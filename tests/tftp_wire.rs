@@ -829,6 +829,25 @@ fn a_flood_from_one_address_is_served_in_part_and_refused_in_part() {
 }
 
 #[test]
+fn a_late_duplicate_of_a_request_leaves_the_last_ack_to_be_had() {
+    let (scratch, server) = setup(&[]);
+    let client = server.client();
+    client.wrq("f", &[]);
+    client.hear_ack(0);
+    client.store(512, &pattern(1000));
+    client.wrq("f", &[]);
+    client.hear_ack(0);
+    for _ in 0..3 {
+        client.data(2, &pattern(1000)[512..]);
+        client.hear_ack(2);
+    }
+    assert!(scratch.uploaded("f") == Some(pattern(1000)));
+    // It may have been another upload after all.
+    client.store(512, &pattern(1200));
+    assert!(scratch.uploaded("f") == Some(pattern(1200)));
+}
+
+#[test]
 fn requests_beyond_the_rate_get_no_answer_until_there_is_room() {
     let scratch = Scratch::new();
     scratch.file("f", b"x");

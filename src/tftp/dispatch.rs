@@ -82,6 +82,11 @@ impl Core {
                     // Garbage from the peer's port does not end its transfer.
                     _ => return,
                 };
+                if exchange.before.is_some()
+                    && exchange.is_about_the_last(&self.shared, now, &packet)
+                {
+                    return;
+                }
                 if let Some(old) = exchange.give_way(&input) {
                     self.shared.upload_octets -= old.pending_octets();
                     self.events.push_back(old.replaced());
@@ -90,6 +95,7 @@ impl Core {
                 let outcome = exchange.drive(&mut self.shared, now, input, payload);
                 if exchange.last_progress() == now {
                     exchange.again = Again::No;
+                    exchange.before = None;
                     self.shared.counters.last_progress = Some(now);
                 }
                 match outcome {
@@ -190,6 +196,11 @@ impl Core {
         });
         match result {
             Ok(mut exchange) => {
+                if let Some(Peer::Over(linger)) = self.peers.get_mut(&route.peer)
+                    && now < linger.until()
+                {
+                    exchange.before = Some(linger.clone());
+                }
                 self.events.push_back(exchange.requested());
                 let outcome = exchange.drive(&mut self.shared, now, Input::Begin, &[]);
                 self.due = earlier(self.due, exchange.due());

@@ -5,10 +5,10 @@ use std::time::Instant;
 use super::again::Again;
 use super::map::Name;
 use super::options::Terms;
-use super::packet::{self, Kind, Refusal};
+use super::packet::{self, Kind, Packet, Refusal};
 use super::post::{self, Segmentation};
 use super::source::Source;
-use super::transfer::{Input, Outcome, Output, Receiver, Sender, Timer, Transfer};
+use super::transfer::{Input, Linger, Outcome, Output, Receiver, Reply, Sender, Timer, Transfer};
 use super::tree;
 use super::upload::Upload;
 use crate::sys::udp::{Route, Socket};
@@ -70,6 +70,9 @@ pub(super) struct Exchange {
     pub(super) request: Vec<u8>,
     /// Whether that has happened in the midst of it.
     pub(super) again: Again,
+    /// The end of the peer's last transfer, as long as it may still ask about it:
+    /// the request of this one may be a late duplicate.
+    pub(super) before: Option<Linger>,
     /// Octets of the file: all of them for a GET, those stored for a PUT.
     pub(super) size: u64,
     /// Whether the file of a PUT is in place.
@@ -138,6 +141,7 @@ impl Exchange {
             terms: about.terms,
             request: about.request,
             again: Again::No,
+            before: None,
             size,
             stored: false,
             oack,
@@ -165,6 +169,27 @@ impl Exchange {
     /// See [`Transfer::last_progress`].
     pub(super) fn last_progress(&self) -> Instant {
         self.transfer.last_progress()
+    }
+
+    /// Whether `packet` is the last block of the upload before this one, whose
+    /// ACK was lost; that is sent again.
+    pub(super) fn is_about_the_last(
+        &mut self,
+        shared: &Shared,
+        now: Instant,
+        packet: &Packet<'_>,
+    ) -> bool {
+        // A window may begin with any of its blocks, if others are lost; else an
+        // upload begins with block 1.
+        if self.has_begun() || self.terms.window > 1 || matches!(packet, Packet::Data(1, _)) {
+            return false;
+        }
+        let reply = self.before.as_mut().map(|last| last.answer(now, packet));
+        let Some(Reply::Ack(number)) = reply else {
+            return false;
+        };
+        post::packet(&shared.socket, &self.route, &packet::ack(number));
+        true
     }
 
     /// Octets of the upload under way.
