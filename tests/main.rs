@@ -24,6 +24,7 @@ mod outbox;
 mod snapshot;
 mod soak;
 mod stopped;
+mod store;
 mod support;
 mod sweep;
 mod tar;

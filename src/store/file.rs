@@ -35,29 +35,34 @@ pub fn replace_private(path: &Path, contents: &[u8]) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// As [`replace`].
+/// Those of the file system; `path` is not there then.
 pub fn appear(path: &Path, contents: &[&[u8]]) -> io::Result<()> {
-    write_beside(path, contents, 0o600)
+    place(path, contents, 0o600)?;
+    sync_parent(path).inspect_err(|_| {
+        // Who is told of a failure may try again under another name.
+        let _ = fs::remove_file(path);
+    })
 }
 
 fn replace_mode(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
-    write_beside(path, &[contents], mode)
+    place(path, &[contents], mode)?;
+    sync_parent(path)
 }
 
-fn write_beside(path: &Path, contents: &[&[u8]], mode: u32) -> io::Result<()> {
+fn place(path: &Path, contents: &[&[u8]], mode: u32) -> io::Result<File> {
     let partial = partial(path)?;
     let written = create(&partial, mode).and_then(|mut file| {
         for piece in contents {
             file.write_all(piece)?;
         }
-        file.sync_all()
+        file.sync_all()?;
+        fs::rename(&partial, path)?;
+        Ok(file)
     });
-    written
-        .and_then(|()| rename(&partial, path))
-        .inspect_err(|_| {
-            // The first error is the one to tell.
-            let _ = fs::remove_file(&partial);
-        })
+    written.inspect_err(|_| {
+        // The first error is the one to tell.
+        let _ = fs::remove_file(&partial);
+    })
 }
 
 /// A new file with synced contents, in a directory that is not synced yet.
@@ -84,7 +89,7 @@ fn create(path: &Path, mode: u32) -> io::Result<File> {
         _ => {}
     }
     let mut options = OpenOptions::new();
-    options.write(true).create_new(true).mode(mode).open(path)
+    options.append(true).create_new(true).mode(mode).open(path)
 }
 
 fn partial(path: &Path) -> io::Result<PathBuf> {

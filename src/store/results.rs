@@ -112,7 +112,9 @@ impl Results {
         let what = || format!("unable to store result in {}", self.state.display());
         // Without space, what can be had again (the artifacts cannot) counts
         // less than the result: they are tried only once.
-        match self.put_once(envelope, text, artifacts) {
+        // One name for both attempts: of one result there is never a second.
+        let id = self.new_id(envelope.stored).context(what)?;
+        match self.put_once(&id, envelope, text, artifacts) {
             Err(error) if file::is_full(&error) && reserve.release().context(what)? => {
                 diag::warning(format!(
                     "{} is full: the reserve was given up for a result",
@@ -122,7 +124,7 @@ impl Results {
                 if !artifacts.is_empty() {
                     diag::warning("the artifacts of the task were dropped").emit();
                 }
-                self.put_once(envelope, text, &mut []).context(what)
+                self.put_once(&id, envelope, text, &mut []).context(what)
             }
             other => other.context(what),
         }
@@ -130,15 +132,15 @@ impl Results {
 
     fn put_once(
         &self,
+        id: &str,
         envelope: &Envelope,
         text: &[u8],
         artifacts: &mut [Artifact<'_>],
     ) -> io::Result<Stored> {
-        let id = self.new_id(envelope.stored)?;
-        let written = self.write(&id, envelope, text, artifacts);
+        let written = self.write(id, envelope, text, artifacts);
         written.inspect_err(|_| {
             // The first error is the one to tell.
-            let _ = fs::remove_dir_all(self.artifacts(&id));
+            let _ = fs::remove_dir_all(self.artifacts(id));
         })
     }
 

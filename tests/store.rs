@@ -1,0 +1,101 @@
+//! What an agent makes of its state directory when the kernel refuses something
+//! there: one call of the shipped program, by strace(1).
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use crate::support::host::AGENT;
+use crate::support::http::{Request, Server};
+use crate::support::{TempDir, require_programs};
+
+/// A host without machines: an agent there only says what became of its tasks.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Option<Place> {
+        if !require_programs(&["strace"]) {
+            return None;
+        }
+        let place = Place(TempDir::new());
+        for name in ["machines/v", "tftp", "run", "state/default-1"] {
+            fs::create_dir_all(place.0.path().join(name)).unwrap();
+        }
+        Some(place)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join("state/default-1").join(name)
+    }
+
+    /// A predecessor died with the task `session` of a controller at `port`.
+    fn owes(&self, session: &str, port: u16) {
+        let url = format!("http://127.0.0.1:{port}/");
+        let line = format!(
+            r#"{{"event":"accepted","session":"{session}","controller":"{url}","result-url":"{url}?r","name":"libfoo","version":"1.2.3","machine":"linux"}}"#
+        );
+        let mut journal = fs::read_to_string(self.path("journal")).unwrap_or_default();
+        journal.push_str(&format!("{line}\n"));
+        fs::write(self.path("journal"), journal).unwrap();
+    }
+
+    /// One turn, with a fault in calls on the file `at`; gives what it says.
+    fn turn(&self, port: u16, at: &str, fault: &str) -> String {
+        let dir = |name: &str| self.0.path().join(name);
+        let output = Command::new("strace")
+            .args(["-f", "-qq", "-o", "/dev/null", "-P"])
+            .arg(self.path(at))
+            .args(["-e", fault, AGENT, "--once", "--machines"])
+            .arg(dir("machines"))
+            .arg("--tftp")
+            .arg(dir("tftp"))
+            .arg("--run-dir")
+            .arg(dir("run"))
+            .arg("--state")
+            .arg(dir("state"))
+            .arg(format!("http://127.0.0.1:{port}/"))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    fn names(&self, directory: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.path(directory)).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.collect()
+    }
+}
+
+/// The sessions that a controller was told about.
+fn told(server: &Server) -> Vec<String> {
+    let requests = server.requests();
+    let texts = requests.iter().map(Request::text);
+    texts
+        .filter_map(|text| {
+            let line = text.lines().find(|line| line.starts_with("session: "));
+            line.map(str::to_owned)
+        })
+        .collect()
+}
+
+#[test]
+fn a_result_is_stored_once_when_its_directory_cannot_be_synced() {
+    let Some(place) = Place::new() else { return };
+    let server = Server::answering("200 OK", "");
+    place.owes("a", server.port());
+    let said = place.turn(server.port(), "results", "inject=fsync:error=ENOSPC");
+    assert!(said.contains("error: unable to store result in "), "{said}");
+    // What cannot be stored is sent at once.
+    assert_eq!(place.names("results").len(), 0);
+    assert_eq!(told(&server), ["session: a"]);
+    place.owes("b", server.port());
+    // The second attempt is at the cost of the reserve.
+    let said = place.turn(server.port(), "results", "inject=fsync:error=ENOSPC:when=1");
+    assert!(
+        said.contains("the reserve was given up for a result"),
+        "{said}"
+    );
+    assert_eq!(told(&server), ["session: a", "session: b"]);
+    assert_eq!(place.names("results").len(), 0);
+}
