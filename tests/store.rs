@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use crate::support::host::AGENT;
-use crate::support::http::{Request, Server};
+use crate::support::http::{Request, Server, closed_port};
 use crate::support::{TempDir, require_programs};
 
 /// A host without machines: an agent there only says what became of its tasks.
@@ -60,6 +60,10 @@ impl Place {
         String::from_utf8(output.stderr).unwrap()
     }
 
+    fn undisturbed(&self, port: u16) -> String {
+        self.turn(port, "journal", "trace=none")
+    }
+
     fn names(&self, directory: &str) -> Vec<String> {
         let entries = fs::read_dir(self.path(directory)).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -98,4 +102,24 @@ fn a_result_is_stored_once_when_its_directory_cannot_be_synced() {
     );
     assert_eq!(told(&server), ["session: a", "session: b"]);
     assert_eq!(place.names("results").len(), 0);
+}
+
+#[test]
+fn a_journal_that_cannot_be_read_is_set_aside_unless_it_can_the_next_time() {
+    let Some(place) = Place::new() else { return };
+    let server = Server::answering("200 OK", "");
+    place.owes("a", server.port());
+    place.turn(server.port(), "journal", "inject=read:error=EIO:when=1");
+    assert_eq!(told(&server), ["session: a"]);
+    assert!(!place.path("journal.bad-0").exists());
+
+    place.owes("b", server.port());
+    let said = place.turn(server.port(), "journal", "inject=read:error=EIO");
+    assert!(said.contains("journal.bad-0"), "{said}");
+    assert_eq!(told(&server).len(), 1);
+    let kept = fs::read_to_string(place.path("journal.bad-0")).unwrap();
+    assert!(kept.contains(r#""b""#));
+    // Nothing more is said of it.
+    let said = place.undisturbed(closed_port());
+    assert!(!said.contains("journal"), "{said}");
 }

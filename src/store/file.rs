@@ -44,6 +44,16 @@ pub fn appear(path: &Path, contents: &[&[u8]]) -> io::Result<()> {
     })
 }
 
+/// Makes `path` hold `contents`, for the owner only, in a directory that is not
+/// synced yet; the file is open for appending.
+///
+/// # Errors
+///
+/// Those of the file system; `path` is as it was then.
+pub fn begin(path: &Path, contents: &[u8]) -> io::Result<File> {
+    place(path, &[contents], 0o600)
+}
+
 fn replace_mode(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
     place(path, &[contents], mode)?;
     sync_parent(path)
@@ -80,6 +90,14 @@ pub fn write_new(path: &Path, contents: &mut dyn Read) -> io::Result<u64> {
     let size = io::copy(contents, &mut file)?;
     file.sync_all()?;
     Ok(size)
+}
+
+/// Removes what a crash in the middle of replacing `path` left.
+pub fn tidy(path: &Path) {
+    // The next one goes over it, so this is for the space alone.
+    if let Ok(partial) = partial(path) {
+        let _ = fs::remove_file(partial);
+    }
 }
 
 fn create(path: &Path, mode: u32) -> io::Result<File> {
@@ -166,6 +184,18 @@ pub fn is_full(error: &io::Error) -> bool {
         error.raw_os_error(),
         Some(nix::libc::ENOSPC | nix::libc::EDQUOT)
     )
+}
+
+/// Whether an error says that what is there is of no use and never will be.
+/// Others (no descriptor or no memory left, a signal) may be gone the next time.
+#[must_use]
+pub fn is_damaged(error: &io::Error) -> bool {
+    use nix::libc::{EBADMSG, EIO, EISDIR, ELOOP, ENOTDIR, ENXIO, EUCLEAN};
+    match error.raw_os_error() {
+        Some(errno) => [EBADMSG, EIO, EISDIR, ELOOP, ENOTDIR, ENXIO, EUCLEAN].contains(&errno),
+        // Not from the system: not text, or too large.
+        None => true,
+    }
 }
 
 #[cfg(test)]

@@ -3,75 +3,29 @@
 //!
 //! After a crash it says which task was under way, so that the controller can
 //! be told instead of waiting for its own time-out (3 h by default). A line that
-//! a crash cut short is at the end, and is as if it had not been written.
+//! a crash cut short is at the end, and is as if it had not been written. A
+//! journal with other damage is kept under another name, and its good lines count.
 
-use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FallocateFlags, fallocate};
 
+use super::event::{self, Accepted, Stage, Tasks, Unfinished};
 use super::file;
+use crate::diag;
+use crate::error::reason;
 use crate::json::Value;
 
-/// The journal starts anew when it is longer and nothing is under way. An entry
+/// The journal starts anew, with what is under way, when it is longer. An entry
 /// has some 500 bytes, a task four of them.
 const LENGTH_MAX: u64 = 64 * 1024;
-/// What is read back at most: many times what is ever written.
+/// What is read back at most, from its end: many times what is ever written.
 const READ_MAX: u64 = 4 << 20;
-
-/// A task that was taken on: what it takes to tell the controller about it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Accepted {
-    /// Seconds since 1970 when it was.
-    pub at: u64,
-    /// The controller's name of it.
-    pub session: String,
-    /// Where it came from, as given on the command line without a password.
-    pub controller: String,
-    /// Where the result goes.
-    pub result_url: String,
-    /// What is to be signed, if anything.
-    pub challenge: Option<String>,
-    /// The package.
-    pub name: String,
-    /// Its version.
-    pub version: String,
-    /// The machine that it is built in.
-    pub machine: String,
-}
-
-/// How far a task has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stage {
-    /// Its machine was started.
-    Started,
-    /// Its result is in the store.
-    Stored,
-    /// The controller has the result, or will never take it.
-    Sent,
-}
-
-impl Stage {
-    fn word(self) -> &'static str {
-        match self {
-            Stage::Started => "started",
-            Stage::Stored => "stored",
-            Stage::Sent => "sent",
-        }
-    }
-}
-
-/// A task of which no result was stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unfinished {
-    /// The task.
-    pub accepted: Accepted,
-    /// Whether its machine was started.
-    pub started: bool,
-}
+/// How many damaged journals are kept.
+const BAD_MAX: usize = 4;
 
 /// The journal, open for appending.
 #[derive(Debug)]
@@ -79,41 +33,57 @@ pub struct Journal {
     path: PathBuf,
     file: File,
     length: u64,
-    open: BTreeMap<String, Unfinished>,
+    tasks: Tasks,
     /// Its name is on disk: one with entries was there before they were. A turn
     /// without a task does not sync.
     named: bool,
+    /// There is a part of a line behind its length.
+    torn: bool,
 }
 
 impl Journal {
     /// Opens the journal at `path`, or makes one; returns with it the tasks that
-    /// were under way.
+    /// were under way. A damaged one is set aside.
     ///
     /// # Errors
     ///
     /// Those of the file system.
     pub fn open(path: &Path) -> io::Result<(Journal, Vec<Unfinished>)> {
-        let mut options = OpenOptions::new();
-        let file = options.append(true).create(true).mode(0o600).open(path)?;
-        let text = match file::read(path, READ_MAX) {
-            // Nobody writes so much; what it is, it is no journal of ours.
-            Err(e) if e.kind() == io::ErrorKind::FileTooLarge => Vec::new(),
-            other => other?,
+        file::tidy(path);
+        // Twice: an error of the moment is no reason to set it aside.
+        let found = match read(path) {
+            Ok((_, _, Some(_))) | Err(_) => read(path),
+            whole => whole,
         };
-        let open = replay(&text);
-        let left = open.values().cloned().collect();
-        let mut journal = Journal {
+        let (file, text, damage) = match found {
+            Ok((file, text, damage)) => (Some(file), text, damage),
+            Err(e) if file::is_damaged(&e) => (None, Vec::new(), Some(reason(&e))),
+            Err(e) => return Err(e),
+        };
+        let end = text.iter().rposition(|byte| *byte == b'\n');
+        let end = end.map_or(0, |at| at + 1);
+        let (mut tasks, bad) = Tasks::replay(&text[..end]);
+        let senseless = (bad > 0).then(|| format!("lines without sense: {bad}"));
+        let (file, length, torn) = match (file, damage.or(senseless)) {
+            (Some(file), None) => (file, end, end < text.len()),
+            (_, why) => {
+                // Which results were sent is not certain any more.
+                tasks.sent.clear();
+                let text = tasks.to_text();
+                let file = set_aside(path, &text, &why.unwrap_or_default(), &tasks)?;
+                (file, text.len(), false)
+            }
+        };
+        let journal = Journal {
             path: path.to_owned(),
             file,
-            length: u64::try_from(text.len()).unwrap_or(u64::MAX),
-            open,
+            length: u64::try_from(length).unwrap_or(u64::MAX),
             named: !text.is_empty(),
+            tasks,
+            torn,
         };
-        if !text.is_empty() && !text.ends_with(b"\n") {
-            // Ends the torn line, so that the next one is whole.
-            journal.write("\n")?;
-        }
         journal.reserve();
+        let left = journal.tasks.open.values().cloned().collect();
         Ok((journal, left))
     }
 
@@ -123,22 +93,16 @@ impl Journal {
     ///
     /// Those of the file system.
     pub fn accepted(&mut self, task: &Accepted) -> io::Result<()> {
-        if self.open.is_empty() && self.length > LENGTH_MAX {
-            self.file.set_len(0)?;
-            self.length = 0;
-            self.reserve();
+        if self.length > LENGTH_MAX {
+            self.shorten()?;
         }
         if !self.named {
             file::sync_parent(&self.path)?;
             self.named = true;
         }
-        self.append(&encode(task))?;
+        self.append(&event::accepted(task))?;
         self.file.sync_data()?;
-        let task = Unfinished {
-            accepted: task.clone(),
-            started: false,
-        };
-        self.open.insert(task.accepted.session.clone(), task);
+        self.tasks.accepted(task.clone());
         Ok(())
     }
 
@@ -148,16 +112,54 @@ impl Journal {
     ///
     /// Those of the file system.
     pub fn reached(&mut self, session: &str, stage: Stage) -> io::Result<()> {
-        self.append(&Value::Object(vec![
-            ("event".to_owned(), string(stage.word())),
-            ("session".to_owned(), string(session)),
-        ]))?;
+        self.record(session, stage, None)
+    }
+
+    /// Records that the stored result `id` was sent, so that it is not sent again
+    /// if a power cut keeps it in the store.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system.
+    pub fn sent(&mut self, session: &str, id: &str) -> io::Result<()> {
+        self.record(session, Stage::Sent, Some(id))
+    }
+
+    fn record(&mut self, session: &str, stage: Stage, result: Option<&str>) -> io::Result<()> {
+        self.append(&event::reached(session, stage, result))?;
         // The stages between, a power cut may take: that a machine was started
         // changes nothing then, and what is stored is found in the store.
         if stage == Stage::Sent {
             self.file.sync_data()?;
         }
-        note(&mut self.open, session, stage);
+        self.tasks.reached(session, stage, result);
+        Ok(())
+    }
+
+    /// Whether the stored result `id` of the task of `session` was sent already.
+    #[must_use]
+    pub fn was_sent(&self, session: &str, id: &str) -> bool {
+        self.tasks.sent.get(session).is_some_and(|sent| sent == id)
+    }
+
+    /// Starts anew, with the tasks under way. What was sent is gone from the store.
+    fn shorten(&mut self) -> io::Result<()> {
+        if self.tasks.open.is_empty() {
+            self.file.set_len(0)?;
+            self.length = 0;
+        } else {
+            let text = self.tasks.to_text();
+            // Without space for a second one it just goes on.
+            let Ok(file) = file::begin(&self.path, text.as_bytes()) else {
+                return Ok(());
+            };
+            self.file = file;
+            self.length = u64::try_from(text.len()).unwrap_or(u64::MAX);
+            self.named = false;
+        }
+        self.torn = false;
+        self.tasks.sent.clear();
+        self.reserve();
         Ok(())
     }
 
@@ -174,17 +176,16 @@ impl Journal {
     }
 
     fn append(&mut self, event: &Value) -> io::Result<()> {
-        let before = self.length;
-        self.write(&format!("{event}\n")).inspect_err(|_| {
-            // Half a line must not become part of the next.
-            let _ = self.file.set_len(before);
-            self.length = before;
-        })
-    }
-
-    fn write(&mut self, text: &str) -> io::Result<()> {
-        self.file.write_all(text.as_bytes())?;
-        self.length += u64::try_from(text.len()).unwrap_or(0);
+        // Half a line must not become part of the next.
+        if self.torn {
+            self.file.set_len(self.length)?;
+            self.torn = false;
+        }
+        let line = format!("{event}\n");
+        self.file.write_all(line.as_bytes()).inspect_err(|_| {
+            self.torn = self.file.set_len(self.length).is_err();
+        })?;
+        self.length += u64::try_from(line.len()).unwrap_or(0);
         Ok(())
     }
 
@@ -195,90 +196,40 @@ impl Journal {
     }
 }
 
-fn note(open: &mut BTreeMap<String, Unfinished>, session: &str, stage: Stage) {
-    match stage {
-        Stage::Started => {
-            if let Some(task) = open.get_mut(session) {
-                task.started = true;
-            }
-        }
-        Stage::Stored | Stage::Sent => {
-            open.remove(session);
-        }
-    }
-}
-
-fn replay(text: &[u8]) -> BTreeMap<String, Unfinished> {
-    let mut open = BTreeMap::new();
-    for line in text.split(|byte| *byte == b'\n') {
-        // A torn or foreign line says nothing.
-        let Some(value) = std::str::from_utf8(line)
-            .ok()
-            .and_then(|line| Value::parse(line).ok())
-        else {
-            continue;
-        };
-        let get = |name: &str| value.get(name).and_then(Value::as_str);
-        let (Some(event), Some(session)) = (get("event"), get("session")) else {
-            continue;
-        };
-        let stages = [Stage::Started, Stage::Stored, Stage::Sent];
-        if let Some(stage) = stages.into_iter().find(|stage| stage.word() == event) {
-            note(&mut open, session, stage);
-        } else if event == "accepted" {
-            let accepted = decode(&value);
-            open.insert(
-                session.to_owned(),
-                Unfinished {
-                    accepted,
-                    started: false,
-                },
-            );
-        }
-    }
-    open
-}
-
-fn string(text: &str) -> Value {
-    Value::String(text.to_owned())
-}
-
-fn encode(task: &Accepted) -> Value {
-    let mut pairs = vec![
-        ("event".to_owned(), string("accepted")),
-        ("at".to_owned(), Value::Number(task.at.to_string())),
-    ];
-    for (name, value) in [
-        ("session", Some(&task.session)),
-        ("controller", Some(&task.controller)),
-        ("result-url", Some(&task.result_url)),
-        ("challenge", task.challenge.as_ref()),
-        ("name", Some(&task.name)),
-        ("version", Some(&task.version)),
-        ("machine", Some(&task.machine)),
-    ] {
-        if let Some(value) = value {
-            pairs.push((name.to_owned(), string(value)));
-        }
-    }
-    Value::Object(pairs)
-}
-
-fn decode(value: &Value) -> Accepted {
-    let get = |name: &str| {
-        let found = value.get(name).and_then(Value::as_str);
-        found.map(str::to_owned)
+/// What can be read of a journal, the end if it is too long, and what is wrong
+/// with it.
+fn read(path: &Path) -> io::Result<(File, Vec<u8>, Option<String>)> {
+    let mut options = OpenOptions::new();
+    let options = options.read(true).append(true).create(true).mode(0o600);
+    let mut file = options.open(path)?;
+    let over = file.metadata()?.len().saturating_sub(READ_MAX);
+    file.seek(SeekFrom::Start(over))?;
+    let mut text = Vec::new();
+    let damage = match (&file).take(READ_MAX).read_to_end(&mut text) {
+        Err(e) if file::is_damaged(&e) => Some(reason(&e)),
+        Err(e) => return Err(e),
+        // Nobody writes so much.
+        Ok(_) => (over > 0).then(|| format!("larger than {READ_MAX} bytes")),
     };
-    Accepted {
-        at: value.get("at").and_then(Value::as_u64).unwrap_or(0),
-        session: get("session").unwrap_or_default(),
-        controller: get("controller").unwrap_or_default(),
-        result_url: get("result-url").unwrap_or_default(),
-        challenge: get("challenge"),
-        name: get("name").unwrap_or_default(),
-        version: get("version").unwrap_or_default(),
-        machine: get("machine").unwrap_or_default(),
-    }
+    Ok((file, text, damage))
+}
+
+/// Keeps a damaged journal under another name, and begins one with `text`.
+fn set_aside(path: &Path, text: &str, why: &str, tasks: &Tasks) -> io::Result<File> {
+    let name = |n: usize| path.with_extension(format!("bad-{n}"));
+    let bad = (0..BAD_MAX - 1).map(name).find(|name| !name.exists());
+    let bad = bad.unwrap_or_else(|| name(BAD_MAX - 1));
+    let _ = fs::remove_file(&bad);
+    // With both names, until there is a new one: a crash between loses nothing.
+    // What is no file can only be moved.
+    fs::hard_link(path, &bad).or_else(|_| fs::rename(path, &bad))?;
+    let file = file::begin(path, text.as_bytes())?;
+    file::sync_parent(path)?;
+    diag::warning(format!("journal {} was damaged: {why}", path.display()))
+        .info(format!("it is kept as {}", bad.display()))
+        .info(format!("tasks under way in the rest: {}", tasks.open.len()))
+        .emit();
+    Ok(file)
 }
 
 #[cfg(test)]
@@ -291,15 +242,22 @@ mod tests {
     impl Place {
         fn new(name: &str) -> Place {
             let name = format!("bbot-agent-journal-{}-{name}", std::process::id());
-            let path = std::env::temp_dir().join(name);
-            let _ = fs::remove_file(&path);
-            Place(path)
+            let dir = std::env::temp_dir().join(name);
+            let _ = fs::remove_dir_all(&dir);
+            fs::create_dir(&dir).unwrap();
+            Place(dir.join("journal"))
+        }
+
+        /// How many were set aside.
+        fn bad(&self) -> usize {
+            let entries = fs::read_dir(self.0.parent().unwrap()).unwrap();
+            entries.count() - 1
         }
     }
 
     impl Drop for Place {
         fn drop(&mut self) {
-            let _ = fs::remove_file(&self.0);
+            let _ = fs::remove_dir_all(self.0.parent().unwrap());
         }
     }
 
@@ -359,6 +317,7 @@ mod tests {
         assert_eq!(seen.first(), Some(&0));
         assert_eq!(seen.last(), Some(&1));
         assert!(seen.contains(&2));
+        assert_eq!(place.bad(), 0);
     }
 
     #[test]
@@ -371,5 +330,76 @@ mod tests {
         }
         assert!(fs::metadata(&place.0).unwrap().len() < LENGTH_MAX + 1024);
         assert!(sessions(&place).is_empty());
+    }
+
+    #[test]
+    fn with_a_task_under_way_it_stays_short_and_keeps_the_task() {
+        let place = Place::new("short");
+        let (mut journal, _) = Journal::open(&place.0).unwrap();
+        journal.accepted(&task("a")).unwrap();
+        journal.reached("a", Stage::Started).unwrap();
+        for _ in 0..600 {
+            journal.accepted(&task("b")).unwrap();
+            journal.reached("b", Stage::Sent).unwrap();
+        }
+        assert!(fs::metadata(&place.0).unwrap().len() < LENGTH_MAX + 1024);
+        assert_eq!(sessions(&place), [("a".to_owned(), true)]);
+        assert_eq!(place.bad(), 0);
+    }
+
+    #[test]
+    fn damage_is_kept_aside_once_and_what_makes_sense_counts() {
+        let place = Place::new("damage");
+        let (mut journal, _) = Journal::open(&place.0).unwrap();
+        for session in ["a", "b", "c", "d"] {
+            journal.accepted(&task(session)).unwrap();
+        }
+        journal.reached("c", Stage::Started).unwrap();
+        journal.sent("d", "1").unwrap();
+        let mut text = fs::read(&place.0).unwrap();
+        text[0] = 0;
+        fs::write(&place.0, &text).unwrap();
+        let (journal, _) = Journal::open(&place.0).unwrap();
+        // A line that is lost may have said that the task came again.
+        assert!(!journal.was_sent("d", "1"));
+        let left = [("b".to_owned(), false), ("c".to_owned(), true)];
+        for _ in 0..2 {
+            assert_eq!(sessions(&place), left);
+            assert_eq!(place.bad(), 1);
+        }
+        assert_eq!(fs::read(place.0.with_extension("bad-0")).unwrap(), text);
+        // They do not fill the disk.
+        for _ in 0..2 * BAD_MAX {
+            fs::write(&place.0, "?\n").unwrap();
+            assert!(sessions(&place).is_empty());
+        }
+        assert_eq!(place.bad(), BAD_MAX);
+    }
+
+    #[test]
+    fn what_is_no_journal_is_out_of_the_way() {
+        let place = Place::new("none");
+        fs::create_dir(&place.0).unwrap();
+        assert!(sessions(&place).is_empty());
+        let mut text = vec![b'x'; 5 << 20];
+        text.extend(format!("\n{}\n", event::accepted(&task("a"))).bytes());
+        fs::write(&place.0, text).unwrap();
+        assert_eq!(sessions(&place).len(), 1);
+        assert!(fs::metadata(&place.0).unwrap().len() < 1024);
+        assert_eq!(place.bad(), 2);
+    }
+
+    #[test]
+    fn what_was_sent_is_known_until_the_task_comes_again() {
+        let place = Place::new("sent");
+        let (mut journal, _) = Journal::open(&place.0).unwrap();
+        journal.accepted(&task("a")).unwrap();
+        journal.sent("a", "1").unwrap();
+        let (mut journal, left) = Journal::open(&place.0).unwrap();
+        assert!(left.is_empty());
+        let known = |journal: &Journal| ["1", "2"].map(|id| journal.was_sent("a", id));
+        assert_eq!(known(&journal), [true, false]);
+        journal.accepted(&task("a")).unwrap();
+        assert_eq!(known(&journal), [false, false]);
     }
 }

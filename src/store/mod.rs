@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! <state>/journal                what became of each task
+//! <state>/journal.bad-<n>        one that was damaged
 //! <state>/results/<id>           a result that waits to be sent
 //! <state>/artifacts/<id>/        what goes before it
 //! <state>/aside/<id>/            one that nobody will take, and the reason
@@ -12,12 +13,14 @@
 //! One agent uses a state directory at a time; its lock is the agent's.
 
 mod envelope;
+mod event;
 pub mod file;
 mod journal;
 mod reserve;
 mod results;
 
 pub use envelope::{Artifact, Envelope, Stored, StoredArtifact};
-pub use journal::{Accepted, Journal, Stage, Unfinished};
+pub use event::{Accepted, Stage, Unfinished};
+pub use journal::Journal;
 pub use reserve::Reserve;
 pub use results::Results;
