@@ -513,6 +513,69 @@ fn a_wall_clock_that_jumps_loses_no_result() {
     }
 }
 
+/// The only stored result.
+fn stored(state: &Path) -> PathBuf {
+    let mut results = fs::read_dir(state.join("results")).unwrap();
+    results.next().unwrap().unwrap().path()
+}
+
+#[test]
+fn a_result_that_a_power_cut_brings_back_is_not_sent_again() {
+    let scratch = TempDir::new();
+    let brep = Brep::start(Setup::default());
+    let mut agent = Agent::new(scratch.path(), &brep.url(), None);
+    brep.queue(TASK);
+    let assignment = agent.task().unwrap();
+    agent.perform(&assignment, &mut []);
+    let path = stored(scratch.path());
+    let text = fs::read(&path).unwrap();
+    for restarted in [false, true] {
+        assert_eq!(agent.deliver(), sent(usize::from(!restarted)));
+        fs::write(&path, &text).unwrap();
+        if restarted {
+            agent = Agent::new(scratch.path(), &brep.url(), None);
+        }
+        assert_eq!(agent.deliver(), sent(0));
+        assert!(!path.exists());
+        assert!(agent.unfinished.is_empty());
+    }
+    let state = brep.state();
+    assert!(state.ignored.is_empty() && state.refused.is_empty());
+}
+
+#[test]
+fn a_result_that_is_out_of_reach_for_now_stays_and_so_does_the_task() {
+    let scratch = TempDir::new();
+    let brep = Brep::start(Setup::default());
+    let mut agent = Agent::new(scratch.path(), &brep.url(), None);
+    brep.queue(TASK);
+    let assignment = agent.task().unwrap();
+    let task = entry(&assignment, SystemTime::now());
+    agent.perform(&assignment, &mut []);
+    let path = stored(scratch.path());
+    let away = scratch.path().join("away");
+    fs::rename(&path, &away).unwrap();
+    std::os::unix::fs::symlink("nowhere", &path).unwrap();
+    // As if the power had gone before the journal knew of the result.
+    let other = Accepted {
+        session: "/other".to_owned(),
+        ..task
+    };
+    agent.outbox.accepted(&other).unwrap();
+    let mut agent = Agent::new(scratch.path(), &brep.url(), None);
+    assert!(agent.unfinished.is_empty());
+    let delivery = agent.deliver();
+    assert_eq!((delivery.waiting, delivery.aside), (1, 0));
+    fs::rename(&away, &path).unwrap();
+    let mut agent = Agent::new(scratch.path(), &brep.url(), None);
+    assert_eq!(agent.unfinished.len(), 1);
+    assert_eq!(agent.deliver(), sent(1));
+    assert_eq!(
+        fs::read_dir(scratch.path().join("aside")).unwrap().count(),
+        0
+    );
+}
+
 #[test]
 fn a_task_under_way_when_the_agent_died_is_interrupted() {
     if !require_programs(&["openssl"]) {
@@ -706,8 +769,7 @@ fn a_stored_result_that_was_tampered_with_is_not_sent() {
         brep.queue(TASK);
         let assignment = agent.task().unwrap();
         agent.perform(&assignment, &mut []);
-        let stored = fs::read_dir(state.join("results")).unwrap().next().unwrap();
-        let stored = stored.unwrap().path();
+        let stored = stored(&state);
         let text = fs::read_to_string(&stored).unwrap();
         let at = match name {
             "text" => text.rfind(from).unwrap(),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use crate::support::host::AGENT;
-use crate::support::http::{Request, Server, closed_port};
+use crate::support::http::{Request, Server, closed_port, listen_on, reserved};
 use crate::support::{TempDir, require_programs};
 
 /// A host without machines: an agent there only says what became of its tasks.
@@ -84,6 +84,43 @@ fn told(server: &Server) -> Vec<String> {
 }
 
 #[test]
+fn a_stored_result_that_cannot_be_opened_now_is_sent_later() {
+    let Some(place) = Place::new() else { return };
+    let (socket, port) = reserved();
+    place.owes("a", port);
+    place.undisturbed(port);
+    let [id] = place.names("results").try_into().unwrap();
+    let result = format!("results/{id}");
+    let server = Server::start_on(listen_on(socket), |mut connection| {
+        if connection.request().is_ok() {
+            connection.answer("200 OK", "");
+        }
+    });
+    place.owes("b", port);
+    let turn = |errno: &str, when: &str| {
+        let fault = format!("inject=open,openat:error={errno}:when={when}");
+        let said = place.turn(port, &result, &fault);
+        let what = "error: unable to read stored result ";
+        assert!(said.contains(what), "{said}");
+        assert_eq!(place.names("results"), [id.as_str()], "{said}");
+        assert_eq!(place.names("aside").len(), 0, "{said}");
+        said
+    };
+    for errno in ["ENFILE", "EMFILE", "ENOMEM"] {
+        let said = turn(errno, "1+");
+        // The other task may be the one that it is of.
+        assert!(said.contains("given back at the next start"), "{said}");
+        assert_eq!(told(&server).len(), 0, "{said}");
+    }
+    // Only when it is about to be posted, after three looks at what there is.
+    turn("ENFILE", "4");
+    assert_eq!(told(&server), ["session: b"]);
+    place.undisturbed(port);
+    assert_eq!(told(&server), ["session: b", "session: a"]);
+    assert_eq!(place.names("results").len(), 0);
+}
+
+#[test]
 fn a_result_is_stored_once_when_its_directory_cannot_be_synced() {
     let Some(place) = Place::new() else { return };
     let server = Server::answering("200 OK", "");
@@ -101,6 +138,28 @@ fn a_result_is_stored_once_when_its_directory_cannot_be_synced() {
         "{said}"
     );
     assert_eq!(told(&server), ["session: a", "session: b"]);
+    assert_eq!(place.names("results").len(), 0);
+}
+
+#[test]
+fn a_result_that_was_sent_is_not_sent_again_after_a_kill() {
+    let Some(place) = Place::new() else { return };
+    let (socket, port) = reserved();
+    place.owes("a", port);
+    place.undisturbed(port);
+    let [id] = place.names("results").try_into().unwrap();
+    let server = Server::start_on(listen_on(socket), |mut connection| {
+        if connection.request().is_ok() {
+            connection.answer("200 OK", "");
+        }
+    });
+    place.turn(
+        port,
+        &format!("results/{id}"),
+        "inject=unlink,unlinkat:signal=KILL",
+    );
+    place.undisturbed(port);
+    assert_eq!(told(&server), ["session: a"]);
     assert_eq!(place.names("results").len(), 0);
 }
 

@@ -5,7 +5,8 @@
 //! accepted -> started -> stored -> sent
 //! ```
 //!
-//! Each step is on disk before the next is taken. A result that is stored is
+//! Each step is on disk before the next is taken: a result is noted as sent
+//! before it goes from the store. A result that is stored is
 //! tried again, with growing pauses, over turns and restarts, until the
 //! controller takes it (2xx), says that it never will (a final 4xx), or has
 //! long given up on it; in the last two cases it is kept aside with the reason.
@@ -21,6 +22,7 @@ mod schedule;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -28,7 +30,7 @@ use crate::controller::Controllers;
 use crate::controller::failure::{Failure, FailureClass};
 use crate::controller::multipart::Form;
 use crate::diag;
-use crate::error::{Context as _, Result, reason};
+use crate::error::{Context as _, Error, Result, reason};
 use crate::status::Phase;
 use crate::store::{
     Accepted, Artifact, Envelope, Journal, Reserve, Results, Stage, Stored, StoredArtifact,
@@ -82,6 +84,8 @@ enum Outcome {
     Sent,
     Aside(String),
     Later(Failure),
+    /// It could not be read, for a reason that may pass.
+    Unread(Error),
 }
 
 impl Outbox {
@@ -106,18 +110,28 @@ impl Outbox {
             seen: BTreeMap::new(),
         };
         // The last step before the crash may have been the store, and the
-        // journal the one after it.
-        let stored: BTreeSet<String> = outbox
-            .results
-            .waiting()?
-            .into_iter()
-            .map(|stored| stored.envelope.session)
-            .collect();
-        let (done, open): (Vec<_>, Vec<_>) = unfinished
+        // journal the one after it; or the journal, and the store after it.
+        let waiting = outbox.results.waiting()?;
+        let mut stored = BTreeSet::new();
+        for result in waiting.results {
+            if outbox.was_sent(&result) {
+                outbox.results.done(&result)?;
+            } else {
+                stored.insert(result.envelope.session);
+            }
+        }
+        let (done, mut open): (Vec<_>, Vec<_>) = unfinished
             .into_iter()
             .partition(|task| stored.contains(&task.accepted.session));
         for task in done {
             outbox.reached(&task.accepted.session, Stage::Stored)?;
+        }
+        if waiting.unread > 0 && !open.is_empty() {
+            // To interrupt a task that has a result would lose the result.
+            diag::warning("tasks that were under way are given back at the next start")
+                .info("there are results that cannot be read now, and may be theirs")
+                .emit();
+            open.clear();
         }
         Ok((outbox, open))
     }
@@ -128,10 +142,8 @@ impl Outbox {
     ///
     /// If the journal cannot be written.
     pub fn accepted(&mut self, task: &Accepted) -> Result<()> {
-        let path = self.journal.path().to_owned();
-        self.journal
-            .accepted(task)
-            .context(|| format!("unable to write journal {}", path.display()))
+        let noted = self.journal.accepted(task);
+        self.noted(noted)
     }
 
     /// Takes note that the machine of a task was started.
@@ -153,11 +165,18 @@ impl Outbox {
         self.reached(session, Stage::Sent)
     }
 
+    fn was_sent(&self, stored: &Stored) -> bool {
+        self.journal.was_sent(&stored.envelope.session, &stored.id)
+    }
+
     fn reached(&mut self, session: &str, stage: Stage) -> Result<()> {
-        let path = self.journal.path().to_owned();
-        self.journal
-            .reached(session, stage)
-            .context(|| format!("unable to write journal {}", path.display()))
+        let noted = self.journal.reached(session, stage);
+        self.noted(noted)
+    }
+
+    fn noted(&self, noted: io::Result<()>) -> Result<()> {
+        let path = self.journal.path();
+        noted.context(|| format!("unable to write journal {}", path.display()))
     }
 
     /// Stores a result, before the first attempt to send it. `text` is the
@@ -198,7 +217,7 @@ impl Outbox {
     ///
     /// If the results cannot be read.
     pub fn hold(&self, controllers: &mut Controllers) -> Result<()> {
-        for stored in self.results.waiting()? {
+        for stored in self.results.waiting()?.results {
             controllers.hold(&stored.envelope.result_url);
         }
         Ok(())
@@ -216,9 +235,17 @@ impl Outbox {
         wall: SystemTime,
         watch: &Watch,
     ) -> Result<Delivery> {
-        let mut delivery = Delivery::default();
+        let waiting = self.results.waiting()?;
+        let mut delivery = Delivery {
+            waiting: waiting.unread,
+            ..Delivery::default()
+        };
         let mut dead = BTreeSet::new();
-        for mut stored in self.results.waiting()? {
+        for mut stored in waiting.results {
+            if self.was_sent(&stored) {
+                self.results.done(&stored)?;
+                continue;
+            }
             let pause = self.pauses.get(&stored.id).copied();
             let due = pause.is_none_or(|pause| pause.until <= Instant::now());
             let place = place(&stored.envelope.result_url);
@@ -246,8 +273,12 @@ impl Outbox {
             };
             match outcome {
                 Outcome::Sent => {
+                    // First the journal: what a power cut then keeps in the store
+                    // is not sent again. Without the journal it must go all the more.
+                    let noted = self.journal.sent(&stored.envelope.session, &stored.id);
                     self.results.done(&stored)?;
-                    self.over(&stored)?;
+                    self.over(&stored);
+                    self.noted(noted)?;
                     delivery.sent += 1;
                 }
                 Outcome::Aside(why) => {
@@ -259,8 +290,13 @@ impl Outbox {
                         ))
                         .emit();
                     self.results.set_aside(&stored, &why)?;
-                    self.over(&stored)?;
+                    self.over(&stored);
+                    self.dropped(&stored.envelope.session)?;
                     delivery.aside += 1;
+                }
+                Outcome::Unread(error) => {
+                    diag::failure(&error).emit();
+                    delivery.wait(None);
                 }
                 Outcome::Later(failure) => {
                     if is_dead(failure.class()) {
@@ -323,7 +359,10 @@ impl Outbox {
         }
         let text = match self.results.text(stored) {
             Ok(text) => text,
-            Err(error) => return Ok(Outcome::Aside(error.to_string())),
+            Err(error) if Results::is_damaged(&error) => {
+                return Ok(Outcome::Aside(error.to_string()));
+            }
+            Err(error) => return Ok(Outcome::Unread(error)),
         };
         match controllers.upload(&stored.envelope.result_url, &text) {
             Ok(()) => Ok(Outcome::Sent),
@@ -332,11 +371,10 @@ impl Outbox {
         }
     }
 
-    fn over(&mut self, stored: &Stored) -> Result<()> {
+    fn over(&mut self, stored: &Stored) {
         self.pauses.remove(&stored.id);
         self.seen.remove(&stored.envelope.session);
         self.reserve.restore();
-        self.reached(&stored.envelope.session, Stage::Sent)
     }
 
     /// Reports a failure and says when the next attempt is.

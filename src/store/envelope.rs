@@ -148,8 +148,8 @@ pub(super) fn decode(dir: &Path, id: &str, value: &Value) -> Option<Stored> {
     let mut artifacts = Vec::new();
     for (i, item) in value.get("artifacts")?.as_array()?.iter().enumerate() {
         let path = dir.join(format!("artifact-{i}"));
-        // Posted already.
-        if !path.exists() {
+        // Posted already. If that cannot be found out, the upload will tell.
+        if !path.try_exists().unwrap_or(true) {
             continue;
         }
         artifacts.push(StoredArtifact {

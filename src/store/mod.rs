@@ -23,4 +23,4 @@ pub use envelope::{Artifact, Envelope, Stored, StoredArtifact};
 pub use event::{Accepted, Stage, Unfinished};
 pub use journal::Journal;
 pub use reserve::Reserve;
-pub use results::Results;
+pub use results::{Results, Waiting};

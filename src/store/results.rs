@@ -42,6 +42,15 @@ pub struct Results {
     state: PathBuf,
 }
 
+/// What waits to be sent.
+#[derive(Debug, Default)]
+pub struct Waiting {
+    /// The oldest first.
+    pub results: Vec<Stored>,
+    /// How many more could not be read for a reason that may pass.
+    pub unread: usize,
+}
+
 impl Results {
     /// Makes the directories in `state` if they are missing, and removes what a
     /// crash left half-written.
@@ -185,24 +194,28 @@ impl Results {
         Ok(stored)
     }
 
-    /// What waits to be sent, the oldest first. What cannot be read is set
-    /// aside, so that it is complained about once.
+    /// What waits to be sent, the oldest first. What is damaged is set aside, so
+    /// that it is complained about once; what cannot be read now stays.
     ///
     /// # Errors
     ///
     /// When the directory cannot be read.
-    pub fn waiting(&self) -> Result<Vec<Stored>> {
-        let mut list = Vec::new();
+    pub fn waiting(&self) -> Result<Waiting> {
+        let mut waiting = Waiting::default();
         for id in self.names("results", false)? {
             match self.load(&id) {
-                Ok(stored) => list.push(stored),
+                Ok(stored) => waiting.results.push(stored),
                 Err(error) => {
                     diag::failure(&error).emit();
-                    self.move_aside(&id, &error.to_string())?;
+                    if Results::is_damaged(&error) {
+                        self.move_aside(&id, &error.to_string())?;
+                    } else {
+                        waiting.unread += 1;
+                    }
                 }
             }
         }
-        Ok(list)
+        Ok(waiting)
     }
 
     fn load(&self, id: &str) -> Result<Stored> {
@@ -222,7 +235,10 @@ impl Results {
     ///
     /// # Errors
     ///
-    /// If it cannot be read, or is not what was stored.
+    /// If it cannot be read, or is not what was stored; [`is_damaged`] says
+    /// whether it is worth another attempt.
+    ///
+    /// [`is_damaged`]: Results::is_damaged
     pub fn text(&self, stored: &Stored) -> Result<Vec<u8>> {
         let path = self.path(&stored.id);
         let what = || format!("unable to read stored result {}", path.display());
@@ -233,6 +249,12 @@ impl Results {
             return Err(Error::new(format!("{}: it has changed", what())));
         }
         Ok(text)
+    }
+
+    /// Whether an error says that a result will never be readable.
+    #[must_use]
+    pub fn is_damaged(error: &Error) -> bool {
+        error.io().is_none_or(file::is_damaged)
     }
 
     /// Takes note that an artifact has been posted, or never will be.
