@@ -12,7 +12,7 @@ use bbot_agent::manifest::{
     MachineHeader, OperationResult, ResultManifest, ResultRequest, ResultStatus, Style, TaskRequest,
 };
 use bbot_agent::outbox::{Delivery, Outbox, Settings, entry, interrupted};
-use bbot_agent::store::{Accepted, Artifact, Unfinished};
+use bbot_agent::store::{Accepted, Artifact, Unfinished, uptime};
 use bbot_agent::watch::Watch;
 
 use crate::support::brep::{Brep, Setup};
@@ -55,6 +55,8 @@ struct Agent {
     unfinished: Vec<Unfinished>,
     key: Option<Key>,
     watch: Watch,
+    /// What its clock on the wall says.
+    wall: SystemTime,
 }
 
 impl Agent {
@@ -74,6 +76,7 @@ impl Agent {
             unfinished,
             key,
             watch,
+            wall: SystemTime::now(),
         }
     }
 
@@ -132,17 +135,17 @@ impl Agent {
         };
         let text = request.to_text(Style::OLD).unwrap();
         self.outbox
-            .store(task, text.as_bytes(), artifacts, SystemTime::now())
+            .store(task, text.as_bytes(), artifacts, self.wall)
             .unwrap();
     }
 
     fn deliver(&mut self) -> Delivery {
-        self.deliver_at(SystemTime::now())
+        self.deliver_at(uptime())
     }
 
-    fn deliver_at(&mut self, wall: SystemTime) -> Delivery {
+    fn deliver_at(&mut self, now: Duration) -> Delivery {
         self.outbox
-            .deliver(&mut self.controllers, wall, &self.watch)
+            .deliver(&mut self.controllers, now, &self.watch)
             .unwrap()
     }
 }
@@ -469,7 +472,7 @@ fn what_is_too_late_is_set_aside() {
     agent.perform(&assignment, &mut []);
     drop(agent);
     let mut agent = Agent::new(scratch.path(), &brep.url(), None);
-    let later = SystemTime::now() + AT_ONCE.expiry + Duration::from_secs(2);
+    let later = uptime() + AT_ONCE.expiry + Duration::from_secs(2);
     brep.state().result_moods = vec![502];
     let delivery = agent.deliver_at(later);
     assert_eq!((delivery.aside, delivery.waiting), (1, 0));
@@ -477,46 +480,55 @@ fn what_is_too_late_is_set_aside() {
     assert_eq!(agent.deliver(), sent(0));
 }
 
-#[test]
-fn a_wall_clock_that_jumps_loses_no_result() {
-    const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
-    let (now, before) = (SystemTime::now(), SystemTime::now() - YEAR);
-    let after = now + YEAR;
-    let brep = Brep::start(Setup::default());
-    // The times of two attempts, in one process or two; the first one fails.
-    for (restarted, walls) in [
-        (false, [now, after]),
-        (false, [now, before]),
-        (false, [after, now]),
-        (false, [before, after]),
-        (false, [before, now]),
-        (true, [before, now]),
-        (true, [now, after]),
-        (true, [now, before]),
-    ] {
-        let scratch = TempDir::new();
-        let mut agent = Agent::new(scratch.path(), &brep.url(), None);
-        brep.queue(TASK);
-        let assignment = agent.task().unwrap();
-        agent.perform(&assignment, &mut []);
-        brep.state().result_moods = vec![502];
-        assert_eq!(agent.deliver_at(walls[0]).waiting, 1, "{walls:?}");
-        if restarted {
-            drop(agent);
-            agent = Agent::new(scratch.path(), &brep.url(), None);
-        } else {
-            // A failure at the wrong time does not give it up either.
-            brep.state().result_moods = vec![502];
-            assert_eq!(agent.deliver_at(walls[1]).waiting, 1, "{walls:?}");
-        }
-        assert_eq!(agent.deliver_at(walls[1]), sent(1), "{walls:?}");
-    }
-}
-
 /// The only stored result.
 fn stored(state: &Path) -> PathBuf {
     let mut results = fs::read_dir(state.join("results")).unwrap();
     results.next().unwrap().unwrap().path()
+}
+
+#[test]
+fn a_wall_clock_that_is_wrong_loses_no_result() {
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+    let now = SystemTime::now();
+    let brep = Brep::start(Setup::default());
+    for wall in [SystemTime::UNIX_EPOCH, now - YEAR, now, now + YEAR] {
+        for restarted in [false, true] {
+            let scratch = TempDir::new();
+            let mut agent = Agent::new(scratch.path(), &brep.url(), None);
+            agent.wall = wall;
+            brep.queue(TASK);
+            let assignment = agent.task().unwrap();
+            agent.perform(&assignment, &mut []);
+            if restarted {
+                agent = Agent::new(scratch.path(), &brep.url(), None);
+            }
+            // A failure at the wrong time does not give it up.
+            brep.state().result_moods = vec![502];
+            assert_eq!(agent.deliver().waiting, 1, "{wall:?}");
+            assert_eq!(agent.deliver(), sent(1), "{wall:?}");
+        }
+    }
+}
+
+#[test]
+fn a_result_of_an_earlier_boot_is_as_old_as_this_one() {
+    let scratch = TempDir::new();
+    let brep = Brep::start(Setup::default());
+    let mut agent = Agent::new(scratch.path(), &brep.url(), None);
+    brep.queue(TASK);
+    let assignment = agent.task().unwrap();
+    agent.perform(&assignment, &mut []);
+    let path = stored(scratch.path());
+    let text = fs::read_to_string(&path).unwrap();
+    let (before, after) = text.split_once(r#""boot":""#).unwrap();
+    fs::write(&path, format!(r#"{before}"boot":"x{after}"#)).unwrap();
+    for (uptime, waiting) in [(AT_ONCE.expiry, 1), (AT_ONCE.expiry * 2, 0)] {
+        // Each start of a timer sees it for the first time.
+        let mut agent = Agent::new(scratch.path(), &brep.url(), None);
+        brep.state().result_moods = vec![502];
+        let delivery = agent.deliver_at(uptime);
+        assert_eq!((delivery.waiting, delivery.aside), (waiting, 1 - waiting));
+    }
 }
 
 #[test]
@@ -753,7 +765,7 @@ fn artifacts_do_not_hold_the_result_back_for_ever() {
     assert_eq!(agent.deliver().waiting, 1);
     drop(agent);
     let mut agent = Agent::new(scratch.path(), &brep.url(), None);
-    let later = SystemTime::now() + AT_ONCE.expiry / 2 + Duration::from_secs(2);
+    let later = uptime() + AT_ONCE.expiry / 2 + Duration::from_secs(2);
     assert_eq!(agent.deliver_at(later), sent(1));
     assert!(brep.state().builds[0].result.is_some());
 }

@@ -168,8 +168,7 @@ const CLOCK: &[&str] = &[
 ];
 
 /// Files that may read the wall clock, which may jump: for what people and
-/// controllers are shown, and for the age of what another process left, which is
-/// never the only reason to give it up.
+/// controllers are shown, and for names.
 const WALL_CLOCK: &[&str] = &["agent/deliver.rs", "watch.rs"];
 
 fn sources() -> Vec<PathBuf> {

@@ -11,7 +11,7 @@ use crate::diag;
 use crate::error::{Context as _, Error, Result};
 use crate::manifest::{Cut, ResultManifest, ResultRequest, Style, fit};
 use crate::outbox::{entry, interrupted};
-use crate::store::{Accepted, Artifact, Unfinished};
+use crate::store::{Accepted, Artifact, Unfinished, uptime};
 
 /// How many of the logs that were cut are named.
 const CUTS_SHOWN: usize = 5;
@@ -22,7 +22,7 @@ impl Agent {
         let Some(outbox) = &mut self.outbox else {
             return Ok(0);
         };
-        let delivery = outbox.deliver(&mut self.controllers, SystemTime::now(), &self.watch)?;
+        let delivery = outbox.deliver(&mut self.controllers, uptime(), &self.watch)?;
         Ok(delivery.waiting)
     }
 

@@ -33,8 +33,8 @@ use crate::diag;
 use crate::error::{Context as _, Error, Result, reason};
 use crate::status::Phase;
 use crate::store::{
-    Accepted, Artifact, Envelope, Journal, Reserve, Results, Stage, Stored, StoredArtifact,
-    Unfinished,
+    Accepted, Artifact, Boot, Envelope, Journal, Reserve, Results, Stage, Stored, StoredArtifact,
+    Unfinished, uptime,
 };
 use crate::watch::Watch;
 
@@ -54,9 +54,7 @@ pub struct Outbox {
     reserve: Reserve,
     settings: Settings,
     pauses: BTreeMap<String, Pause>,
-    /// By session, how old a result was when this process came to know it, and
-    /// when that was.
-    seen: BTreeMap<String, (Duration, Instant)>,
+    boot: Boot,
 }
 
 /// When to try again.
@@ -107,7 +105,7 @@ impl Outbox {
             reserve: Reserve::keep(&state.join("reserve"), RESERVE),
             settings,
             pauses: BTreeMap::new(),
-            seen: BTreeMap::new(),
+            boot: Boot::current(),
         };
         // The last step before the crash may have been the store, and the
         // journal the one after it; or the journal, and the store after it.
@@ -194,6 +192,8 @@ impl Outbox {
     ) -> Result<()> {
         let envelope = Envelope {
             stored: seconds(wall),
+            boot: self.boot.id.clone(),
+            uptime: uptime().as_secs(),
             controller: task.controller.clone(),
             result_url: task.result_url.clone(),
             session: task.session.clone(),
@@ -201,8 +201,6 @@ impl Outbox {
         };
         self.results
             .put(&envelope, text, artifacts, &self.reserve)?;
-        self.seen
-            .insert(task.session.clone(), (Duration::ZERO, Instant::now()));
         // What is stored is safe; the journal is put right at the next start.
         if let Err(error) = self.reached(&task.session, Stage::Stored) {
             diag::failure(&error).emit();
@@ -223,7 +221,8 @@ impl Outbox {
         Ok(())
     }
 
-    /// Sends what is due, the oldest first, and reports what came of it.
+    /// Sends what is due, the oldest first, and reports what came of it. `now` is
+    /// the time since the start of the host, [`uptime`].
     ///
     /// # Errors
     ///
@@ -232,7 +231,7 @@ impl Outbox {
     pub fn deliver(
         &mut self,
         controllers: &mut Controllers,
-        wall: SystemTime,
+        now: Duration,
         watch: &Watch,
     ) -> Result<Delivery> {
         let waiting = self.results.waiting()?;
@@ -250,14 +249,14 @@ impl Outbox {
             let due = pause.is_none_or(|pause| pause.until <= Instant::now());
             let place = place(&stored.envelope.result_url);
             let is_dead_place = dead.contains(&place);
-            let age = self.age(&stored, wall);
+            let age = self.age(&stored.envelope, now);
             let expired = age > self.settings.expiry;
             if !due || watch.must_stop() || (is_dead_place && !expired) {
                 delivery.wait(pause.map(|pause| pause.until));
                 continue;
             }
             watch.enter(Phase::Uploading, None);
-            // Never without an attempt: the wall clock may be wrong.
+            // Never without an attempt at the place where it goes.
             let outcome = if is_dead_place {
                 Outcome::Aside(self.too_old())
             } else {
@@ -310,13 +309,11 @@ impl Outbox {
         Ok(delivery)
     }
 
-    /// How old a result is. The wall clock is asked once, and may jump after.
-    fn age(&mut self, stored: &Stored, wall: SystemTime) -> Duration {
-        let age = Duration::from_secs(seconds(wall).saturating_sub(stored.envelope.stored));
-        let now = Instant::now();
-        let session = stored.envelope.session.clone();
-        let (then, since) = self.seen.entry(session).or_insert((age, now));
-        *then + now.saturating_duration_since(*since)
+    /// How old a result is at least. Restarts of the agent count, as with a timer
+    /// every turn is one; the wall clock does not, since it may be wrong.
+    fn age(&self, envelope: &Envelope, now: Duration) -> Duration {
+        let then = Duration::from_secs(envelope.uptime);
+        self.boot.age(envelope.boot.as_deref(), then, now)
     }
 
     fn too_old(&self) -> String {
@@ -373,7 +370,6 @@ impl Outbox {
 
     fn over(&mut self, stored: &Stored) {
         self.pauses.remove(&stored.id);
-        self.seen.remove(&stored.envelope.session);
         self.reserve.restore();
     }
 

@@ -12,6 +12,10 @@ use crate::manifest::hex;
 pub struct Envelope {
     /// Seconds since 1970 when it was stored.
     pub stored: u64,
+    /// The boot in which it was, if that has a name.
+    pub boot: Option<String>,
+    /// Seconds since the start of the host when it was.
+    pub uptime: u64,
     /// The controller that the task came from, for diagnostics.
     pub controller: String,
     /// Where it is posted to.
@@ -131,8 +135,11 @@ pub(super) fn encode(stored: &Stored) -> Value {
         Value::object(pairs)
     });
     let envelope = &stored.envelope;
+    let number = |number: u64| Value::Number(number.to_string());
     Value::object([
-        ("stored", Value::Number(envelope.stored.to_string())),
+        ("stored", number(envelope.stored)),
+        ("boot", envelope.boot.as_deref().map_or(Value::Null, string)),
+        ("uptime", number(envelope.uptime)),
         ("controller", string(&envelope.controller)),
         ("result-url", string(&envelope.result_url)),
         ("session", string(&envelope.session)),
@@ -166,6 +173,8 @@ pub(super) fn decode(dir: &Path, id: &str, value: &Value) -> Option<Stored> {
         id: id.to_owned(),
         envelope: Envelope {
             stored: value.get("stored")?.as_u64()?,
+            boot: text(value, "boot"),
+            uptime: value.get("uptime").and_then(Value::as_u64).unwrap_or(0),
             controller: text(value, "controller")?,
             result_url: text(value, "result-url")?,
             session: text(value, "session")?,

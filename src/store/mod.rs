@@ -12,6 +12,7 @@
 //!
 //! One agent uses a state directory at a time; its lock is the agent's.
 
+mod boot;
 mod envelope;
 mod event;
 pub mod file;
@@ -19,6 +20,7 @@ mod journal;
 mod reserve;
 mod results;
 
+pub use boot::{Boot, uptime};
 pub use envelope::{Artifact, Envelope, Stored, StoredArtifact};
 pub use event::{Accepted, Stage, Unfinished};
 pub use journal::Journal;
