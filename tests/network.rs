@@ -1,6 +1,8 @@
 //! Taps, bridges and redirects on the real kernel, with guests that are real
 //! network stacks.
 
+mod records;
+
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4, UdpSocket};

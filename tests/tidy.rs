@@ -161,6 +161,7 @@ const CLOCK: &[&str] = &[
     "machine/mod.rs",
     "machines/mod.rs",
     "machines/room.rs",
+    "network/program.rs",
     "perform/mod.rs",
     "sys/poll.rs",
     "tftp/server.rs",

@@ -11,100 +11,12 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
+use super::program::Program;
 use super::{Bridge, PORT, SERVER, conntrack};
-use crate::error::{Class, Context as _, Error, Result};
+use crate::error::{Context as _, Result};
 use crate::sys::net::Name;
 use crate::trace;
-
-/// Seconds that iptables waits for another iptables to finish.
-const WAIT: &str = "10";
-
-/// How the rules are set.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Program(PathBuf);
-
-impl Program {
-    /// Looks for the program, and whether its rules would see bridged packets.
-    pub(super) fn probe(bridge: &Bridge) -> Result<Program> {
-        let path = find("iptables").ok_or_else(|| {
-            Error::new("unable to find the program iptables")
-                .with_class(Class::Config)
-                .hint("install it: apt-get install iptables")
-        })?;
-        const SYSCTL: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
-        let called = match fs::read_to_string(SYSCTL) {
-            Ok(text) => text.trim() != "0",
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(
-                    Error::new(format!("unable to redirect by iptables: no {SYSCTL}"))
-                        .with_class(Class::Config)
-                        .hint("load it: modprobe br_netfilter"),
-                );
-            }
-            Err(error) => return Err(error).context(|| format!("unable to read {SYSCTL}")),
-        };
-        if !called && !bridge.calls_iptables {
-            return Err(Error::new(format!(
-                "unable to redirect by iptables: bridge {} does not pass packets through it",
-                bridge.name
-            ))
-            .with_class(Class::Config)
-            .hint(format!(
-                "turn it on: ip link set {} type bridge nf_call_iptables 1",
-                bridge.name
-            ))
-            .hint("or everywhere: sysctl net.bridge.bridge-nf-call-iptables=1"));
-        }
-        Ok(Program(path))
-    }
-
-    fn run(&self, action: &str, rule: &[String]) -> Result<()> {
-        let (table, rest) = rule.split_first().ok_or_else(|| Error::new("empty rule"))?;
-        let mut command = Command::new(&self.0);
-        command
-            .args(["-w", WAIT, "-t", table, action])
-            .args(rest)
-            .stdin(Stdio::null());
-        let unable = || {
-            format!(
-                "unable to run {} -t {table} {action} {}",
-                self.0.display(),
-                rest.join(" ")
-            )
-        };
-        trace!(
-            3,
-            "run",
-            "{} -w {WAIT} -t {table} {action} {}",
-            self.0.display(),
-            rest.join(" ")
-        );
-        let output = command.output().context(unable)?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let said = String::from_utf8_lossy(&output.stderr);
-        let reason = said.lines().next().unwrap_or_default();
-        Err(Error::new(format!(
-            "{}: {}: {reason}",
-            unable(),
-            output.status
-        )))
-    }
-
-    /// Removes a rule; one that is gone already is fine.
-    fn remove(&self, rule: &[String]) -> Result<()> {
-        self.run("-D", rule).or_else(|error| {
-            // Nothing else tells "no such rule" from a failure.
-            if self.run("-C", rule).is_err() {
-                return Ok(());
-            }
-            Err(error)
-        })
-    }
-}
 
 /// The rules of one redirect.
 #[derive(Debug)]
@@ -115,7 +27,8 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    /// Writes the record, then installs the rules, or none.
+    /// Writes the record, then installs the rules, or none. A record that is there
+    /// is of rules that a sweep could not remove, and stays.
     pub(super) fn install(
         program: &Program,
         bridge: &Bridge,
@@ -130,7 +43,7 @@ impl Rules {
             record: records.join(format!("{tap}.iptables")),
         };
         let text = render(&installed.program, &installed.rules);
-        fs::File::create(&installed.record)
+        fs::File::create_new(&installed.record)
             .and_then(|mut file| file.write_all(text.as_bytes()))
             .context(|| format!("unable to write {}", installed.record.display()))?;
         for rule in &installed.rules {
@@ -200,7 +113,7 @@ fn rules(bridge: &Bridge, tap: &Name, server: SocketAddrV4, owner: &str) -> Vec<
 }
 
 fn render(program: &Program, rules: &[Vec<String>]) -> String {
-    let mut text = format!("{}\n", program.0.display());
+    let mut text = format!("{}\n", program.path().display());
     for rule in rules {
         text.push_str(&rule.join(" "));
         text.push('\n');
@@ -226,21 +139,12 @@ pub fn remove_recorded(record: &Path) -> Result<bool> {
     let mut lines = text
         .split_inclusive('\n')
         .filter_map(|line| line.strip_suffix('\n'));
-    let program = Program(lines.next().unwrap_or_default().into());
+    let program = Program::at(lines.next().unwrap_or_default());
     let rules: Vec<Vec<String>> = lines
         .map(|line| line.split(' ').map(str::to_owned).collect())
         .collect();
     remove(&program, &rules, record)?;
     Ok(true)
-}
-
-/// The program `name`, from the path or where administrators' programs are.
-fn find(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(["/usr/sbin", "/sbin", "/usr/local/sbin"].map(PathBuf::from))
-        .map(|dir| dir.join(name))
-        .find(|file| file.is_file())
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ mod conntrack;
 mod iptables;
 mod mac;
 mod nft;
+mod program;
 mod redirect;
 mod tap;
 

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use super::iptables::{self, Program};
+use super::iptables;
+use super::program::Program;
 use super::{Bridge, Mac, Netfilter, PORT, SERVER, Tap, nft};
 use crate::diag;
 use crate::error::{Class, Context as _, Error, Result};
