@@ -1,6 +1,7 @@
 //! Taps, bridges and redirects on the real kernel, with guests that are real
 //! network stacks.
 
+mod hostile;
 mod records;
 
 use std::fs;
@@ -476,6 +477,7 @@ fn a_tap_is_an_isolated_port_that_is_up_and_goes_with_us() {
         let link = run(&format!("ip -d link show {name}"));
         assert!(link.contains("master br1"), "{link}");
         assert!(link.contains("isolated on"), "{link}");
+        assert!(link.contains("guard on"), "{link}");
         assert!(link.contains(",UP"), "{link}");
         let error = Tap::open(bridge, &name).unwrap_err();
         assert_eq!(error.errno(), Some(libc::EBUSY));

@@ -16,13 +16,57 @@ pub struct Bridge {
     pub name: Name,
     /// Its IPv4 address: the guests' gateway, and where our server listens.
     pub address: Ipv4Addr,
+    /// All of its IPv4 addresses, with the networks that they are in.
+    pub networks: Vec<Network>,
     /// Whether this bridge passes its packets through iptables, whatever
     /// `net.bridge.bridge-nf-call-iptables` says.
     pub calls_iptables: bool,
 }
 
-/// Of `<linux/rtnetlink.h>` and `<linux/if_link.h>`.
+/// An IPv4 network, and the host's address in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// The host's address.
+    pub address: Ipv4Addr,
+    /// How many of its bits are the network's.
+    pub prefix: u8,
+}
+
+impl Network {
+    /// The bits of an address that are the network's.
+    #[must_use]
+    pub fn mask(self) -> Ipv4Addr {
+        let host = u32::MAX.checked_shr(self.prefix.into());
+        (!host.unwrap_or_default()).into()
+    }
+
+    /// The first address, which is no station's.
+    #[must_use]
+    pub fn first(self) -> Ipv4Addr {
+        self.address & self.mask()
+    }
+
+    /// The last address, which is every station's.
+    #[must_use]
+    pub fn broadcast(self) -> Ipv4Addr {
+        self.address | !self.mask()
+    }
+
+    /// Whether there can be guests in it: with a longer prefix they are reached by
+    /// a route, and which addresses they have is not known here.
+    pub(super) fn has_room(self) -> bool {
+        (1..=30).contains(&self.prefix)
+    }
+}
+
+/// Of `<linux/rtnetlink.h>`, `<linux/if_link.h>` and `<linux/if_addr.h>`.
 const RTM_GETLINK: u16 = 18;
+const RTM_GETADDR: u16 = 22;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const AF_INET: u8 = 2;
+/// `struct ifaddrmsg`, which comes before the attributes of an address.
+const IFADDRMSG: usize = 8;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
@@ -56,10 +100,11 @@ impl Bridge {
             }
             index => index.context(unable)?,
         };
+        let socket = Socket::route().context(unable)?;
         let Link {
             kind,
             calls_iptables,
-        } = Link::of(index).context(unable)?;
+        } = Link::of(&socket, index).context(unable)?;
         if kind != "bridge" {
             return Err(config(format!("{name} is not a bridge"))
                 .hint("name the bridge of the guests with --bridge"));
@@ -80,6 +125,7 @@ impl Bridge {
         Ok(Bridge {
             name,
             address,
+            networks: networks(&socket, index).context(unable)?,
             calls_iptables,
         })
     }
@@ -92,7 +138,7 @@ struct Link {
 }
 
 impl Link {
-    fn of(index: u32) -> io::Result<Link> {
+    fn of(socket: &Socket, index: u32) -> io::Result<Link> {
         let mut link = Link {
             kind: String::new(),
             calls_iptables: false,
@@ -101,7 +147,7 @@ impl Link {
         header[4..8].copy_from_slice(&index.to_ne_bytes());
         let mut batch = Batch::new();
         batch.begin(RTM_GETLINK, netlink::ACK, &header);
-        Socket::route()?.exchange(&batch, |message| {
+        socket.exchange(&batch, |message| {
             let attributes = message.payload.get(IFINFOMSG..).unwrap_or_default();
             let info = netlink::attribute(attributes, IFLA_LINKINFO).unwrap_or_default();
             if let Some(kind) = netlink::attribute(info, IFLA_INFO_KIND) {
@@ -117,9 +163,55 @@ impl Link {
     }
 }
 
+/// The addresses that the interface numbered `index` has.
+fn networks(socket: &Socket, index: u32) -> io::Result<Vec<Network>> {
+    let mut header = [0; IFADDRMSG];
+    header[0] = AF_INET;
+    let mut batch = Batch::new();
+    batch.begin(RTM_GETADDR, netlink::DUMP, &header);
+    let mut found = Vec::new();
+    socket.exchange(&batch, |message| {
+        let Some((header, attributes)) = message.payload.split_at_checked(IFADDRMSG) else {
+            return;
+        };
+        let address = netlink::attribute(attributes, IFA_LOCAL);
+        if header[4..8] == index.to_ne_bytes()
+            && let Some(Ok(address)) = address.map(<[u8; 4]>::try_from)
+        {
+            // With a peer's address here it is the peer's network.
+            let same = netlink::attribute(attributes, IFA_ADDRESS) == Some(&address);
+            found.push(Network {
+                address: address.into(),
+                prefix: if same { header[1] } else { 32 },
+            });
+        }
+    })?;
+    Ok(found)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn networks_have_a_first_and_a_last_address() {
+        for (prefix, first, last) in [
+            (1, [128, 0, 0, 0], [255; 4]),
+            (8, [192, 0, 0, 0], [192, 255, 255, 255]),
+            (23, [192, 168, 122, 0], [192, 168, 123, 255]),
+            (30, [192, 168, 123, 4], [192, 168, 123, 7]),
+        ] {
+            let address = [192, 168, 123, 5].into();
+            let network = Network { address, prefix };
+            assert!(network.has_room());
+            assert_eq!(network.first(), Ipv4Addr::from(first));
+            assert_eq!(network.broadcast(), Ipv4Addr::from(last));
+        }
+        for prefix in [0, 31, 32, 255] {
+            let address = [192, 168, 123, 5].into();
+            assert!(!Network { address, prefix }.has_room());
+        }
+    }
 
     #[test]
     fn a_missing_bridge_is_explained() {

@@ -104,6 +104,12 @@ fn rules(bridge: &Bridge, tap: &Name, server: SocketAddrV4, owner: &str) -> Vec<
             server.ip(),
             server.port()
         )),
+        // Ports are isolated, but a host may route from one to another.
+        split(format!(
+            "filter FORWARD -i {0} -o {0} -m physdev --physdev-in {tap} \
+             ! --physdev-is-bridged -m comment --comment {comment} -j DROP",
+            bridge.name
+        )),
         split(format!(
             "nat PREROUTING -i {} -p udp -d {SERVER} --dport {PORT} -m physdev --physdev-in {tap} \
              -m comment --comment {comment} -j DNAT --to-destination {server}",
@@ -155,6 +161,7 @@ mod tests {
         let bridge = Bridge {
             name: Name::new("br1").unwrap(),
             address: [192, 168, 123, 1].into(),
+            networks: Vec::new(),
             calls_iptables: true,
         };
         let server = SocketAddrV4::new(bridge.address, 40000);
@@ -163,8 +170,8 @@ mod tests {
 
     #[test]
     fn rules_match_the_tap_and_say_whose_they_are() {
-        let [guard, redirect] = &example()[..] else {
-            panic!("two rules")
+        let [guard, routed, redirect] = &example()[..] else {
+            panic!("three rules")
         };
         assert_eq!(
             redirect.join(" "),
@@ -172,7 +179,9 @@ mod tests {
              --physdev-in tap1 -m comment --comment bbot-agent:gcc_12:tap1 \
              -j DNAT --to-destination 192.168.123.1:40000"
         );
-        assert!(guard.join(" ").ends_with("bbot-agent:gcc_12:tap1 -j DROP"));
+        for rule in [guard, routed] {
+            assert!(rule.join(" ").ends_with("bbot-agent:gcc_12:tap1 -j DROP"));
+        }
     }
 
     #[test]

@@ -25,7 +25,7 @@ mod tap;
 
 use std::net::Ipv4Addr;
 
-pub use bridge::Bridge;
+pub use bridge::{Bridge, Network};
 pub use iptables::remove_recorded;
 pub use mac::Mac;
 pub use nft::Netfilter;

@@ -123,11 +123,11 @@ impl Redirect {
     /// When it cannot, with what is missing and how to get it.
     pub fn probe(kind: RedirectKind, bridge: &Bridge) -> Result<Strategy> {
         match kind {
-            RedirectKind::Nft => probe_nft(),
+            RedirectKind::Nft => probe_nft(bridge),
             RedirectKind::Iptables => Program::probe(bridge).map(Strategy::Iptables),
             RedirectKind::None => probe_none(bridge),
             RedirectKind::Auto => {
-                let nft = match probe_nft() {
+                let nft = match probe_nft(bridge) {
                     Err(error) if error.class() == Class::Permission => return Err(error),
                     Err(error) => error,
                     found => return found,
@@ -174,15 +174,13 @@ impl Redirect {
             strategy.name()
         );
         let mut peers = Peers::Any;
-        // Rules of `nf_tables` see to it themselves.
-        if let Some(mac) = target.mac
-            && *strategy != Strategy::Nft
-        {
+        if let Some(mac) = target.mac {
             target.tap.lock(mac).context(unable)?;
         }
         let rules = match strategy {
             Strategy::Nft => {
                 let rules = nft::Rules {
+                    bridge: target.bridge,
                     tap,
                     mark: MARK | (target.tap.index() & !MARK_MASK),
                     mac: target.mac,
@@ -293,10 +291,11 @@ impl Peers {
 }
 
 /// Installs rules that match nothing, and removes them.
-fn probe_nft() -> Result<Strategy> {
+fn probe_nft(bridge: &Bridge) -> Result<Strategy> {
     let unable = || "unable to redirect by nft";
     let tap = Name::new(&format!("bbp{}", std::process::id())).context(unable)?;
     let rules = nft::Rules {
+        bridge,
         tap: &tap,
         mark: MARK,
         mac: Some(Mac([2, 0, 0, 0, 0, 0])),

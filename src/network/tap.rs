@@ -28,11 +28,14 @@ pub(super) const PREFIX: &str = "bb-";
 const RTM_SETLINK: u16 = 19;
 const RTM_NEWNEIGH: u16 = 28;
 const IFLA_PROTINFO: u16 = 12;
+const IFLA_BRPORT_GUARD: u16 = 5;
+const IFLA_BRPORT_LEARNING: u16 = 8;
 const IFLA_BRPORT_ISOLATED: u16 = 33;
 const IFLA_BRPORT_LOCKED: u16 = 39;
 const NDA_LLADDR: u16 = 2;
 const NUD_NOARP: u16 = 0x40;
-const NTF_MASTER: u8 = 4;
+const NTF_MASTER: u8 = 0x04;
+const NTF_STICKY: u8 = 0x40;
 const AF_BRIDGE: u8 = 7;
 
 /// A tap device on a bridge, up. It lives as long as its descriptor and those
@@ -66,16 +69,27 @@ impl Tap {
             "open", "ip link set {name} address {HOST_SIDE} master {}", bridge.name
         );
         control.bridge_add(&bridge.name, index).context(unable)?;
-        trace!(3, "open", "bridge link set dev {name} isolated on");
-        set_port(index, IFLA_BRPORT_ISOLATED).context(unable)?;
+        trace!(3, "open", "bridge link set dev {name} isolated on guard on");
+        Socket::route()
+            .and_then(|socket| {
+                let mut batch = Batch::new();
+                let properties = [(IFLA_BRPORT_ISOLATED, 1), (IFLA_BRPORT_GUARD, 1)];
+                set_port(&mut batch, index, &properties);
+                socket.request(&batch)
+            })
+            .context(unable)?;
         trace!(3, "open", "ip link set {name} up");
         control.set_up(&name).context(unable)?;
         Ok(Tap { fd, name, index })
     }
 
-    /// Has the bridge drop frames from here with another source address than
-    /// `mac`, which no frame from another port takes away either. It needs Linux
-    /// 5.16; older kernels ignore it.
+    /// Has the bridge know the guest, and learn nothing from it: `mac` is here and
+    /// nowhere else, whoever sends with it, and frames from here with another
+    /// source address are dropped.
+    ///
+    /// Rules cannot see to that: a frame to one of the addresses that a bridge
+    /// keeps to itself (01:80:c2:00:00:0x) meets none, and yet the bridge learns
+    /// from it who is where. Dropping needs Linux 5.16; older kernels ignore that.
     ///
     /// # Errors
     ///
@@ -83,20 +97,24 @@ impl Tap {
     pub(super) fn lock(&self, mac: Mac) -> io::Result<()> {
         trace!(
             3,
-            "lock", "bridge fdb replace {mac} dev {} master static", self.name
+            "lock", "bridge fdb replace {mac} dev {} master static sticky", self.name
         );
         let mut header = [0; 12]; // struct ndmsg
         header[0] = AF_BRIDGE;
         header[4..8].copy_from_slice(&self.index.to_ne_bytes());
         header[8..10].copy_from_slice(&NUD_NOARP.to_ne_bytes());
-        header[10] = NTF_MASTER;
+        header[10] = NTF_MASTER | NTF_STICKY;
         let mut batch = Batch::new();
         let flags = netlink::ACK | netlink::CREATE | netlink::REPLACE;
         batch.begin(RTM_NEWNEIGH, flags, &header);
         batch.put(NDA_LLADDR, &mac.0);
-        Socket::route()?.request(&batch)?;
-        trace!(3, "lock", "bridge link set dev {} locked on", self.name);
-        set_port(self.index, IFLA_BRPORT_LOCKED)
+        trace!(
+            3,
+            "lock", "bridge link set dev {} learning off locked on", self.name
+        );
+        let properties = [(IFLA_BRPORT_LEARNING, 0), (IFLA_BRPORT_LOCKED, 1)];
+        set_port(&mut batch, self.index, &properties);
+        Socket::route()?.request(&batch)
     }
 
     /// The descriptor to hand to QEMU.
@@ -130,17 +148,20 @@ impl Tap {
     }
 }
 
-/// Switches a property of the bridge port numbered `index` on. *Isolated* ports
-/// exchange no frames with each other; *locked* ones take frames only from
-/// addresses that the bridge expects there.
-fn set_port(index: u32, property: u16) -> io::Result<()> {
+/// Adds a message that sets properties of the bridge port numbered `index`.
+/// *Isolated* ports exchange no frames with each other; *guarded* ones are off
+/// once they send what is for bridges among themselves (spanning tree); *locked*
+/// ones take frames only from addresses that the bridge expects there.
+fn set_port(batch: &mut Batch, index: u32, properties: &[(u16, u8)]) {
     let mut header = [0; 16]; // struct ifinfomsg
     header[0] = AF_BRIDGE;
     header[4..8].copy_from_slice(&index.to_ne_bytes());
-    let mut batch = Batch::new();
     batch.begin(RTM_SETLINK, netlink::ACK, &header);
-    batch.nest(IFLA_PROTINFO, |port| port.put(property, &[1]));
-    Socket::route()?.request(&batch)
+    batch.nest(IFLA_PROTINFO, |port| {
+        for (property, value) in properties {
+            port.put(*property, &[*value]);
+        }
+    });
 }
 
 fn explain(error: io::Error, what: String, name: &Name) -> Error {

@@ -52,7 +52,7 @@ impl Name {
 
     /// The name as the kernel has it, padded with NUL.
     #[must_use]
-    pub(super) fn field(&self) -> [u8; NAME_SIZE] {
+    pub fn field(&self) -> [u8; NAME_SIZE] {
         self.0
     }
 }

@@ -251,7 +251,7 @@ impl Socket {
             for message in messages(&buffer[..length]).filter(ours) {
                 match i32::from(message.kind) {
                     // An error stands for the whole batch: netfilter's batches
-                    // are transactions, and elsewhere we send one message.
+                    // are transactions, and elsewhere a socket is not used again.
                     libc::NLMSG_ERROR => match u32_at(message.payload, 0) {
                         Some(0) => pending.retain(|sequence| *sequence != message.sequence),
                         Some(errno) => {

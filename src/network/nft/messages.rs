@@ -20,6 +20,7 @@ pub(super) const BRIDGE: u8 = 7;
 // Hooks, the same numbers in both families
 pub(super) const PREROUTING: u32 = 0;
 pub(super) const INPUT: u32 = 1;
+pub(super) const OUTPUT: u32 = 3;
 pub(super) const POSTROUTING: u32 = 4;
 // NFTA_TABLE_*
 const TABLE_NAME: u16 = 1;
@@ -60,6 +61,7 @@ pub(super) const ADDRESS: &str = "address";
 pub(super) const META_PROTOCOL: u32 = 1;
 pub(super) const META_MARK: u32 = 3;
 pub(super) const META_IIFNAME: u32 = 6;
+pub(super) const META_OIFNAME: u32 = 7;
 pub(super) const META_L4PROTO: u32 = 16;
 // enum nft_payload_bases
 pub(super) const LINK: u32 = 0;
@@ -194,17 +196,20 @@ impl Expressions<'_> {
         self.compare(1, value) // NFT_CMP_NEQ
     }
 
-    /// Only a packet with a UDP header: the offset of its fragment is 0.
-    pub(super) fn has_ports(&mut self) -> &mut Self {
-        self.payload(NETWORK, 6, 2);
+    /// Clears the bits that `mask` does not have.
+    pub(super) fn and<const N: usize>(&mut self, mask: [u8; N]) -> &mut Self {
         self.add("bitwise", |data| {
             data.put_be32(1, 1); // NFTA_BITWISE_SREG
             data.put_be32(2, 1); // NFTA_BITWISE_DREG
-            data.put_be32(3, 2); // NFTA_BITWISE_LEN
-            data.nest(4, |inside| inside.put(1, &[0x1f, 0xff])); // NFTA_BITWISE_MASK
-            data.nest(5, |inside| inside.put(1, &[0, 0])); // NFTA_BITWISE_XOR
-        });
-        self.is(&[0, 0])
+            data.put_be32(3, u32::try_from(N).unwrap_or_default()); // NFTA_BITWISE_LEN
+            data.nest(4, |inside| inside.put(1, &mask)); // NFTA_BITWISE_MASK
+            data.nest(5, |inside| inside.put(1, &[0; N])); // NFTA_BITWISE_XOR
+        })
+    }
+
+    /// Only a packet with a UDP header: the offset of its fragment is 0.
+    pub(super) fn has_ports(&mut self) -> &mut Self {
+        self.payload(NETWORK, 6, 2).and([0x1f, 0xff]).is(&[0, 0])
     }
 
     pub(super) fn in_set(&mut self, name: &str) -> &mut Self {

@@ -2,7 +2,8 @@
 //! the tables have an owner, our socket, with which the kernel removes them
 //! however we die (Linux 5.12). In the meantime nobody else can change them.
 //!
-//! What is installed, as nft(8) would list it, for tap `T` with address `MAC`:
+//! What is installed, as nft(8) would list it, for tap `T` with address `MAC`, and
+//! for a bridge `br1` in the network `NET`/`MASK`:
 //!
 //! ```text
 //! table bridge bbot-agent-T {
@@ -14,12 +15,24 @@
 //!   }
 //!   chain guest {
 //!     type filter hook prerouting priority -300; policy accept;
+//!     iifname "T" meta protocol != { arp, ip, ip6 } drop
 //!     iifname "T" ether saddr != MAC drop
 //!     iifname "T" meta protocol ip ip protocol udp ip daddr 196.254.111.222 \
-//!       meta mark set M add @address { ip saddr }
+//!       meta mark set M
+//!     meta mark M ip saddr != { BRIDGE, NET, LAST } ip saddr & MASK NET \
+//!       add @address { ip saddr }
 //!     meta mark M ip frag-off & 0x1fff 0 udp dport != 69 drop
 //!     meta mark M ip frag-off & 0x1fff 0 udp dport set PORT
 //!     meta mark M ip daddr set BRIDGE
+//!   }
+//!   chain host {
+//!     type filter hook input priority -300; policy accept;
+//!     iifname "T" meta protocol ip ip daddr != { BRIDGE, LAST } \
+//!       ip daddr & MASK NET drop
+//!   }
+//!   chain ports {
+//!     type filter hook output priority 0; policy accept;
+//!     meta mark M oifname != "T" drop
 //!   }
 //! }
 //! table ip bbot-agent-T {
@@ -29,7 +42,9 @@
 //!   }
 //!   chain answers {
 //!     type filter hook postrouting priority 200; policy accept;
-//!     ip saddr BRIDGE udp sport PORT udp sport set 69 ip saddr set 196.254.111.222
+//!     ip saddr BRIDGE udp sport PORT oifname != "br1" drop
+//!     ip saddr BRIDGE udp sport PORT meta mark set M udp sport set 69 \
+//!       ip saddr set 196.254.111.222
 //!   }
 //! }
 //! ```
@@ -45,10 +60,29 @@
 //! address. A guest cannot choose it: so a packet sent straight to the server of
 //! another guest, with whatever source, does not pass the guard.
 //!
+//! What a guest may send is listed, and not what it may not: any tag before a
+//! packet (VLAN, and one more inside) would hide it from rules that look at
+//! addresses, and the kernel takes empty tags off later.
+//!
 //! The first address that the guest makes a request with is its own from then
-//! on: no guest on another tap of ours can claim it by ARP, to get our answers,
-//! or send with it. Only taps of ours are so restrained, lest a hostile guest
-//! shut out the rest of the network by claiming its addresses.
+//! on: no guest on another tap of ours can claim it by ARP or send with it. Only
+//! taps of ours are so restrained, lest a hostile guest shut out the rest of the
+//! network by claiming its addresses; and only an address that guests may have
+//! counts, lest it shut out those that have none yet (0.0.0.0). A guest that is
+//! given another address later goes on with that one, unguarded. One that claims
+//! the address of another guest before that one's first request shuts it out.
+//!
+//! Whatever address the guest makes a request with, the answer leaves by its tap
+//! or not at all (`answers`, `ports`): so our server cannot be made to send to
+//! somebody else, and claiming another's address does not bring its answers.
+//!
+//! Ports are isolated, but a host that routes would take a packet that a guest
+//! sends to the host's hardware address and bring it to another guest. So what
+//! reaches the host itself (`host`) and has an address of the guests' network
+//! must be for the host. Packets that the bridge passes on do not come there: other
+//! stations of that network stay within reach. There is one such rule for each
+//! network of the bridge, with all of its addresses there. IPv6 is not looked at:
+//! between guests it needs a host with an IPv6 address on the bridge that routes it.
 //!
 //! Fragments: each carries the mark and gets the address, the first of them,
 //! which has the ports, also the port. (The kernel does not see to it that a rule
@@ -67,14 +101,14 @@ use std::net::SocketAddrV4;
 use std::rc::Rc;
 
 use messages::{
-    ADDRESS, BRIDGE, INPUT, IPV4, LINK, META_IIFNAME, META_L4PROTO, META_MARK, META_PROTOCOL,
-    NETWORK, POSTROUTING, PREROUTING, TRANSPORT, delete_table, new_address_set, new_chain,
-    new_rule, new_table, transaction,
+    ADDRESS, BRIDGE, Expressions, INPUT, IPV4, LINK, META_IIFNAME, META_L4PROTO, META_MARK,
+    META_OIFNAME, META_PROTOCOL, NETWORK, OUTPUT, POSTROUTING, PREROUTING, TRANSPORT, delete_table,
+    new_address_set, new_chain, new_rule, new_table, transaction,
 };
 pub use owner::Netfilter;
 
 use super::tap::PREFIX;
-use super::{Mac, PORT, SERVER};
+use super::{Bridge, Mac, Network, PORT, SERVER};
 use crate::sys::net::Name;
 use crate::sys::netlink::{Batch, Socket};
 
@@ -89,6 +123,7 @@ pub(super) struct Tables {
 /// What the rules are made from.
 #[derive(Debug)]
 pub(super) struct Rules<'a> {
+    pub(super) bridge: &'a Bridge,
     pub(super) tap: &'a Name,
     /// A number that no other tap of the network namespace has.
     pub(super) mark: u32,
@@ -129,72 +164,152 @@ impl Tables {
 }
 
 fn installation(table: &str, rules: &Rules<'_>) -> Batch {
-    let mark = rules.mark.to_ne_bytes();
-    let server = rules.server.ip().octets();
-    let port = rules.server.port().to_be_bytes();
-    let mut tap = [0; 16];
-    tap[..rules.tap.as_str().len()].copy_from_slice(rules.tap.as_str().as_bytes());
-
     let mut batch = Batch::new();
     transaction(&mut batch, |batch| {
         new_table(batch, BRIDGE, table, rules.owner);
         new_address_set(batch, table);
-        new_chain(batch, BRIDGE, table, "others", PREROUTING, -301);
-        // Where the sender's address is in an ARP packet, and in an IP one.
-        for (protocol, offset) in [([0x08, 0x06], 14), ([0x08, 0x00], 12)] {
-            new_rule(batch, BRIDGE, table, "others", |rule| {
-                rule.meta(META_IIFNAME).is(PREFIX.as_bytes()).is_not(&tap);
-                rule.meta(META_PROTOCOL).is(&protocol);
-                rule.payload(NETWORK, offset, 4).in_set(ADDRESS).drop();
-            });
-        }
-        new_chain(batch, BRIDGE, table, "guest", PREROUTING, -300);
-        if let Some(mac) = rules.mac {
-            new_rule(batch, BRIDGE, table, "guest", |rule| {
-                rule.meta(META_IIFNAME).is(&tap);
-                rule.payload(LINK, 6, 6).is_not(&mac.0).drop();
-            });
-        }
-        new_rule(batch, BRIDGE, table, "guest", |rule| {
-            rule.meta(META_IIFNAME).is(&tap);
-            rule.meta(META_PROTOCOL).is(&[0x08, 0x00]);
-            rule.payload(NETWORK, 9, 1).is(&[UDP]);
-            rule.payload(NETWORK, 16, 4).is(&SERVER.octets());
-            rule.load(&mark).set_meta(META_MARK);
-            // Ends the rule once the set is full, so it comes last.
-            rule.payload(NETWORK, 12, 4).add_to_set(ADDRESS);
-        });
-        new_rule(batch, BRIDGE, table, "guest", |rule| {
-            rule.meta(META_MARK).is(&mark).has_ports();
-            rule.payload(TRANSPORT, 2, 2).is_not(&TFTP).drop();
-        });
-        new_rule(batch, BRIDGE, table, "guest", |rule| {
-            rule.meta(META_MARK).is(&mark).has_ports();
-            rule.load(&port).set_port(2);
-        });
-        new_rule(batch, BRIDGE, table, "guest", |rule| {
-            rule.meta(META_MARK).is(&mark);
-            rule.load(&server).set_address(16);
-        });
+        frames_of_others(batch, table, rules);
+        frames_of_the_guest(batch, table, rules);
+        frames_of_the_host(batch, table, rules);
         new_table(batch, IPV4, table, rules.owner);
-        new_chain(batch, IPV4, table, "guard", INPUT, -10);
-        new_rule(batch, IPV4, table, "guard", |rule| {
-            rule.payload(NETWORK, 16, 4).is(&server);
-            rule.meta(META_L4PROTO).is(&[UDP]);
-            rule.payload(TRANSPORT, 2, 2).is(&port);
-            rule.meta(META_MARK).is_not(&mark).drop();
-        });
-        new_chain(batch, IPV4, table, "answers", POSTROUTING, 200);
-        new_rule(batch, IPV4, table, "answers", |rule| {
-            rule.payload(NETWORK, 12, 4).is(&server);
-            rule.meta(META_L4PROTO).is(&[UDP]);
-            rule.payload(TRANSPORT, 0, 2).is(&port);
-            rule.load(&TFTP).set_port(0);
-            rule.load(&SERVER.octets()).set_address(12);
-        });
+        packets(batch, table, rules);
     });
     batch
 }
 
+fn frames_of_others(batch: &mut Batch, table: &str, rules: &Rules<'_>) {
+    new_chain(batch, BRIDGE, table, "others", PREROUTING, -301);
+    // Where the sender's address is in an ARP packet, and in an IP one.
+    for (protocol, offset) in [(ARP, 14), (IP, SOURCE)] {
+        new_rule(batch, BRIDGE, table, "others", |rule| {
+            rule.meta(META_IIFNAME).is(PREFIX.as_bytes());
+            rule.is_not(&rules.tap.field());
+            rule.meta(META_PROTOCOL).is(&protocol);
+            rule.payload(NETWORK, offset, 4).in_set(ADDRESS).drop();
+        });
+    }
+}
+
+fn frames_of_the_guest(batch: &mut Batch, table: &str, rules: &Rules<'_>) {
+    let tap = rules.tap.field();
+    let mark = rules.mark.to_ne_bytes();
+    new_chain(batch, BRIDGE, table, "guest", PREROUTING, -300);
+    let mut rule = |build: &dyn Fn(&mut Expressions<'_>)| {
+        new_rule(batch, BRIDGE, table, "guest", build);
+    };
+    rule(&|rule| {
+        rule.meta(META_IIFNAME).is(&tap).meta(META_PROTOCOL);
+        rule.is_not(&ARP).is_not(&IP).is_not(&IPV6).drop();
+    });
+    if let Some(mac) = rules.mac {
+        rule(&|rule| {
+            rule.meta(META_IIFNAME).is(&tap);
+            rule.payload(LINK, 6, 6).is_not(&mac.0).drop();
+        });
+    }
+    rule(&|rule| {
+        rule.meta(META_IIFNAME).is(&tap);
+        rule.meta(META_PROTOCOL).is(&IP);
+        rule.payload(NETWORK, 9, 1).is(&[UDP]);
+        rule.payload(NETWORK, DESTINATION, 4).is(&SERVER.octets());
+        rule.load(&mark).set_meta(META_MARK);
+    });
+    for network in networks(rules) {
+        rule(&|rule| {
+            rule.meta(META_MARK).is(&mark);
+            rule.payload(NETWORK, SOURCE, 4);
+            rule.is_not(&network.first().octets());
+            stations(rule, rules.bridge, network);
+            rule.payload(NETWORK, SOURCE, 4).add_to_set(ADDRESS);
+        });
+    }
+    rule(&|rule| {
+        rule.meta(META_MARK).is(&mark).has_ports();
+        rule.payload(TRANSPORT, 2, 2).is_not(&TFTP).drop();
+    });
+    rule(&|rule| {
+        rule.meta(META_MARK).is(&mark).has_ports();
+        rule.load(&rules.server.port().to_be_bytes()).set_port(2);
+    });
+    rule(&|rule| {
+        rule.meta(META_MARK).is(&mark);
+        rule.load(&rules.server.ip().octets());
+        rule.set_address(DESTINATION);
+    });
+}
+
+/// To the host, and from it.
+fn frames_of_the_host(batch: &mut Batch, table: &str, rules: &Rules<'_>) {
+    let tap = rules.tap.field();
+    new_chain(batch, BRIDGE, table, "host", INPUT, -300);
+    for network in networks(rules) {
+        new_rule(batch, BRIDGE, table, "host", |rule| {
+            rule.meta(META_IIFNAME).is(&tap);
+            rule.meta(META_PROTOCOL).is(&IP);
+            rule.payload(NETWORK, DESTINATION, 4);
+            stations(rule, rules.bridge, network);
+            rule.drop();
+        });
+    }
+    new_chain(batch, BRIDGE, table, "ports", OUTPUT, 0);
+    new_rule(batch, BRIDGE, table, "ports", |rule| {
+        rule.meta(META_MARK).is(&rules.mark.to_ne_bytes());
+        rule.meta(META_OIFNAME).is_not(&tap).drop();
+    });
+}
+
+/// Those that guests can be in.
+fn networks(rules: &Rules<'_>) -> impl Iterator<Item = Network> {
+    let networks = rules.bridge.networks.iter().copied();
+    networks.filter(|network| network.has_room())
+}
+
+/// Only a packet whose address, which is loaded, is in the network and neither the
+/// host's nor everybody's.
+fn stations(rule: &mut Expressions<'_>, bridge: &Bridge, network: Network) {
+    let of_the_host = bridge.networks.iter().map(|network| network.address);
+    for address in of_the_host.chain([network.broadcast()]) {
+        rule.is_not(&address.octets());
+    }
+    rule.and(network.mask().octets())
+        .is(&network.first().octets());
+}
+
+fn packets(batch: &mut Batch, table: &str, rules: &Rules<'_>) {
+    let mark = rules.mark.to_ne_bytes();
+    let server = rules.server.ip().octets();
+    let port = rules.server.port().to_be_bytes();
+    new_chain(batch, IPV4, table, "guard", INPUT, -10);
+    new_rule(batch, IPV4, table, "guard", |rule| {
+        rule.payload(NETWORK, DESTINATION, 4).is(&server);
+        rule.meta(META_L4PROTO).is(&[UDP]);
+        rule.payload(TRANSPORT, 2, 2).is(&port);
+        rule.meta(META_MARK).is_not(&mark).drop();
+    });
+    new_chain(batch, IPV4, table, "answers", POSTROUTING, 200);
+    let answer = |rule: &mut Expressions<'_>| {
+        rule.payload(NETWORK, SOURCE, 4).is(&server);
+        rule.meta(META_L4PROTO).is(&[UDP]);
+        rule.payload(TRANSPORT, 0, 2).is(&port);
+    };
+    new_rule(batch, IPV4, table, "answers", |rule| {
+        answer(rule);
+        rule.meta(META_OIFNAME);
+        rule.is_not(&rules.bridge.name.field()).drop();
+    });
+    new_rule(batch, IPV4, table, "answers", |rule| {
+        answer(rule);
+        rule.load(&mark).set_meta(META_MARK);
+        rule.load(&TFTP).set_port(0);
+        rule.load(&SERVER.octets()).set_address(SOURCE);
+    });
+}
+
+const ARP: [u8; 2] = [0x08, 0x06];
+const IP: [u8; 2] = [0x08, 0x00];
+const IPV6: [u8; 2] = [0x86, 0xdd];
+/// Where the addresses are in a header of IPv4.
+const SOURCE: u32 = 12;
+const DESTINATION: u32 = 16;
 const UDP: u8 = 17;
 const TFTP: [u8; 2] = PORT.to_be_bytes();
