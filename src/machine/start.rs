@@ -121,6 +121,9 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<Machine> {
 fn converse(machine: &mut Machine, deadline: Instant) -> Result<()> {
     let mut runs = false;
     loop {
+        // Asked first, so that all it said before its end is read below.
+        let exited = machine.process.try_wait();
+        let exited = exited.context(|| "unable to wait for qemu")?;
         machine.stderr.read();
         for said in machine.monitor.read() {
             match said {
@@ -152,8 +155,7 @@ fn converse(machine: &mut Machine, deadline: Instant) -> Result<()> {
         if runs {
             return Ok(());
         }
-        let exited = machine.process.try_wait();
-        if let Some(status) = exited.context(|| "unable to wait for qemu")? {
+        if let Some(status) = exited {
             machine.exited = Some(status);
             while machine.stderr.read() {}
             return Err(failed(machine, &format!("qemu ended at once, {status}")));
