@@ -38,6 +38,7 @@ pub mod manifest;
 pub mod network;
 pub mod outbox;
 pub mod perform;
+pub mod program;
 pub mod snapshot;
 pub mod status;
 pub mod store;

@@ -1,0 +1,125 @@
+//! The `bbot-agent` program: runs what the command line asks for and returns the
+//! exit status.
+
+use std::process::ExitCode;
+
+use crate::cli::{self, Format, Invocation, Options, StatusOf};
+use crate::error::{Class, Result};
+use crate::json::Value;
+use crate::{agent, check, diag, licenses, lock, status, units, watch};
+
+/// Runs the program with the arguments of the process.
+pub fn main() -> ExitCode {
+    let args = std::env::args_os().skip(1);
+    match cli::parse(args, &|name| std::env::var_os(name)).and_then(perform) {
+        Ok(code) => code,
+        Err(error) => {
+            diag::fatal(&error).emit();
+            ExitCode::from(error.class().exit_code())
+        }
+    }
+}
+
+fn perform(invocation: Invocation) -> Result<ExitCode> {
+    match invocation {
+        Invocation::Help => {
+            let pager = std::env::var("PAGER").ok();
+            cli::page(cli::help().as_bytes(), pager.as_deref())?;
+        }
+        Invocation::Version => cli::print(cli::version().as_bytes())?,
+        Invocation::PrintMan => cli::print(cli::man().as_bytes())?,
+        Invocation::PrintCompletion(cli::Shell::Bash) => {
+            cli::print(cli::bash_completion().as_bytes())?;
+        }
+        Invocation::PrintUnit(unit) => {
+            let text = match unit {
+                cli::Unit::Service => units::service(),
+                cli::Unit::Once => units::once(),
+                cli::Unit::Timer => units::timer(),
+            };
+            cli::print(text.as_bytes())?;
+        }
+        Invocation::PrintLicenses => cli::print(licenses::text().as_bytes())?,
+        Invocation::Status(of, format) => return show_status(&of, format),
+        Invocation::Run(options) => {
+            configure(&options);
+            return agent::run(*options).map(ExitCode::from);
+        }
+        Invocation::DumpMachines(options) => {
+            configure(&options);
+            return agent::dump_machines(*options).map(ExitCode::from);
+        }
+        Invocation::Check(options, format) => return examine(&options, format),
+        Invocation::Gc { options, dry_run } => {
+            configure(&options);
+            return agent::collect(&options, dry_run).map(ExitCode::from);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `--status`: 0 if an agent is running, else 1.
+fn show_status(of: &StatusOf, format: Format) -> Result<ExitCode> {
+    let (run_dir, paths) = match of {
+        StatusOf::All { run_dir } => (run_dir, status::find(run_dir)?),
+        StatusOf::One {
+            run_dir,
+            toolchain_name,
+            instance,
+        } => {
+            let dir = lock::directory(run_dir, toolchain_name, *instance);
+            (run_dir, vec![status::file_in(&dir)])
+        }
+    };
+    let now = watch::moment();
+    let (mut out, mut objects, mut running) = (String::new(), Vec::new(), false);
+    for path in paths {
+        let Some(state) = status::read(&path)? else {
+            continue;
+        };
+        let (text, alive) = status::text(&state, now);
+        out.push_str(&text);
+        objects.push(status::json(&state, now));
+        running |= alive;
+    }
+    match format {
+        Format::Json => out = format!("{}\n", Value::Array(objects)),
+        Format::Text if out.is_empty() => {
+            out = format!("no agent has run under {}\n", run_dir.display());
+        }
+        Format::Text => {}
+    }
+    cli::print(out.as_bytes())?;
+    Ok(if running {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(Class::Failure.exit_code())
+    })
+}
+
+fn configure(options: &Options) {
+    let journal = diag::is_journal(std::env::var_os("JOURNAL_STREAM").as_deref());
+    diag::configure(options.verbose, options.systemd_daemon || journal);
+}
+
+/// `--check`: 0, or 78 with failures.
+fn examine(options: &Options, format: Format) -> Result<ExitCode> {
+    configure(options);
+    let watch = watch::Watch::start()?;
+    let mut printed = Ok(());
+    let report = check::examine(options, &watch, &mut |finding| {
+        if format == Format::Text && printed.is_ok() {
+            printed = cli::print(finding.text().as_bytes());
+        }
+    });
+    printed?;
+    let last = match format {
+        Format::Text => report.summary(),
+        Format::Json => format!("{}\n", report.json()),
+    };
+    cli::print(last.as_bytes())?;
+    Ok(match report.count(check::Grade::Failure) {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::from(Class::Config.exit_code()),
+    })
+}
