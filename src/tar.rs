@@ -51,13 +51,6 @@ impl Default for Limits {
 }
 
 /// The plain files of `archive`, in their order.
-///
-/// # Errors
-///
-/// If it is not a tar archive or is cut short; if a member is a link, a device,
-/// sparse, or of a kind we do not know; if a name is empty, absolute, has `..`,
-/// a backslash or a control character, or comes twice; if a limit is passed; or
-/// if reading fails. The text says which member it is.
 pub fn members<R: Read + Seek>(archive: &mut R, limits: Limits) -> Result<Vec<Member>, Error> {
     let length = archive.seek(SeekFrom::End(0));
     let mut reader = Reader {

@@ -208,7 +208,6 @@ impl Agent {
             task: &assignment.task,
             vouched,
             legacy: self.options.legacy_request,
-            keep_unknown: false,
         };
         let (result, notes) = settle(result, &terms);
         for note in notes {

@@ -15,17 +15,12 @@ impl ToolchainManifest {
     pub const NO_ID: &str = "bogus";
 
     /// A manifest of this toolchain id, which may be empty.
-    #[must_use]
     pub fn new(id: &str) -> ToolchainManifest {
         let id = if id.is_empty() { Self::NO_ID } else { id };
         ToolchainManifest([("id", id)].into_iter().collect())
     }
 
     /// Reads a toolchain manifest.
-    ///
-    /// # Errors
-    ///
-    /// If the text is not a single manifest, or has no id.
     pub fn parse(text: &[u8], source: &str) -> Result<ToolchainManifest, ParseError> {
         ToolchainManifest::read(single(text, source, Self::KIND)?)
     }
@@ -36,16 +31,11 @@ impl ToolchainManifest {
     }
 
     /// The text, values unknown to us included.
-    ///
-    /// # Errors
-    ///
-    /// If a value has a character that may not stand in a manifest.
     pub fn to_text(&self, style: Style) -> Result<String, SerializeError> {
         self.0.to_text("toolchain manifest", style)
     }
 
     /// The id.
-    #[must_use]
     pub fn id(&self) -> &str {
         self.0.get("id").unwrap_or_default()
     }
@@ -66,10 +56,6 @@ impl BootstrapManifest {
 
     /// Reads a bootstrap result manifest. Versions are not looked at before
     /// they are compared; of a package that is there twice the first counts.
-    ///
-    /// # Errors
-    ///
-    /// If the text is not a single manifest.
     pub fn parse(text: &[u8], source: &str) -> Result<BootstrapManifest, ParseError> {
         BootstrapManifest::read(single(text, source, Self::KIND)?)
     }
@@ -79,16 +65,11 @@ impl BootstrapManifest {
     }
 
     /// The text, values unknown to us included.
-    ///
-    /// # Errors
-    ///
-    /// If a value has a character that may not stand in a manifest.
     pub fn to_text(&self, style: Style) -> Result<String, SerializeError> {
         self.0.to_text("bootstrap manifest", style)
     }
 
     /// The version of this package.
-    #[must_use]
     pub fn version(&self, package: &str) -> Option<&str> {
         let mut values = self.0.iter();
         let version = values.find(|(n, _)| n.strip_suffix("-version") == Some(package));
@@ -113,11 +94,6 @@ impl BootstrappedMachine {
 
     /// Reads a bootstrapped machine manifest, with or without the leading empty
     /// one.
-    ///
-    /// # Errors
-    ///
-    /// If the text is not these three manifests, or one of them is not what it
-    /// should be, or there is no MAC address.
     pub fn parse(text: &[u8], source: &str) -> Result<BootstrappedMachine, ParseError> {
         let mut stream = Stream::new(text, source, Self::KIND);
         let mut section = stream.expect(Self::KIND)?;
@@ -140,13 +116,9 @@ impl BootstrappedMachine {
     }
 
     /// The text.
-    ///
-    /// # Errors
-    ///
-    /// If a value has a character that may not stand in a manifest.
     pub fn to_text(&self, style: Style) -> Result<String, SerializeError> {
-        let mut serializer = Serializer::with_style("bootstrapped machine manifest", style);
-        Values::new().write(&mut serializer)?;
+        let mut serializer = Serializer::new("bootstrapped machine manifest", style);
+        Values::default().write(&mut serializer)?;
         self.machine.values().write(&mut serializer)?;
         self.toolchain.0.write(&mut serializer)?;
         self.bootstrap.0.write(&mut serializer)?;

@@ -12,7 +12,6 @@ const LOGIC: &str = "1";
 
 /// The checksum over our logic and these inputs, names and values: what a
 /// worker is run with that could change a result.
-#[must_use]
 pub fn agent_checksum<'a>(inputs: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
     let mut context = Context::new(&SHA256);
     let mut update = |text: &str| {
@@ -29,7 +28,6 @@ pub fn agent_checksum<'a>(inputs: impl IntoIterator<Item = (&'a str, &'a str)>) 
 }
 
 /// Lower-case hexadecimal.
-#[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     let digit = |n: u8| char::from(b"0123456789abcdef"[usize::from(n & 0xF)]);
     bytes

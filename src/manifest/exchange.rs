@@ -35,11 +35,6 @@ impl TaskRequest {
     const KIND: &str = "task request";
 
     /// Reads a task request.
-    ///
-    /// # Errors
-    ///
-    /// If the text is not a header and machine headers, or a value is missing
-    /// or makes no sense.
     pub fn parse(text: &[u8], source: &str) -> Result<TaskRequest, ParseError> {
         let mut stream = Stream::new(text, source, Self::KIND);
         let section = stream.expect(Self::KIND)?;
@@ -71,12 +66,8 @@ impl TaskRequest {
     }
 
     /// The text.
-    ///
-    /// # Errors
-    ///
-    /// If a value has a character that may not stand in a manifest.
     pub fn to_text(&self, style: Style) -> Result<String, SerializeError> {
-        let mut to = Serializer::with_style("task request manifest", style);
+        let mut to = Serializer::new("task request manifest", style);
         start(&mut to)?;
         pair(&mut to, "agent", &self.agent)?;
         if let Some((name, version)) = &self.toolchain {
@@ -135,11 +126,6 @@ impl TaskResponse {
     const KIND: &str = "task response";
 
     /// Reads a task response.
-    ///
-    /// # Errors
-    ///
-    /// If the text is not a stream of manifests, or has no session, or has one
-    /// but no result URL or no task, or the task is not one.
     pub fn parse(text: &[u8], source: &str) -> Result<TaskResponse, ParseError> {
         let mut stream = Stream::new(text, source, Self::KIND);
         let section = stream.expect(Self::KIND)?;
@@ -172,12 +158,8 @@ impl TaskResponse {
     }
 
     /// The text.
-    ///
-    /// # Errors
-    ///
-    /// If a value has a character that may not stand in a manifest.
     pub fn to_text(&self, style: Style) -> Result<String, SerializeError> {
-        let mut to = Serializer::with_style("task response manifest", style);
+        let mut to = Serializer::new("task response manifest", style);
         start(&mut to)?;
         pair(&mut to, "session", &self.session)?;
         if let Some(challenge) = &self.challenge {
@@ -218,11 +200,6 @@ impl ResultRequest {
     const KIND: &str = "result request";
 
     /// Reads a result request.
-    ///
-    /// # Errors
-    ///
-    /// If the text is not a header and a result, or a value is missing or makes
-    /// no sense.
     pub fn parse(text: &[u8], source: &str) -> Result<ResultRequest, ParseError> {
         let mut stream = Stream::new(text, source, Self::KIND);
         let section = stream.expect(Self::KIND)?;
@@ -240,12 +217,8 @@ impl ResultRequest {
     }
 
     /// The text.
-    ///
-    /// # Errors
-    ///
-    /// If a value has a character that may not stand in a manifest.
     pub fn to_text(&self, style: Style) -> Result<String, SerializeError> {
-        let mut to = Serializer::with_style("result request manifest", style);
+        let mut to = Serializer::new("result request manifest", style);
         start(&mut to)?;
         pair(&mut to, "session", &self.session)?;
         if let Some(challenge) = &self.challenge {

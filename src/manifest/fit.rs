@@ -32,12 +32,6 @@ pub struct Cut {
 
 /// The text of `request`, of at most `limit` bytes, and the logs that had to be
 /// cut for it.
-///
-/// # Errors
-///
-/// If a value has a character that may not stand in a manifest. Not if there is
-/// no way to meet the limit, which must be a tiny one: the text is then as short
-/// as it gets.
 pub fn fit(
     request: &ResultRequest,
     limit: usize,
@@ -120,7 +114,7 @@ fn without_checksums(request: &ResultRequest) -> Option<ResultRequest> {
     let mut slim = request.clone();
     slim.result.worker_checksum = None;
     slim.result.dependency_checksum = None;
-    slim.result.others = Values::new();
+    slim.result.others = Values::default();
     (slim != *request).then_some(slim)
 }
 

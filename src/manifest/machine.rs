@@ -50,18 +50,12 @@ impl MachineHeader {
     const KIND: &str = "machine header";
 
     /// A header of the mandatory values.
-    #[must_use]
     pub fn new(id: &str, name: &str, summary: &str) -> MachineHeader {
         let values = [("id", id), ("name", name), ("summary", summary)];
         MachineHeader(values.into_iter().collect())
     }
 
     /// Reads a machine header manifest.
-    ///
-    /// # Errors
-    ///
-    /// If the text is not a single manifest, or lacks a value, or a value makes
-    /// no sense.
     pub fn parse(text: &[u8], source: &str) -> Result<MachineHeader, ParseError> {
         MachineHeader::read(single(text, source, Self::KIND)?)
     }
@@ -72,53 +66,42 @@ impl MachineHeader {
     }
 
     /// The text, values unknown to us included.
-    ///
-    /// # Errors
-    ///
-    /// If a value has a character that may not stand in a manifest.
     pub fn to_text(&self, style: Style) -> Result<String, SerializeError> {
         self.0.to_text("machine header manifest", style)
     }
 
     /// Identifies the machine's revision.
-    #[must_use]
     pub fn id(&self) -> &str {
         self.0.get("id").unwrap_or_default()
     }
 
     /// The name of the machine, the same in all revisions.
-    #[must_use]
     pub fn name(&self) -> &str {
         self.0.get("name").unwrap_or_default()
     }
 
     /// One line for people.
-    #[must_use]
     pub fn summary(&self) -> &str {
         self.0.get("summary").unwrap_or_default()
     }
 
     /// What the machine is for.
-    #[must_use]
     pub fn role(&self) -> Role {
         let role = self.0.get("role").map(role);
         role.and_then(Result::ok).unwrap_or_default()
     }
 
     /// The least memory it works with, in kB.
-    #[must_use]
     pub fn ram_minimum(&self) -> Option<u64> {
         self.0.get("ram-minimum").and_then(|v| kilobytes(v).ok())
     }
 
     /// The most memory it has a use for, in kB.
-    #[must_use]
     pub fn ram_maximum(&self) -> Option<u64> {
         self.0.get("ram-maximum").and_then(|v| kilobytes(v).ok())
     }
 
     /// All values.
-    #[must_use]
     pub fn values(&self) -> &Values {
         &self.0
     }
@@ -167,7 +150,6 @@ impl MachineManifest {
     pub(super) const KIND: &str = "machine";
 
     /// A manifest of the mandatory values.
-    #[must_use]
     pub fn new(header: &MachineHeader, kind: MachineKind) -> MachineManifest {
         let mut values = header.0.clone();
         let kind = match kind {
@@ -179,11 +161,6 @@ impl MachineManifest {
     }
 
     /// Reads a machine manifest.
-    ///
-    /// # Errors
-    ///
-    /// If the text is not a single manifest, or lacks a value, or a value makes
-    /// no sense.
     pub fn parse(text: &[u8], source: &str) -> Result<MachineManifest, ParseError> {
         MachineManifest::read(single(text, source, Self::KIND)?)
     }
@@ -194,10 +171,6 @@ impl MachineManifest {
     }
 
     /// Reads a machine manifest for its id and kind only, without a copy of it.
-    ///
-    /// # Errors
-    ///
-    /// As [`MachineManifest::parse`].
     pub fn identify<'a>(
         text: &'a [u8],
         source: &'a str,
@@ -209,49 +182,39 @@ impl MachineManifest {
     }
 
     /// The text, values unknown to us included.
-    ///
-    /// # Errors
-    ///
-    /// If a value has a character that may not stand in a manifest.
     pub fn to_text(&self, style: Style) -> Result<String, SerializeError> {
         self.0.to_text("machine manifest", style)
     }
 
     /// The header a controller gets: it rejects what it does not know, so role
     /// and memory are only for those that plan auxiliary machines.
-    #[must_use]
     pub fn for_request(&self, auxiliary: bool) -> MachineHeader {
         let names = if auxiliary { &HEADER[..] } else { &HEADER[..3] };
-        MachineHeader(self.0.only(|name| names.contains(&name)))
+        MachineHeader(self.0.only(names))
     }
 
     /// The header part.
-    #[must_use]
     pub fn header(&self) -> MachineHeader {
-        MachineHeader(self.0.only(|name| HEADER.contains(&name)))
+        MachineHeader(self.0.only(&HEADER))
     }
 
     /// Identifies the machine's revision.
-    #[must_use]
     pub fn id(&self) -> &str {
         self.0.get("id").unwrap_or_default()
     }
 
     /// The name of the machine, the same in all revisions.
-    #[must_use]
     pub fn name(&self) -> &str {
         self.0.get("name").unwrap_or_default()
     }
 
     /// How the machine is run.
-    #[must_use]
     pub fn kind(&self) -> MachineKind {
         let kind = self.0.get("type").map(machine_kind);
         kind.and_then(Result::ok).unwrap_or(MachineKind::Kvm)
     }
 
     /// The MAC address it is to have: six octets in lower-case hexadecimal.
-    #[must_use]
     pub fn mac(&self) -> Option<&str> {
         self.0.get("mac")
     }
@@ -264,14 +227,12 @@ impl MachineManifest {
 
     /// Options that replace the usual ones for network and disk, one level of
     /// quotes removed.
-    #[must_use]
     pub fn options(&self) -> Option<Vec<String>> {
         let options = self.0.get("options")?;
         value::quoted_list(options, true).ok()
     }
 
     /// All values.
-    #[must_use]
     pub fn values(&self) -> &Values {
         &self.0
     }

@@ -38,7 +38,6 @@ impl ResultStatus {
     ];
 
     /// The word for it.
-    #[must_use]
     pub fn word(self) -> &'static str {
         match self {
             ResultStatus::Skip => "skip",
@@ -52,13 +51,11 @@ impl ResultStatus {
     }
 
     /// The status of this word.
-    #[must_use]
     pub fn from_word(word: &str) -> Option<ResultStatus> {
         Self::ALL.into_iter().find(|s| s.word() == word)
     }
 
     /// Whether controllers of 2017 know it too.
-    #[must_use]
     pub fn is_classic(self) -> bool {
         !matches!(self, ResultStatus::Skip | ResultStatus::Interrupt)
     }
@@ -104,7 +101,6 @@ impl ResultManifest {
     pub(super) const KIND: &str = "result";
 
     /// A result without operations.
-    #[must_use]
     pub fn new(name: &str, version: &str, status: ResultStatus) -> ResultManifest {
         ResultManifest {
             name: name.to_owned(),
@@ -113,7 +109,7 @@ impl ResultManifest {
             results: Vec::new(),
             worker_checksum: None,
             dependency_checksum: None,
-            others: Values::new(),
+            others: Values::default(),
         }
     }
 
@@ -121,12 +117,6 @@ impl ResultManifest {
     ///
     /// A status without a log has an empty one. A log without a status counts
     /// as an operation that ended as the task did, after all others.
-    ///
-    /// # Errors
-    ///
-    /// If the text is not a single manifest, or the package name, its version
-    /// or the status is missing, or a status is not one, or a value is there
-    /// twice.
     pub fn parse(text: &[u8], source: &str) -> Result<ResultManifest, ParseError> {
         ResultManifest::read(single(text, source, Self::KIND)?)
     }
@@ -183,13 +173,8 @@ impl ResultManifest {
     }
 
     /// The text.
-    ///
-    /// # Errors
-    ///
-    /// If a value has a character that may not stand in a manifest, or an
-    /// operation's name is none.
     pub fn to_text(&self, style: Style) -> Result<String, SerializeError> {
-        let mut serializer = Serializer::with_style("result manifest", style);
+        let mut serializer = Serializer::new("result manifest", style);
         self.write(&mut serializer)?;
         Ok(serializer.into_text())
     }

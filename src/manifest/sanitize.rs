@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use super::syntax::{calm_until, is_allowed};
+use super::syntax::{first_special, is_allowed};
 
 /// In place of bytes that are not UTF-8.
 const INVALID: char = char::REPLACEMENT_CHARACTER;
@@ -20,7 +20,6 @@ const NOT_GRAPHIC: char = '?';
 /// of its line. Runs of carriage returns become one newline, together with a
 /// line feed behind them. What is not UTF-8 becomes U+FFFD, other characters
 /// that are not graphic a question mark. Text that is fine is borrowed.
-#[must_use]
 pub fn sanitize(bytes: &[u8]) -> Cow<'_, str> {
     if let Ok(text) = std::str::from_utf8(bytes)
         && is_clean(text)
@@ -34,8 +33,8 @@ pub fn sanitize(bytes: &[u8]) -> Cow<'_, str> {
         while !text.is_empty() {
             if escape == Escape::None {
                 // As much as needs no attention, in one go.
-                let (calm, rest) = text.split_at(calm_until(text));
-                clean.push_str(calm);
+                let (plain, rest) = text.split_at(first_special(text));
+                clean.push_str(plain);
                 text = rest;
             }
             let Some(c) = text.chars().next() else {
@@ -64,7 +63,7 @@ pub fn sanitize(bytes: &[u8]) -> Cow<'_, str> {
 }
 
 fn is_clean(text: &str) -> bool {
-    calm_until(text) == text.len()
+    first_special(text) == text.len()
 }
 
 /// Where we are in an escape sequence (ECMA-48, sections 5.3 to 5.6).

@@ -23,13 +23,9 @@ pub struct Terms<'a> {
     /// Whether the controller is one of 2017, which knows neither checksums nor
     /// the statuses `skip` and `interrupt`.
     pub legacy: bool,
-    /// Whether to keep values we do not know. Controllers refuse what they do
-    /// not know, so only a newer worker with a newer controller gains by it.
-    pub keep_unknown: bool,
 }
 
 /// A result without operations but one, which tells `reason`.
-#[must_use]
 pub fn explained(task: &TaskManifest, status: ResultStatus, reason: &str) -> ResultManifest {
     let mut result = ResultManifest::new(task.name(), task.version(), status);
     result.results.push(told(status, reason));
@@ -46,7 +42,6 @@ pub(super) fn told(status: ResultStatus, reason: &str) -> OperationResult {
 }
 
 /// The result to send, and what has been changed about the worker's.
-#[must_use]
 pub fn settle(mut result: ResultManifest, terms: &Terms<'_>) -> (ResultManifest, Vec<String>) {
     let mut notes = Vec::new();
     if let Some(reason) = wrong_package(&result, terms.task) {
@@ -75,13 +70,13 @@ pub fn settle(mut result: ResultManifest, terms: &Terms<'_>) -> (ResultManifest,
     if terms.legacy {
         downgrade(&mut result, &mut notes);
     }
-    if !terms.keep_unknown && !result.others.is_empty() {
+    if !result.others.is_empty() {
         let names: Vec<_> = result.others.iter().map(|(n, _)| n).take(5).collect();
         notes.push(format!(
             "unknown result values dropped: {}",
             names.join(", ")
         ));
-        result.others = super::Values::new();
+        result.others = super::Values::default();
     }
     (result, notes)
 }
@@ -174,7 +169,6 @@ mod tests {
             task: &task,
             vouched,
             legacy,
-            keep_unknown: false,
         };
         settle(result, &terms)
     }
@@ -276,7 +270,6 @@ mod tests {
             task: &task,
             vouched: true,
             legacy: false,
-            keep_unknown: false,
         };
         let mut bare = skip();
         bare.worker_checksum = None;

@@ -3,8 +3,8 @@
 use super::syntax::{ParseError, SerializeError, Style};
 use super::values::{Section, Values, single};
 
-/// The names behind which `trust` and `auxiliary-environment` are put if they
-/// were not there, in the order of upstream's own writer.
+/// A new `trust` value is put behind the last value of one of these names, as
+/// libbbot's writer does.
 const BEFORE_TRUST: [&str; 5] = [
     "name",
     "version",
@@ -12,7 +12,6 @@ const BEFORE_TRUST: [&str; 5] = [
     "repository-url",
     "repository-type",
 ];
-const BEFORE_AUXILIARY: [&str; 3] = ["machine", "target", "environment"];
 
 /// A task manifest.
 ///
@@ -25,18 +24,12 @@ impl TaskManifest {
     pub(super) const KIND: &str = "task";
 
     /// A task of which no more is known: enough to say what became of it.
-    #[must_use]
     pub fn minimal(name: &str, version: &str, machine: &str) -> TaskManifest {
         let values = [("name", name), ("version", version), ("machine", machine)];
         TaskManifest(values.into_iter().collect())
     }
 
     /// Reads a task manifest.
-    ///
-    /// # Errors
-    ///
-    /// If the text is not a single manifest, or the package name, its version
-    /// or the machine is missing or there twice.
     pub fn parse(text: &[u8], source: &str) -> Result<TaskManifest, ParseError> {
         TaskManifest::read(single(text, source, Self::KIND)?)
     }
@@ -50,40 +43,31 @@ impl TaskManifest {
     }
 
     /// The text.
-    ///
-    /// # Errors
-    ///
-    /// If a value has a character that may not stand in a manifest.
     pub fn to_text(&self, style: Style) -> Result<String, SerializeError> {
         self.0.to_text("task manifest", style)
     }
 
     /// The name of the package.
-    #[must_use]
     pub fn name(&self) -> &str {
         self.0.get("name").unwrap_or_default()
     }
 
     /// The version of the package, opaque.
-    #[must_use]
     pub fn version(&self) -> &str {
         self.0.get("version").unwrap_or_default()
     }
 
     /// The machine to build in.
-    #[must_use]
     pub fn machine(&self) -> &str {
         self.0.get("machine").unwrap_or_default()
     }
 
     /// The target triplet.
-    #[must_use]
     pub fn target(&self) -> Option<&str> {
         self.0.get("target")
     }
 
     /// Where the package comes from, in the words of today or of 2017.
-    #[must_use]
     pub fn repository(&self) -> Option<&str> {
         let url = self.0.get("repository-url");
         url.or_else(|| self.0.get("repository"))
@@ -91,7 +75,10 @@ impl TaskManifest {
 
     /// The fingerprints of the certificates to trust.
     pub fn trust(&self) -> impl Iterator<Item = &str> {
-        self.0.all("trust")
+        self.0
+            .iter()
+            .filter(|(name, _)| *name == "trust")
+            .map(|(_, value)| value)
     }
 
     /// The auxiliary machines: the name of the environment, which may be empty,
@@ -107,19 +94,16 @@ impl TaskManifest {
     }
 
     /// Where to stop for a person to log in.
-    #[must_use]
     pub fn interactive(&self) -> Option<&str> {
         self.0.get("interactive").filter(|v| !v.is_empty())
     }
 
     /// The worker checksum of the last build.
-    #[must_use]
     pub fn worker_checksum(&self) -> Option<&str> {
         self.0.get("worker-checksum").filter(|v| !v.is_empty())
     }
 
     /// The dependency checksum of the last build.
-    #[must_use]
     pub fn dependency_checksum(&self) -> Option<&str> {
         self.0.get("dependency-checksum").filter(|v| !v.is_empty())
     }
@@ -128,24 +112,21 @@ impl TaskManifest {
     /// all about it.
     pub fn replace_trust(&mut self, fingerprints: &[String]) {
         if !fingerprints.is_empty() {
-            self.0.replace("trust", fingerprints, &BEFORE_TRUST);
+            self.0.replace(
+                "trust",
+                fingerprints.iter().map(String::as_str),
+                &BEFORE_TRUST,
+            );
         }
     }
 
     /// Drops the checksums, so that the worker cannot skip the build.
     pub fn drop_checksums(&mut self) {
-        self.0.remove("worker-checksum");
-        self.0.remove("dependency-checksum");
-    }
-
-    /// Adds what the auxiliary machines gave for the environment of the build.
-    pub fn set_auxiliary_environment(&mut self, text: &str) {
-        self.0
-            .replace("auxiliary-environment", [text], &BEFORE_AUXILIARY);
+        self.0.replace("worker-checksum", [], &[]);
+        self.0.replace("dependency-checksum", [], &[]);
     }
 
     /// All values.
-    #[must_use]
     pub fn values(&self) -> &Values {
         &self.0
     }

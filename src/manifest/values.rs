@@ -6,125 +6,52 @@ use std::fmt;
 use super::syntax::{Pair, ParseError, Parser, SerializeError, Serializer, Style};
 
 /// The values of one manifest, in order, known or not.
-///
-/// All in one piece of memory, since a host may have a thousand machines, each
-/// with three of these.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Values {
-    /// Name, value, name, value, and so on, each behind its length ([`push_length`]).
-    text: String,
-}
-
-/// What one character of a length says: six bits, the lowest ones first.
-const BITS: u32 = 6;
-
-/// That another one follows.
-const MORE: u8 = 1 << BITS;
-
-/// Writes a length: to a text, so in ASCII.
-fn push_length(text: &mut String, mut length: usize) {
-    loop {
-        let bits = length.to_le_bytes()[0] & (MORE - 1);
-        length >>= BITS;
-        if length == 0 {
-            return text.push(char::from(bits));
-        }
-        text.push(char::from(bits | MORE));
-    }
-}
-
-/// Takes a length and the text that is so long off the front of `text`.
-fn pop<'a>(text: &mut &'a str) -> Option<&'a str> {
-    let digits = text.bytes().position(|byte| byte < MORE)? + 1;
-    let (length, behind) = text.split_at_checked(digits)?;
-    let number = |more, byte: u8| more << BITS | usize::from(byte & (MORE - 1));
-    let (taken, rest) = behind.split_at_checked(length.bytes().rev().fold(0, number))?;
-    *text = rest;
-    Some(taken)
-}
+pub struct Values(Vec<(String, String)>);
 
 impl Values {
-    /// No values.
-    #[must_use]
-    pub fn new() -> Values {
-        Values::default()
-    }
-
-    /// No values, with memory for so many of so many bytes, names included.
-    fn with_capacity(values: usize, bytes: usize) -> Values {
-        Values {
-            // A character for each length, and some for those of more.
-            text: String::with_capacity(bytes + 2 * values + bytes / usize::from(MORE)),
-        }
-    }
-
     /// The first value of this name.
-    #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.iter().find(|(n, _)| *n == name).map(|(_, v)| v)
     }
 
-    /// All values of this name.
-    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> + 'a {
-        self.iter().filter(move |(n, _)| *n == name).map(|(_, v)| v)
-    }
-
     /// Names and values in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        let mut rest = self.text.as_str();
-        std::iter::from_fn(move || Some((pop(&mut rest)?, pop(&mut rest)?)))
+        self.0.iter().map(|(n, v)| (n.as_str(), v.as_str()))
     }
 
     /// Whether there are none.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.text.is_empty()
+        self.0.is_empty()
     }
 
     /// Adds a value at the end.
-    pub fn push(&mut self, name: impl AsRef<str>, value: impl AsRef<str>) {
-        for part in [name.as_ref(), value.as_ref()] {
-            push_length(&mut self.text, part.len());
-            self.text.push_str(part);
-        }
+    pub fn push(&mut self, name: impl Into<String>, value: impl Into<String>) {
+        self.0.push((name.into(), value.into()));
     }
 
-    /// Those with a name that `keep` says yes to.
-    pub(super) fn only(&self, keep: impl Fn(&str) -> bool) -> Values {
-        let mut kept = Values {
-            text: String::with_capacity(self.text.len()),
-        };
-        for (name, value) in self.iter().filter(|(name, _)| keep(name)) {
-            kept.push(name, value);
-        }
-        kept
+    /// The values whose names are in `names`.
+    pub(super) fn only(&self, names: &[&str]) -> Values {
+        self.iter().filter(|(n, _)| names.contains(n)).collect()
     }
 
-    /// Removes all values of this name.
-    pub fn remove(&mut self, name: &str) {
-        *self = self.only(|n| n != name);
-    }
-
-    /// Replaces all values of this name: where the first of them stood, else
+    /// Replaces all values of this name: at the place of the first of them, else
     /// behind the last value of one of the names `after`, else at the end.
-    pub fn replace<V: AsRef<str>>(
+    pub fn replace<'a>(
         &mut self,
         name: &str,
-        values: impl IntoIterator<Item = V>,
+        values: impl IntoIterator<Item = &'a str>,
         after: &[&str],
     ) {
-        let names = || self.iter().map(|(n, _)| n).enumerate();
-        let first = names().find(|(_, n)| *n == name).map(|(at, _)| at);
-        let behind = names().filter(|(_, n)| after.contains(n)).last();
-        let at = first.or(behind.map(|(at, _)| at + 1)).unwrap_or(usize::MAX);
-        let mut new: Values = self.iter().take(at).collect();
-        for value in values {
-            new.push(name, value);
-        }
-        for (n, value) in self.iter().skip(at).filter(|(n, _)| *n != name) {
-            new.push(n, value);
-        }
-        *self = new;
+        let first = self.0.iter().position(|(n, _)| n == name);
+        let last = self
+            .0
+            .iter()
+            .rposition(|(n, _)| after.contains(&n.as_str()));
+        let at = first.or(last.map(|at| at + 1)).unwrap_or(self.0.len());
+        self.0.retain(|(n, _)| n != name);
+        let new = values.into_iter().map(|v| (name.to_owned(), v.to_owned()));
+        self.0.splice(at..at, new);
     }
 
     /// Writes them as one manifest.
@@ -138,7 +65,7 @@ impl Values {
 
     /// The text of a stream that holds just these.
     pub(super) fn to_text(&self, kind: &str, style: Style) -> Result<String, SerializeError> {
-        let mut serializer = Serializer::with_style(kind, style);
+        let mut serializer = Serializer::new(kind, style);
         self.write(&mut serializer)?;
         Ok(serializer.into_text())
     }
@@ -150,13 +77,10 @@ impl fmt::Debug for Values {
     }
 }
 
-impl<N: AsRef<str>, V: AsRef<str>> FromIterator<(N, V)> for Values {
+impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Values {
     fn from_iter<T: IntoIterator<Item = (N, V)>>(values: T) -> Values {
-        let mut all = Values::new();
-        for (name, value) in values {
-            all.push(name, value);
-        }
-        all
+        let values = values.into_iter();
+        Values(values.map(|(n, v)| (n.into(), v.into())).collect())
     }
 }
 
@@ -266,13 +190,8 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn into_values(self) -> Values {
-        let length = |p: &Pair<'_>| p.name.len() + p.value.len();
-        let bytes = self.pairs.iter().map(length).sum();
-        let mut values = Values::with_capacity(self.pairs.len(), bytes);
-        for pair in &self.pairs {
-            values.push(pair.name, &pair.value);
-        }
-        values
+        let pairs = self.pairs.into_iter();
+        pairs.map(|p| (p.name, p.value)).collect()
     }
 
     /// The same manifest, as one of kind `kind`.
@@ -340,31 +259,5 @@ impl<'a> Section<'a> {
         let value = read(&pair.value);
         let value = value.map_err(|e| self.error(pair, format!("invalid {name}: {e}")))?;
         Ok(Some(value))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_and_values_of_every_length_come_back() {
-        let mut values = Values::new();
-        assert!(values.is_empty());
-        let lengths = [0, 1, 62, 63, 64, 65, 4095, 4096, 4097, 262_144];
-        for length in lengths {
-            values.push("n".repeat(length), "\u{e9}".repeat(length));
-        }
-        let found: Vec<_> = values.iter().map(|(n, v)| (n.len(), v.len() / 2)).collect();
-        assert_eq!(found, lengths.map(|length| (length, length)));
-        assert!(values.iter().all(|(_, v)| v.chars().all(|c| c == '\u{e9}')));
-    }
-
-    #[test]
-    fn a_value_that_looks_like_a_length_is_a_value() {
-        let pairs = [("\u{0}\u{1}", "A\u{7f}@"), ("", ""), ("\u{2}", "\u{40}")];
-        let values: Values = pairs.into_iter().collect();
-        assert_eq!(values.iter().collect::<Vec<_>>(), pairs);
-        assert_eq!(values.get("\u{2}"), Some("@"));
     }
 }

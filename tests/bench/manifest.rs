@@ -132,7 +132,7 @@ fn parse(text: &[u8]) {
 
 fn write_value(value: &[u8]) {
     let value = std::str::from_utf8(value).unwrap();
-    let mut serializer = Serializer::new("output");
+    let mut serializer = Serializer::new("output", Style::TODAY);
     serializer.pair("", "1").unwrap();
     serializer.pair("log", value).unwrap();
     black_box(serializer.into_text());
@@ -156,7 +156,7 @@ fn cases() -> Vec<Case> {
     let quoted_text = quoted.to_text(Style::TODAY).unwrap();
     let one_line = format!(": 1\na: {}\n", "x".repeat(1 << 20));
     let wrapped_line = {
-        let mut serializer = Serializer::new("");
+        let mut serializer = Serializer::new("", Style::TODAY);
         serializer.pair("", "1").unwrap();
         serializer.pair("a", &"word ".repeat(200_000)).unwrap();
         serializer.into_text()

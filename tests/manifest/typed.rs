@@ -107,17 +107,12 @@ fn our_trust_replaces_the_controllers_in_its_place() {
 }
 
 #[test]
-fn checksums_are_dropped_and_the_auxiliary_environment_added() {
+fn checksums_are_dropped() {
     let mut given = task(TASK).unwrap();
     given.drop_checksums();
-    given.set_auxiliary_environment("PG=1\nHOST=h");
     let expected = TASK
         .replace("dependency-checksum: 5b2e\n", "")
-        .replace("worker-checksum: 2\n", "")
-        .replace(
-            "environment: default\n",
-            "environment: default\nauxiliary-environment:\n\\\nPG=1\nHOST=h\n\\\n",
-        );
+        .replace("worker-checksum: 2\n", "");
     assert_eq!(given.to_text(Style::TODAY).unwrap(), expected);
     assert_eq!(
         (given.worker_checksum(), given.dependency_checksum()),

@@ -6,9 +6,7 @@ use std::fmt::Debug;
 
 use bbot_agent::json::Value;
 use bbot_agent::manifest::value::{
-    PackageVersion, RepositoryLocation, RepositoryType, StandardVersion, check_fingerprint,
-    check_mac, check_package_name, check_sha256, decode_base64, encode_base64, merge_comment,
-    quoted_list, split_comment, target_triplet,
+    PackageVersion, StandardVersion, check_mac, encode_base64, quoted_list,
 };
 
 use super::{file, hex, text};
@@ -34,37 +32,18 @@ fn good<T: Debug>(case: &Value, result: Result<T, &str>) -> Option<T> {
     None
 }
 
-fn number(case: &Value, member: &str) -> u64 {
-    case.get(member).and_then(Value::as_u64).unwrap()
-}
-
 fn ordering(case: &Value) -> Ordering {
-    let result = case.get("result").and_then(Value::as_i64);
-    result.unwrap().cmp(&0)
+    match case.get("result").unwrap().to_string().as_str() {
+        "-1" => Ordering::Less,
+        "0" => Ordering::Equal,
+        _ => Ordering::Greater,
+    }
 }
 
 #[test]
 fn package_versions_read_as_libbpkg_reads_them() {
     each("bpkg_version", 30, |case| {
-        let result = PackageVersion::parse(text(case, "input").unwrap());
-        let Some(version) = good(case, result) else {
-            return;
-        };
-        let of = |member| text(case, member);
-        assert_eq!(version.to_string(), of("string").unwrap());
-        assert_eq!(u64::from(version.epoch()), number(case, "epoch"));
-        assert_eq!(version.upstream(), of("upstream").unwrap());
-        assert_eq!(version.release(), of("release"));
-        let revision = case.get("revision").and_then(Value::as_u64);
-        assert_eq!(version.revision().map(u64::from), revision);
-        assert_eq!(
-            version.canonical_upstream(),
-            of("canonical_upstream").unwrap()
-        );
-        assert_eq!(
-            version.canonical_release(),
-            of("canonical_release").unwrap()
-        );
+        good(case, PackageVersion::parse(text(case, "input").unwrap()));
     });
 }
 
@@ -72,8 +51,6 @@ fn package_versions_read_as_libbpkg_reads_them() {
 fn package_versions_compare_as_libbpkg_compares_them() {
     each("bpkg_version_compare", 10, |case| {
         let of = |member| PackageVersion::parse(text(case, member).unwrap()).unwrap();
-        assert_eq!(of("a").cmp(&of("b")), ordering(case));
-        assert_eq!(of("b").cmp(&of("a")), ordering(case).reverse());
         assert_eq!(of("a") == of("b"), ordering(case) == Ordering::Equal);
     });
 }
@@ -103,8 +80,6 @@ fn standard_versions_read_as_libbutl_reads_them() {
         let Some(version) = good(case, result) else {
             return;
         };
-        assert_eq!(version.to_string(), text(case, "string").unwrap());
-        assert_eq!(u64::from(version.epoch()), number(case, "epoch"));
         assert_eq!(
             version.numeric().to_string(),
             text(case, "numeric").unwrap()
@@ -113,8 +88,6 @@ fn standard_versions_read_as_libbutl_reads_them() {
             version.snapshot_number().to_string(),
             text(case, "snapshot_sn").unwrap()
         );
-        assert_eq!(version.snapshot_id(), text(case, "snapshot_id").unwrap());
-        assert_eq!(u64::from(version.revision()), number(case, "revision"));
     });
 }
 
@@ -140,94 +113,7 @@ fn a_pre_release_has_one_letter() {
 }
 
 #[test]
-fn package_names_follow_the_rules() {
-    each("package_name", 16, |case| {
-        good(case, check_package_name(text(case, "input").unwrap()));
-    });
-}
-
-#[test]
-fn repository_locations_have_one_canonical_name() {
-    each("repository_location", 13, |case| {
-        let url = text(case, "url").unwrap();
-        let kind = text(case, "type").map(RepositoryType::parse).transpose();
-        let result = kind.and_then(|kind| RepositoryLocation::parse(url, kind));
-        let result = result.as_ref().map_err(String::as_str);
-        let Some(location) = good(case, result) else {
-            return;
-        };
-        assert_eq!(location.to_string(), text(case, "string").unwrap());
-        assert_eq!(location.url(), text(case, "url_string").unwrap());
-        assert_eq!(
-            location.kind().to_string(),
-            text(case, "effective_type").unwrap()
-        );
-        assert_eq!(
-            location.canonical_name(),
-            text(case, "canonical_name").unwrap()
-        );
-    });
-}
-
-#[test]
-fn comments_are_split_off_and_merged_back() {
-    for (merged, value, comment) in [
-        ("value; comment", "value", "comment"),
-        ("value", "value", ""),
-        ("value  ;\t comment ", "value", "comment "),
-        ("; comment", "", "comment"),
-        ("a\\; b; c; d", "a; b", "c; d"),
-        ("a\\\\; b", "a\\", "b"),
-        ("c:\\dir; x", "c:\\dir", "x"),
-        ("a\nb\n;\nc\nd", "a\nb", "c\nd"),
-        ("a\n\\;\n\\\\;\n\\\\\\;\n;\nc", "a\n;\n\\;\n\\;", "c"),
-        (";\nc", "", "c"),
-        ("a\n;", "a", ""),
-    ] {
-        let split = split_comment(merged);
-        assert_eq!(split, (value.to_owned(), comment.to_owned()), "{merged:?}");
-        assert_eq!(
-            split_comment(&merge_comment(value, comment)),
-            split,
-            "{merged:?}"
-        );
-    }
-    let parts = ["a", ";", "\\;", "\\", "\\\\;", "x y"];
-    for a in parts {
-        for b in parts {
-            for separator in ["", "\n"] {
-                let value = format!("{a}{separator}{b}");
-                for comment in ["", "c; d", "c\nd"] {
-                    let merged = merge_comment(&value, comment);
-                    assert_eq!(
-                        split_comment(&merged),
-                        (value.clone(), comment.to_owned()),
-                        "{merged:?}"
-                    );
-                }
-            }
-        }
-    }
-}
-
-#[test]
-fn identifiers_have_their_form() {
-    let sha = "2d21851b90400f6f6adc43f4957a97025fff003bf833ffe568bcac904d5a4b1d";
-    assert!(check_sha256(sha).is_ok());
-    assert!(check_sha256(&sha[1..]).is_err());
-    assert!(check_sha256(&sha.to_uppercase()).is_err());
-    let print = "00:08:10:18:20:28:30:38:40:48:50:58:60:68:70:78:80:88:90:98:A0:a8:B0:B8:C0:C8:D0:D8:E0:E8:F0:F8";
-    assert!(check_fingerprint(print).is_ok());
-    for bad in [
-        "",
-        "yes",
-        &print[3..],
-        &format!("{print}:00"),
-        &print.replace("08", "0:8"),
-        &print.replace('F', "G"),
-    ] {
-        assert!(check_fingerprint(bad).is_err(), "{bad}");
-    }
+fn a_mac_address_has_its_form() {
     assert!(check_mac("02:1a:2b:3c:4d:5e").is_ok());
     for bad in [
         "02:1A:2b:3c:4d:5e",
@@ -245,12 +131,6 @@ fn base64_is_wrapped_as_coreutils_does() {
         let bytes = hex(text(case, "input_hex").unwrap());
         let code = encode_base64(&bytes);
         assert_eq!(code, text(case, "output").unwrap());
-        assert_eq!(decode_base64(&code), Ok(bytes));
-    });
-    each("base64_decode", 11, |case| {
-        if let Some(bytes) = good(case, decode_base64(text(case, "input").unwrap())) {
-            assert_eq!(bytes, text(case, "output").unwrap().as_bytes());
-        }
     });
 }
 
@@ -266,13 +146,4 @@ fn quoted_lists_are_split_and_unquoted() {
             }
         });
     }
-}
-
-#[test]
-fn target_triplets_lose_vendors_that_mean_nothing() {
-    each("target_triplet", 7, |case| {
-        if let Some(target) = good(case, target_triplet(text(case, "input").unwrap())) {
-            assert_eq!(target, text(case, "string").unwrap());
-        }
-    });
 }

@@ -1,11 +1,10 @@
-//! Which characters a manifest may hold, and how to skip those that need no
-//! attention quickly.
+//! Which characters a manifest may hold, and a scan for the special ones.
 
 use std::fmt;
 
 /// Why a code point may not stand in a manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
+pub enum CharClass {
     /// C0, DEL and C1, line feed, carriage return and tab included.
     Control,
     /// Invisible formatting: soft hyphen, zero-width and bidirectional
@@ -19,14 +18,14 @@ pub enum Class {
     Reserved,
 }
 
-impl fmt::Display for Class {
+impl fmt::Display for CharClass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Class::Control => "control",
-            Class::Format => "format",
-            Class::PrivateUse => "private-use",
-            Class::Noncharacter => "noncharacter",
-            Class::Reserved => "reserved",
+            CharClass::Control => "control",
+            CharClass::Format => "format",
+            CharClass::PrivateUse => "private-use",
+            CharClass::Noncharacter => "noncharacter",
+            CharClass::Reserved => "reserved",
         })
     }
 }
@@ -35,18 +34,17 @@ impl fmt::Display for Class {
 ///
 /// The tables are those of Unicode 12, as in libbutl. Unassigned code points
 /// outside of the reserved ranges count as graphic.
-#[must_use]
-pub fn class(c: char) -> Option<Class> {
+pub fn class(c: char) -> Option<CharClass> {
     let code = u32::from(c);
-    // What real text consists of, so that the tables are seldom asked.
+    // Nearly all text is in these ranges, so the tables are seldom read.
     if matches!(code, 0x20..=0x7E | 0xA0..=0xAC | 0xAE..=0x05FF | 0x2070..=0xD7FF) {
         return None;
     }
     if code & 0xFFFF >= 0xFFFE {
-        return Some(Class::Noncharacter);
+        return Some(CharClass::Noncharacter);
     }
     Some(match code {
-        0x0000..=0x001F | 0x007F..=0x009F => Class::Control,
+        0x0000..=0x001F | 0x007F..=0x009F => CharClass::Control,
         0x00AD
         | 0x0600..=0x0605
         | 0x061C
@@ -66,47 +64,28 @@ pub fn class(c: char) -> Option<Class> {
         | 0x1_BCA0..=0x1_BCA3
         | 0x1_D173..=0x1_D17A
         | 0xE_0001
-        | 0xE_0020..=0xE_007F => Class::Format,
-        0xE000..=0xF8FF | 0xF_0000..=0x10_FFFF => Class::PrivateUse,
-        0xFDD0..=0xFDEF => Class::Noncharacter,
+        | 0xE_0020..=0xE_007F => CharClass::Format,
+        0xE000..=0xF8FF | 0xF_0000..=0x10_FFFF => CharClass::PrivateUse,
+        0xFDD0..=0xFDEF => CharClass::Noncharacter,
         0x3_0000..=0xE_0000 | 0xE_0002..=0xE_001F | 0xE_0080..=0xE_00FF | 0xE_01F0..=0xE_FFFF => {
-            Class::Reserved
+            CharClass::Reserved
         }
         _ => return None,
     })
 }
 
 /// Whether `c` may stand in a value: graphic, line feed, carriage return, tab.
-#[must_use]
 pub fn is_allowed(c: char) -> bool {
     matches!(c, '\n' | '\r' | '\t') || class(c).is_none()
 }
 
-/// Checks that `text` could be a value: the offset in bytes and the class of the
-/// first character that may not stand in a manifest.
-///
-/// # Errors
-///
-/// If there is such a character.
-pub fn validate(text: &str) -> Result<(), (usize, Class)> {
-    let bytes = text.as_bytes();
-    let mut at = 0;
-    loop {
-        at = find::<DOUBTFUL>(bytes, at);
-        if at == bytes.len() {
-            return Ok(());
-        }
-        at = skip_graphic(text, at)?;
-    }
-}
-
 /// The offset of the first character of `text` that may not stand in a value or
 /// is a carriage return, which is read as something else; the end if none is.
-pub(crate) fn calm_until(text: &str) -> usize {
+pub(crate) fn first_special(text: &str) -> usize {
     let bytes = text.as_bytes();
     let mut at = 0;
     loop {
-        at = find::<{ CR | DOUBTFUL }>(bytes, at);
+        at = find::<{ CR | NEEDS_CHECK }>(bytes, at);
         if matches!(bytes.get(at), None | Some(b'\r')) {
             return at;
         }
@@ -120,7 +99,7 @@ pub(crate) fn calm_until(text: &str) -> usize {
 /// The end of the run of non-ASCII graphic characters that starts at `at`.
 /// Errs with the offset and class of a character that is not graphic, an ASCII
 /// one included if it is the first.
-pub(super) fn skip_graphic(text: &str, at: usize) -> Result<usize, (usize, Class)> {
+pub(super) fn skip_graphic(text: &str, at: usize) -> Result<usize, (usize, CharClass)> {
     let mut end = at;
     for c in text[at..].chars() {
         if c.is_ascii() && end > at {
@@ -144,8 +123,9 @@ pub(super) const BLANK: u8 = 2;
 pub(super) const BACKSLASH: u8 = 4;
 pub(super) const LF: u8 = 8;
 pub(super) const CR: u8 = 16;
-/// What may have no place in a manifest: some ASCII, and all that is not ASCII.
-pub(super) const DOUBTFUL: u8 = 32;
+/// Bytes that need a closer check: ASCII that a manifest may not hold, and all
+/// bytes that are not ASCII.
+pub(super) const NEEDS_CHECK: u8 = 32;
 
 /// Whether `b` is in one of the sets.
 #[inline]
@@ -155,7 +135,7 @@ pub(super) const fn is_in(sets: u8, b: u8) -> bool {
         | ((sets & BACKSLASH != 0) & (b == b'\\'))
         | ((sets & LF != 0) & (b == b'\n'))
         | ((sets & CR != 0) & (b == b'\r'))
-        | ((sets & DOUBTFUL != 0) & (is_bad_ascii(b) | (b >= 0x80)))
+        | ((sets & NEEDS_CHECK != 0) & (is_bad_ascii(b) | (b >= 0x80)))
 }
 
 /// ASCII that may not stand in a manifest.
@@ -176,63 +156,13 @@ const fn table(sets: u8) -> [bool; 256] {
     }
 }
 
-/// Which of the 8 bytes in `word` are in one of the sets: the highest bit of
-/// each that is.
-///
-/// Arithmetic on all of them at once, in which no byte carries into the next. A
-/// compiler that saves space makes no vectors of a loop over bytes.
-#[inline]
-const fn hits<const SETS: u8>(word: u64) -> u64 {
-    const fn all(b: u8) -> u64 {
-        u64::from_ne_bytes([b; 8])
-    }
-    let low = word & all(0x7F);
-    // Of what follows, the highest bits count, and tell what is not the case.
-    macro_rules! is_not {
-        ($b:literal) => {
-            ((low ^ all($b)) + all(0x7F)) | word
-        };
-    }
-    let mut none = u64::MAX;
-    if SETS & COLON != 0 {
-        none &= is_not!(b':');
-    }
-    if SETS & BLANK != 0 {
-        none &= is_not!(b' ') & is_not!(b'\t');
-    }
-    if SETS & BACKSLASH != 0 {
-        none &= is_not!(b'\\');
-    }
-    if SETS & LF != 0 {
-        none &= is_not!(b'\n');
-    }
-    if SETS & CR != 0 {
-        none &= is_not!(b'\r');
-    }
-    if SETS & DOUBTFUL != 0 {
-        let not_control = (low + all(0x80 - 0x20)) | word;
-        let not_space = is_not!(b'\t') & is_not!(b'\n') & is_not!(b'\r');
-        let ascii_but_del = !(low + all(1)) & !word;
-        none &= (not_control | !not_space) & ascii_but_del;
-    }
-    !none & all(0x80)
-}
-
 /// The offset of the first byte from `from` on that is in one of the sets, or
-/// the end: by blocks, and what is left of them by a table.
+/// the end.
 #[inline]
 pub(super) fn find<const SETS: u8>(bytes: &[u8], from: usize) -> usize {
     let table = const { &table(SETS) };
-    let (blocks, rest) = bytes[from..].as_chunks::<8>();
-    let mut at = from;
-    for block in blocks {
-        match hits::<SETS>(u64::from_le_bytes(*block)) {
-            0 => at += block.len(),
-            hits => return at + hits.trailing_zeros() as usize / 8,
-        }
-    }
-    let found = rest.iter().position(|&b| table[usize::from(b)]);
-    found.map_or(bytes.len(), |n| at + n)
+    let found = bytes[from..].iter().position(|&b| table[usize::from(b)]);
+    found.map_or(bytes.len(), |n| from + n)
 }
 
 /// The end of the run of bytes `b` from `from` on.
@@ -273,7 +203,6 @@ pub(super) fn describe_bad_utf8(sequence: &[u8]) -> String {
             return bad_byte(ordinal, byte);
         }
     }
-    // Not reached for a sequence that is not UTF-8.
     bad_byte("first", lead)
 }
 
@@ -292,44 +221,44 @@ mod tests {
     #[test]
     fn classes_have_the_bounds_of_the_tables() {
         for (code, expected) in [
-            (0x00, Some(Class::Control)),
-            (0x1F, Some(Class::Control)),
+            (0x00, Some(CharClass::Control)),
+            (0x1F, Some(CharClass::Control)),
             (0x20, None),
             (0x7E, None),
-            (0x7F, Some(Class::Control)),
-            (0x9F, Some(Class::Control)),
+            (0x7F, Some(CharClass::Control)),
+            (0x9F, Some(CharClass::Control)),
             (0xA0, None),
-            (0xAD, Some(Class::Format)),
-            (0x0605, Some(Class::Format)),
+            (0xAD, Some(CharClass::Format)),
+            (0x0605, Some(CharClass::Format)),
             (0x0606, None),
             (0x200A, None),
-            (0x200B, Some(Class::Format)),
+            (0x200B, Some(CharClass::Format)),
             (0x2010, None),
             (0x2028, None),
             (0x2065, None),
-            (0x206F, Some(Class::Format)),
+            (0x206F, Some(CharClass::Format)),
             (0xD7FF, None),
-            (0xE000, Some(Class::PrivateUse)),
-            (0xF8FF, Some(Class::PrivateUse)),
+            (0xE000, Some(CharClass::PrivateUse)),
+            (0xF8FF, Some(CharClass::PrivateUse)),
             (0xF900, None),
-            (0xFDD0, Some(Class::Noncharacter)),
+            (0xFDD0, Some(CharClass::Noncharacter)),
             (0xFDF0, None),
-            (0xFEFF, Some(Class::Format)),
+            (0xFEFF, Some(CharClass::Format)),
             (0xFFFD, None),
-            (0xFFFE, Some(Class::Noncharacter)),
-            (0x1_FFFF, Some(Class::Noncharacter)),
+            (0xFFFE, Some(CharClass::Noncharacter)),
+            (0x1_FFFF, Some(CharClass::Noncharacter)),
             (0x1_F600, None),
             (0x2_FFFD, None),
-            (0x3_0000, Some(Class::Reserved)),
-            (0xE_0000, Some(Class::Reserved)),
-            (0xE_0001, Some(Class::Format)),
-            (0xE_0002, Some(Class::Reserved)),
+            (0x3_0000, Some(CharClass::Reserved)),
+            (0xE_0000, Some(CharClass::Reserved)),
+            (0xE_0001, Some(CharClass::Format)),
+            (0xE_0002, Some(CharClass::Reserved)),
             (0xE_0100, None),
             (0xE_01EF, None),
-            (0xE_01F0, Some(Class::Reserved)),
-            (0xF_FFFD, Some(Class::PrivateUse)),
-            (0xF_FFFF, Some(Class::Noncharacter)),
-            (0x10_FFFD, Some(Class::PrivateUse)),
+            (0xE_01F0, Some(CharClass::Reserved)),
+            (0xF_FFFD, Some(CharClass::PrivateUse)),
+            (0xF_FFFF, Some(CharClass::Noncharacter)),
+            (0x10_FFFD, Some(CharClass::PrivateUse)),
         ] {
             assert_eq!(class(char::from_u32(code).unwrap()), expected, "{code:X}");
         }
@@ -342,44 +271,6 @@ mod tests {
             let c = char::from_u32(code).unwrap();
             assert_eq!(class(c).is_none(), code != 0xAD, "{code:X}");
         }
-    }
-
-    #[test]
-    fn validation_finds_the_first_bad_character_wherever_it_is() {
-        for length in 0..100 {
-            let calm = "é".repeat(length / 2) + &"x\t".repeat(length);
-            assert_eq!(validate(&calm), Ok(()));
-            let bad = format!("{calm}\u{1B}[0m");
-            assert_eq!(validate(&bad), Err((calm.len(), Class::Control)));
-            let bad = format!("{calm}é\u{200B}{calm}\u{1}");
-            assert_eq!(validate(&bad), Err((calm.len() + 2, Class::Format)));
-        }
-        assert_eq!(validate("a\r\nb"), Ok(()));
-        assert_eq!(validate("\u{7F}"), Err((0, Class::Control)));
-    }
-
-    #[test]
-    fn blocks_and_tables_agree_on_every_byte_at_every_place() {
-        fn check<const SETS: u8>() {
-            for b in 0..=u8::MAX {
-                for length in [1, 15, 16, 17, 40] {
-                    let mut bytes = vec![b'x'; length];
-                    for at in 0..length {
-                        bytes[at] = b;
-                        let expected = if is_in(SETS, b) { at } else { length };
-                        assert_eq!(find::<SETS>(&bytes, 0), expected, "{b:X} {at} {length}");
-                        assert_eq!(find::<SETS>(&bytes, at), expected);
-                        bytes[at] = b'x';
-                    }
-                }
-            }
-        }
-        check::<DOUBTFUL>();
-        check::<{ CR | DOUBTFUL }>();
-        check::<{ LF | CR }>();
-        check::<{ BACKSLASH | CR | DOUBTFUL }>();
-        check::<{ BACKSLASH | LF | CR | DOUBTFUL }>();
-        check::<{ COLON | BLANK | LF | CR | DOUBTFUL }>();
     }
 
     #[test]

@@ -2,11 +2,10 @@
 //! a schema.
 //!
 //! Both agree with build2's own (libbutl) to the character, errors and their
-//! positions included; `tests/data/manifest-cases.json` and
-//! `manifest-serialize-cases.json` hold what that one does. They are fast as
-//! well: a result manifest is mostly log, megabytes of it, so the parser looks
-//! at 8 bytes at a time, borrows what it can, and does not count lines unless
-//! somebody asks for a position.
+//! positions included: `tests/data/manifest-cases.json` and
+//! `manifest-serialize-cases.json` hold what libbutl does. A result manifest is
+//! megabytes of log, so the parser borrows its input where it can and counts
+//! lines only for an error.
 
 mod chars;
 mod error;
@@ -15,8 +14,8 @@ mod scan;
 mod serializer;
 mod values;
 
-pub(crate) use chars::calm_until;
-pub use chars::{Class, class, is_allowed, validate};
+pub(crate) use chars::first_special;
+pub use chars::{CharClass, class, is_allowed};
 pub use error::{ParseError, Position};
 pub use parser::{Limits, Pair, Parser};
 pub use serializer::{SerializeError, Serializer, Style};

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::chars::{BLANK, COLON, CR, DOUBTFUL, LF};
+use super::chars::{BLANK, COLON, CR, LF, NEEDS_CHECK};
 use super::error::{ParseError, Position};
 
 /// A name and its value, and where they are.
@@ -24,15 +24,8 @@ pub struct Pair<'a> {
 
 impl Pair<'_> {
     /// Whether this is the end of a manifest or of the stream.
-    #[must_use]
     pub fn is_end(&self) -> bool {
         self.name.is_empty() && self.value.is_empty()
-    }
-
-    /// Whether this is the start of a manifest.
-    #[must_use]
-    pub fn is_start(&self) -> bool {
-        self.name.is_empty() && !self.value.is_empty()
     }
 }
 
@@ -74,7 +67,7 @@ enum State {
 /// use bbot_agent::manifest::Parser;
 ///
 /// let mut parser = Parser::new(b": 1\nname: libfoo\n", "input");
-/// assert!(parser.next_pair()?.is_start());
+/// parser.next_pair()?; // the format version
 /// let pair = parser.next_pair()?;
 /// assert_eq!((pair.name, &*pair.value), ("name", "libfoo"));
 /// assert_eq!(parser.position(pair.value_at).column, 7);
@@ -99,13 +92,11 @@ pub struct Parser<'a> {
 
 impl<'a> Parser<'a> {
     /// A parser of `text`, which errors call `source`.
-    #[must_use]
     pub fn new(text: &'a [u8], source: &'a str) -> Parser<'a> {
         Parser::with_limits(text, source, Limits::default())
     }
 
     /// The same, with limits of the caller's choice.
-    #[must_use]
     pub fn with_limits(text: &'a [u8], source: &'a str, limits: Limits) -> Parser<'a> {
         let size = text.len();
         // Text over the limit is refused by the first call, unread.
@@ -132,11 +123,6 @@ impl<'a> Parser<'a> {
     }
 
     /// The next pair. After the end of the stream, the end again and again.
-    ///
-    /// # Errors
-    ///
-    /// If the text is not a stream of manifests, or is over a limit. After an
-    /// error, nothing sensible follows.
     pub fn next_pair(&mut self) -> Result<Pair<'a>, ParseError> {
         if self.state == State::End {
             return Ok(self.end());
@@ -175,10 +161,6 @@ impl<'a> Parser<'a> {
     }
 
     /// The pairs of the next manifest, `None` at the end of the stream.
-    ///
-    /// # Errors
-    ///
-    /// As [`Parser::next_pair`].
     pub fn next_manifest(&mut self) -> Result<Option<Vec<Pair<'a>>>, ParseError> {
         if self.next_pair()?.is_end() {
             return Ok(None);
@@ -195,7 +177,6 @@ impl<'a> Parser<'a> {
     }
 
     /// Where `offset` is. Counts from the start of the text: for errors.
-    #[must_use]
     pub fn position(&self, offset: usize) -> Position {
         let mut position = Position { line: 1, column: 1 };
         let mut was_cr = false;
@@ -215,13 +196,11 @@ impl<'a> Parser<'a> {
     }
 
     /// Where the next pair will be looked for.
-    #[must_use]
     pub fn offset(&self) -> usize {
         self.at
     }
 
     /// An error at `offset`.
-    #[must_use]
     pub fn error(&self, offset: usize, what: impl Into<String>) -> ParseError {
         ParseError {
             kind: None,
@@ -258,7 +237,7 @@ impl<'a> Parser<'a> {
 
     fn pair(&mut self) -> Result<Pair<'a>, ParseError> {
         let name_at = self.at;
-        self.at = self.skip::<{ COLON | BLANK | LF | CR | DOUBTFUL }>(name_at, " name")?;
+        self.at = self.skip::<{ COLON | BLANK | LF | CR | NEEDS_CHECK }>(name_at, " name")?;
         let name = &self.text[name_at..self.at];
         if name.len() > self.limits.name {
             let what = format!("name of more than {} bytes", self.limits.name);

@@ -2,7 +2,7 @@
 //! there, and the skipping of all that needs no attention.
 
 use super::chars::{
-    CR, DOUBTFUL, LF, class, describe_bad_utf8, fails_at_first_byte, find, is_allowed,
+    CR, LF, NEEDS_CHECK, class, describe_bad_utf8, fails_at_first_byte, find, is_allowed,
     is_bad_ascii, is_in, run_of, skip_graphic,
 };
 use super::error::ParseError;
@@ -66,7 +66,7 @@ impl Parser<'_> {
     }
 
     /// The end of the run of good characters from `at` on that has no ASCII
-    /// character of these sets, which include [`DOUBTFUL`].
+    /// character of these sets, which include [`NEEDS_CHECK`].
     #[inline]
     pub(super) fn skip<const SETS: u8>(
         &self,
@@ -79,7 +79,7 @@ impl Parser<'_> {
             match bytes.get(at) {
                 None if self.bad.is_empty() => return Ok(at),
                 None => return Err(self.bad_character(at, context)),
-                Some(&b) if is_in(SETS & !DOUBTFUL, b) => return Ok(at),
+                Some(&b) if is_in(SETS & !NEEDS_CHECK, b) => return Ok(at),
                 Some(_) => {
                     at = skip_graphic(self.text, at)
                         .map_err(|(bad, _)| self.bad_character(bad, context))?;
@@ -100,7 +100,7 @@ impl Parser<'_> {
             if let Some(after) = self.after_newline(self.at) {
                 self.at = after;
             } else if self.byte(self.at) == Some(b'#') {
-                self.at = self.skip::<{ LF | CR | DOUBTFUL }>(self.at, "")?;
+                self.at = self.skip::<{ LF | CR | NEEDS_CHECK }>(self.at, "")?;
             } else {
                 return self.check_ahead(self.at);
             }

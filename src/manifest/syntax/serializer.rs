@@ -3,7 +3,7 @@
 use std::fmt;
 use std::mem;
 
-use super::chars::{self, CR, Class, DOUBTFUL, LF, find};
+use super::chars::{self, CR, CharClass, LF, NEEDS_CHECK, find};
 
 /// A line has at most 78 characters, the backslash of a continuation included.
 const WIDTH: usize = 78;
@@ -76,9 +76,9 @@ enum State {
 /// second one in a row ends the stream.
 ///
 /// ```
-/// use bbot_agent::manifest::Serializer;
+/// use bbot_agent::manifest::{Serializer, Style};
 ///
-/// let mut serializer = Serializer::new("output");
+/// let mut serializer = Serializer::new("output", Style::TODAY);
 /// serializer.pair("", "1")?;
 /// serializer.pair("name", "libfoo")?;
 /// assert_eq!(serializer.into_text(), ": 1\nname: libfoo\n");
@@ -94,15 +94,8 @@ pub struct Serializer<'a> {
 }
 
 impl<'a> Serializer<'a> {
-    /// A writer in today's style, which errors call `target`.
-    #[must_use]
-    pub fn new(target: &'a str) -> Serializer<'a> {
-        Serializer::with_style(target, Style::TODAY)
-    }
-
     /// A writer in the style `style`.
-    #[must_use]
-    pub fn with_style(target: &'a str, style: Style) -> Serializer<'a> {
+    pub fn new(target: &'a str, style: Style) -> Serializer<'a> {
         Serializer {
             target,
             style,
@@ -112,14 +105,7 @@ impl<'a> Serializer<'a> {
         }
     }
 
-    /// The text so far.
-    #[must_use]
-    pub fn text(&self) -> &str {
-        &self.text
-    }
-
     /// The text.
-    #[must_use]
     pub fn into_text(self) -> String {
         self.text
     }
@@ -131,11 +117,6 @@ impl<'a> Serializer<'a> {
     }
 
     /// Writes one pair, plain or special.
-    ///
-    /// # Errors
-    ///
-    /// If a manifest may not hold the name or the value, or a special pair does
-    /// not fit where it comes. A text that had an error is of no use.
     pub fn pair(&mut self, name: &str, value: &str) -> Result<(), SerializeError> {
         match (self.state, name, value) {
             (State::End, ..) => self.fail("serialization after eos"),
@@ -156,28 +137,6 @@ impl<'a> Serializer<'a> {
         }
     }
 
-    /// Writes a comment line.
-    ///
-    /// # Errors
-    ///
-    /// If `text` has a character that may not stand in a manifest, or the stream
-    /// has ended.
-    pub fn comment(&mut self, text: &str) -> Result<(), SerializeError> {
-        if self.state == State::End {
-            return self.fail("serialization after eos");
-        }
-        if let Err((_, class)) = chars::validate(text) {
-            return self.fail_character("comment", class);
-        }
-        self.text.push('#');
-        if !text.is_empty() {
-            self.text.push(' ');
-            self.text.push_str(text);
-        }
-        self.text.push('\n');
-        Ok(())
-    }
-
     fn fail<T>(&self, what: impl Into<String>) -> Result<T, SerializeError> {
         Err(SerializeError {
             target: self.target.to_owned(),
@@ -185,7 +144,7 @@ impl<'a> Serializer<'a> {
         })
     }
 
-    fn fail_character<T>(&self, part: &str, class: Class) -> Result<T, SerializeError> {
+    fn fail_character<T>(&self, part: &str, class: CharClass) -> Result<T, SerializeError> {
         self.fail(format!(
             "invalid {part}: invalid Unicode codepoint ({class})"
         ))
@@ -259,7 +218,7 @@ impl<'a> Serializer<'a> {
         let mut column = indent;
         let mut is_ascii = true;
         loop {
-            at = find::<{ LF | CR | DOUBTFUL }>(bytes, at);
+            at = find::<{ LF | CR | NEEDS_CHECK }>(bytes, at);
             match bytes.get(at) {
                 Some(b'\n' | b'\r') | None => {}
                 Some(_) => {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::chars::{BACKSLASH, CR, DOUBTFUL, LF, run_of};
+use super::chars::{BACKSLASH, CR, LF, NEEDS_CHECK, run_of};
 use super::error::ParseError;
 use super::parser::Parser;
 
@@ -36,7 +36,7 @@ impl<'a> Parser<'a> {
     fn line(&mut self) -> Result<Cow<'a, str>, ParseError> {
         let mut value = Pieces::new(self.text, self.at);
         loop {
-            self.at = self.skip::<{ BACKSLASH | LF | CR | DOUBTFUL }>(self.at, " value")?;
+            self.at = self.skip::<{ BACKSLASH | LF | CR | NEEDS_CHECK }>(self.at, " value")?;
             if self.byte(self.at) != Some(b'\\') {
                 return Ok(value.finish_trimmed(self.at));
             }
@@ -61,7 +61,7 @@ impl<'a> Parser<'a> {
         loop {
             // Line feeds are nothing special here, which is what makes a log
             // fast to read.
-            self.at = self.skip::<{ BACKSLASH | CR | DOUBTFUL }>(self.at, " value")?;
+            self.at = self.skip::<{ BACKSLASH | CR | NEEDS_CHECK }>(self.at, " value")?;
             let at = self.at;
             match self.byte(at) {
                 None => return Ok(value.finish(at)),

@@ -6,10 +6,6 @@
 /// Either quote starts a part that ends at the same quote; the other one, and
 /// any backslash, is an ordinary character in it. With `unquote`, the quotes
 /// that start and end parts are removed.
-///
-/// # Errors
-///
-/// If a quoted part does not end.
 pub fn quoted_list(text: &str, unquote: bool) -> Result<Vec<String>, &'static str> {
     let mut elements = Vec::new();
     // `None` between elements: `""` is an element, and an empty one.

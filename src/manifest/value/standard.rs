@@ -1,7 +1,6 @@
 //! Standard versions: those of build2's own packages.
 
 use std::cmp::Ordering;
-use std::fmt;
 
 /// The snapshot number of `z`, the latest one.
 const LATEST: u64 = u64::MAX;
@@ -20,10 +19,6 @@ pub struct StandardVersion {
 
 impl StandardVersion {
     /// Reads a version.
-    ///
-    /// # Errors
-    ///
-    /// Which part of it is wrong, in libbutl's words.
     pub fn parse(text: &str) -> Result<StandardVersion, &'static str> {
         let mut rest = text;
         let mut epoch = 1;
@@ -98,15 +93,8 @@ impl StandardVersion {
         Ok(())
     }
 
-    /// The epoch, 1 unless given.
-    #[must_use]
-    pub fn epoch(&self) -> u16 {
-        self.epoch
-    }
-
     /// AAAAABBBBBCCCCCDDDE, as it is compared: a pre-release is less than its
     /// release by subtraction.
-    #[must_use]
     pub fn numeric(&self) -> u64 {
         let [major, minor, patch] = self.core;
         let core = (major * 100_000 + minor) * 100_000 + patch;
@@ -120,47 +108,8 @@ impl StandardVersion {
     }
 
     /// The snapshot number; `u64::MAX` for the latest, 0 for none.
-    #[must_use]
     pub fn snapshot_number(&self) -> u64 {
         self.snapshot.unwrap_or(0)
-    }
-
-    /// The snapshot id, or empty.
-    #[must_use]
-    pub fn snapshot_id(&self) -> &str {
-        &self.snapshot_id
-    }
-
-    /// The revision, or 0.
-    #[must_use]
-    pub fn revision(&self) -> u16 {
-        self.revision
-    }
-}
-
-impl fmt::Display for StandardVersion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.epoch != 1 {
-            write!(f, "+{}-", self.epoch)?;
-        }
-        let [major, minor, patch] = self.core;
-        write!(f, "{major}.{minor}.{patch}")?;
-        if let Some(number) = self.pre_release {
-            let letter = if number < 500 { 'a' } else { 'b' };
-            write!(f, "-{letter}.{}", number % 500)?;
-        }
-        match self.snapshot {
-            None => {}
-            Some(LATEST) => f.write_str(".z")?,
-            Some(number) => write!(f, ".{number}")?,
-        }
-        if !self.snapshot_id.is_empty() {
-            write!(f, ".{}", self.snapshot_id)?;
-        }
-        if self.revision > 0 {
-            write!(f, "+{}", self.revision)?;
-        }
-        Ok(())
     }
 }
 

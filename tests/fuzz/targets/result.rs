@@ -28,7 +28,6 @@ fuzz_target!(|input: (u16, bool, bool, &[u8])| {
         task: &task,
         vouched,
         legacy,
-        keep_unknown: false,
     };
     let (result, _) = settle(result, &terms);
     assert_eq!((&*result.name, &*result.version), ("libfoo", "1.2.3"));
