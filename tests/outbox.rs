@@ -9,7 +9,7 @@ use bbot_agent::auth::{self, Key};
 use bbot_agent::controller::http::Settings as HttpSettings;
 use bbot_agent::controller::{Assignment, Controllers};
 use bbot_agent::manifest::{
-    MachineHeader, OperationResult, ResultManifest, ResultRequest, ResultStatus, Style, TaskRequest,
+    OperationResult, ResultManifest, ResultRequest, ResultStatus, Style, TaskRequest,
 };
 use bbot_agent::outbox::{Delivery, Outbox, Settings, entry, interrupted};
 use bbot_agent::store::{Accepted, Artifact, Unfinished, uptime};
@@ -18,7 +18,7 @@ use bbot_agent::watch::Watch;
 use crate::support::brep::{Brep, Setup};
 use crate::support::http::{Server, listen_on, openssl, reserved};
 use crate::support::relay::{Fault, Relay};
-use crate::support::{TempDir, eventually, isolated, require_programs, require_root};
+use crate::support::{TempDir, eventually, header, isolated, require_programs, require_root};
 
 const TASK: &str = "name: libfoo\nversion: 1.2.3\nrepository-url: https://h/1/a\n\
                     repository-type: pkg\nmachine: linux-gcc\n";
@@ -85,8 +85,7 @@ impl Agent {
             agent: "host".to_owned(),
             toolchain: Some(("default".to_owned(), "0.17.0".to_owned())),
             fingerprint: self.key.as_ref().map(|key| key.fingerprint().to_owned()),
-            machines: vec![MachineHeader::new("linux-gcc-1", "linux-gcc", "Linux").into()],
-            ..TaskRequest::default()
+            machines: vec![header("linux-gcc-1", "linux-gcc").into()],
         }
     }
 

@@ -14,8 +14,8 @@ use crate::guest;
 use crate::machine::Accel;
 use crate::machines::Machine;
 use crate::manifest::{
-    MachineHeader, MachineKind, MachineManifest, ResultStatus, SerializeError, Style, TaskManifest,
-    TaskRequest, Terms, agent_checksum, settle, vouch,
+    MachineHeader, MachineKind, MachineManifest, ResultRules, ResultStatus, SerializeError, Style,
+    TaskManifest, TaskRequest, accept_checksums, agent_checksum, normalize,
 };
 use crate::perform::{Job, Outcome, Performed, perform};
 use crate::status::{self, Idle, Laps, Subject};
@@ -145,7 +145,6 @@ impl Agent {
             }),
             fingerprint: self.key.as_ref().map(|key| key.fingerprint().to_owned()),
             machines: machines.iter().map(|m| Rc::clone(&m.offer)).collect(),
-            ..TaskRequest::default()
         })
     }
 
@@ -169,7 +168,7 @@ impl Agent {
             return self.decline(&assignment, error);
         }
         let ours = self.checksum();
-        let vouched = vouch(
+        let checksum_matches = accept_checksums(
             &mut assignment.task,
             assignment.agent_checksum.as_deref(),
             &ours,
@@ -204,12 +203,12 @@ impl Agent {
             remains,
             ..
         } = outcome;
-        let terms = Terms {
+        let rules = ResultRules {
             task: &assignment.task,
-            vouched,
+            checksum_matches,
             legacy: self.options.legacy_request,
         };
-        let (result, notes) = settle(result, &terms);
+        let (result, notes) = normalize(result, &rules);
         for note in notes {
             diag::warning(note).emit();
         }

@@ -1,4 +1,4 @@
-//! Bootstrapped machines: by which toolchain, with what outcome.
+//! Manifests of bootstrapped machines.
 
 use super::machine::MachineManifest;
 use super::syntax::{ParseError, SerializeError, Serializer, Style};
@@ -11,7 +11,7 @@ pub struct ToolchainManifest(Values);
 impl ToolchainManifest {
     const KIND: &str = "toolchain";
 
-    /// What the original records when it was not told any id.
+    /// The id that bbot's agent records when it has none.
     pub const NO_ID: &str = "bogus";
 
     /// A manifest of this toolchain id, which may be empty.
@@ -20,19 +20,9 @@ impl ToolchainManifest {
         ToolchainManifest([("id", id)].into_iter().collect())
     }
 
-    /// Reads a toolchain manifest.
-    pub fn parse(text: &[u8], source: &str) -> Result<ToolchainManifest, ParseError> {
-        ToolchainManifest::read(single(text, source, Self::KIND)?)
-    }
-
     fn read(section: Section<'_>) -> Result<ToolchainManifest, ParseError> {
         section.required("id")?;
         Ok(ToolchainManifest(section.into_values()))
-    }
-
-    /// The text, values unknown to us included.
-    pub fn to_text(&self, style: Style) -> Result<String, SerializeError> {
-        self.0.to_text("toolchain manifest", style)
     }
 
     /// The id.
@@ -41,7 +31,7 @@ impl ToolchainManifest {
     }
 }
 
-/// What the worker says of itself after a bootstrap: versions of packages.
+/// The worker's report of a bootstrap: versions of packages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BootstrapManifest(Values);
 
@@ -54,19 +44,14 @@ impl BootstrapManifest {
         BootstrapManifest(versions.map(|(p, v)| (format!("{p}-version"), v)).collect())
     }
 
-    /// Reads a bootstrap result manifest. Versions are not looked at before
-    /// they are compared; of a package that is there twice the first counts.
+    /// Reads a bootstrap result manifest. Versions are checked only when they are
+    /// compared; the first version of a package counts.
     pub fn parse(text: &[u8], source: &str) -> Result<BootstrapManifest, ParseError> {
         BootstrapManifest::read(single(text, source, Self::KIND)?)
     }
 
     fn read(section: Section<'_>) -> Result<BootstrapManifest, ParseError> {
         Ok(BootstrapManifest(section.into_values()))
-    }
-
-    /// The text, values unknown to us included.
-    pub fn to_text(&self, style: Style) -> Result<String, SerializeError> {
-        self.0.to_text("bootstrap manifest", style)
     }
 
     /// The version of this package.
@@ -85,7 +70,7 @@ pub struct BootstrappedMachine {
     pub machine: MachineManifest,
     /// The toolchain it was bootstrapped with.
     pub toolchain: ToolchainManifest,
-    /// What came out of it.
+    /// The worker's report.
     pub bootstrap: BootstrapManifest,
 }
 

@@ -38,7 +38,7 @@ pub fn hex(bytes: &[u8]) -> String {
 
 /// Drops the worker's and the dependencies' checksums from the task unless the
 /// controller's agent checksum is ours: whether they stand.
-pub fn vouch(task: &mut TaskManifest, theirs: Option<&str>, ours: &str) -> bool {
+pub fn accept_checksums(task: &mut TaskManifest, theirs: Option<&str>, ours: &str) -> bool {
     let same = theirs == Some(ours);
     if !same {
         task.drop_checksums();
@@ -77,7 +77,7 @@ mod tests {
         let task = TaskManifest::parse(text, "").unwrap();
         for (theirs, stands) in [(Some("1"), true), (Some("2"), false), (None, false)] {
             let mut task = task.clone();
-            assert_eq!(vouch(&mut task, theirs, "1"), stands);
+            assert_eq!(accept_checksums(&mut task, theirs, "1"), stands);
             assert_eq!(task.worker_checksum().is_some(), stands);
             assert_eq!(task.dependency_checksum().is_some(), stands);
         }

@@ -4,14 +4,10 @@
 //! has one line that matters: near the end, most often, or at the beginning. So
 //! each log that is too long keeps its head and its tail, and says what is gone.
 
-use super::exchange::ResultRequest;
-use super::settle::told;
+use super::messages::ResultRequest;
+use super::normalize::note_operation;
 use super::syntax::{SerializeError, Style};
 use super::values::Values;
-
-/// What a request may have by default, in bytes: today's controllers take 15
-/// MiB, and those of 2017 10,000 kB.
-pub const DEFAULT_LIMIT: usize = 14 << 20;
 
 /// How far a cut is moved to be between two lines, in bytes.
 const LINE_REACH: usize = 4 << 10;
@@ -92,7 +88,7 @@ pub fn fit(
         // A worker gone wild: so many operations that there is no room for
         // their names.
         let reason = format!("{} operations left out, too many to report", lengths.len());
-        bare.result.results = vec![told(bare.result.status, &reason)];
+        bare.result.results = vec![note_operation(bare.result.status, &reason)];
         let operation = "whole".to_owned();
         let cut = Cut {
             operation,

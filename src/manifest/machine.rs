@@ -49,12 +49,6 @@ pub struct MachineHeader(Values);
 impl MachineHeader {
     const KIND: &str = "machine header";
 
-    /// A header of the mandatory values.
-    pub fn new(id: &str, name: &str, summary: &str) -> MachineHeader {
-        let values = [("id", id), ("name", name), ("summary", summary)];
-        MachineHeader(values.into_iter().collect())
-    }
-
     /// Reads a machine header manifest.
     pub fn parse(text: &[u8], source: &str) -> Result<MachineHeader, ParseError> {
         MachineHeader::read(single(text, source, Self::KIND)?)
@@ -70,19 +64,9 @@ impl MachineHeader {
         self.0.to_text("machine header manifest", style)
     }
 
-    /// Identifies the machine's revision.
-    pub fn id(&self) -> &str {
-        self.0.get("id").unwrap_or_default()
-    }
-
     /// The name of the machine, the same in all revisions.
     pub fn name(&self) -> &str {
         self.0.get("name").unwrap_or_default()
-    }
-
-    /// One line for people.
-    pub fn summary(&self) -> &str {
-        self.0.get("summary").unwrap_or_default()
     }
 
     /// What the machine is for.
@@ -179,11 +163,6 @@ impl MachineManifest {
         let kind = check(&section)?;
         let id = section.into_pairs().into_iter().find(|p| p.name == "id");
         Ok((id.map(|pair| pair.value).unwrap_or_default(), kind))
-    }
-
-    /// The text, values unknown to us included.
-    pub fn to_text(&self, style: Style) -> Result<String, SerializeError> {
-        self.0.to_text("machine manifest", style)
     }
 
     /// The header a controller gets: it rejects what it does not know, so role

@@ -29,25 +29,25 @@
 
 mod bootstrap;
 mod checksum;
-mod exchange;
 mod fit;
 mod machine;
+mod messages;
+mod normalize;
 mod result;
 mod sanitize;
-mod settle;
 pub mod syntax;
 mod task;
 pub mod value;
 mod values;
 
 pub use bootstrap::{BootstrapManifest, BootstrappedMachine, ToolchainManifest};
-pub use checksum::{agent_checksum, hex, vouch};
-pub use exchange::{ResultRequest, TaskRequest, TaskResponse};
-pub use fit::{Cut, DEFAULT_LIMIT, fit};
+pub use checksum::{accept_checksums, agent_checksum, hex};
+pub use fit::{Cut, fit};
 pub use machine::{MachineHeader, MachineKind, MachineManifest, Role};
+pub use messages::{ResultRequest, TaskRequest, TaskResponse};
+pub use normalize::{ResultRules, failure_result, normalize};
 pub use result::{OperationResult, ResultManifest, ResultStatus};
 pub use sanitize::sanitize;
-pub use settle::{Terms, explained, settle};
 pub use syntax::{Limits, Pair, ParseError, Parser, SerializeError, Serializer, Style};
 pub use task::TaskManifest;
 pub use values::Values;

@@ -23,12 +23,6 @@ pub struct TaskManifest(Values);
 impl TaskManifest {
     pub(super) const KIND: &str = "task";
 
-    /// A task of which no more is known: enough to say what became of it.
-    pub fn minimal(name: &str, version: &str, machine: &str) -> TaskManifest {
-        let values = [("name", name), ("version", version), ("machine", machine)];
-        TaskManifest(values.into_iter().collect())
-    }
-
     /// Reads a task manifest.
     pub fn parse(text: &[u8], source: &str) -> Result<TaskManifest, ParseError> {
         TaskManifest::read(single(text, source, Self::KIND)?)
@@ -60,25 +54,6 @@ impl TaskManifest {
     /// The machine to build in.
     pub fn machine(&self) -> &str {
         self.0.get("machine").unwrap_or_default()
-    }
-
-    /// The target triplet.
-    pub fn target(&self) -> Option<&str> {
-        self.0.get("target")
-    }
-
-    /// Where the package comes from, in the words of today or of 2017.
-    pub fn repository(&self) -> Option<&str> {
-        let url = self.0.get("repository-url");
-        url.or_else(|| self.0.get("repository"))
-    }
-
-    /// The fingerprints of the certificates to trust.
-    pub fn trust(&self) -> impl Iterator<Item = &str> {
-        self.0
-            .iter()
-            .filter(|(name, _)| *name == "trust")
-            .map(|(_, value)| value)
     }
 
     /// The auxiliary machines: the name of the environment, which may be empty,
@@ -124,10 +99,5 @@ impl TaskManifest {
     pub fn drop_checksums(&mut self) {
         self.0.replace("worker-checksum", [], &[]);
         self.0.replace("dependency-checksum", [], &[]);
-    }
-
-    /// All values.
-    pub fn values(&self) -> &Values {
-        &self.0
     }
 }

@@ -16,7 +16,7 @@ use crate::guest::{self, Boot, Directory, Ended, Guest, Phase, Step, Upload, Why
 use crate::lz4;
 use crate::machine::Purpose;
 use crate::manifest::{
-    MachineManifest, ResultManifest, ResultStatus, Style, TaskManifest, explained, sanitize,
+    MachineManifest, ResultManifest, ResultStatus, Style, TaskManifest, failure_result, sanitize,
 };
 use crate::snapshot::Snapshot;
 use crate::status::{self, Laps};
@@ -125,7 +125,7 @@ impl<'w> Outcome<'w> {
     /// reason.
     #[must_use]
     pub fn failed(task: &TaskManifest, why: &str) -> Outcome<'w> {
-        *Outcome::of(explained(task, ResultStatus::Abort, why))
+        *Outcome::of(failure_result(task, ResultStatus::Abort, why))
     }
 
     fn of(result: ResultManifest) -> Box<Outcome<'w>> {
@@ -199,7 +199,7 @@ pub fn perform<'w>(
 /// happened.
 fn failed<'w>(task: &TaskManifest, ended: &Ended) -> Box<Outcome<'w>> {
     let why = ended.to_string();
-    let mut outcome = Outcome::of(explained(task, ResultStatus::Abort, &why));
+    let mut outcome = Outcome::of(failure_result(task, ResultStatus::Abort, &why));
     // What happens after a worker has asked for its task is the package's doing.
     if ended.is_ours() || ended.phase == Phase::Startup {
         outcome.fault = Some(why);
@@ -293,7 +293,7 @@ fn conclude<'w>(
             let ended = guest.ended(Phase::Work, config.work, why);
             guest.report_and_hold("build failure", &ended)?;
             let why = ended.to_string();
-            return Ok(Outcome::of(explained(task, ResultStatus::Abort, &why)));
+            return Ok(Outcome::of(failure_result(task, ResultStatus::Abort, &why)));
         }
     };
     if result.status == ResultStatus::Abnormal {

@@ -4,12 +4,12 @@ use std::fs;
 
 use bbot_agent::controller::failure::FailureClass;
 use bbot_agent::controller::{Controllers, Round};
-use bbot_agent::manifest::{MachineHeader, TaskRequest};
+use bbot_agent::manifest::TaskRequest;
 use bbot_agent::watch::Watch;
 
 use super::patient;
-use crate::support::TempDir;
 use crate::support::http::{Server, closed_port};
+use crate::support::{TempDir, header};
 
 const TASK: &str = "name: libfoo\nversion: 1\nmachine: linux-gcc\n";
 
@@ -33,8 +33,7 @@ fn request() -> TaskRequest {
         agent: "host".to_owned(),
         toolchain: Some(("default".to_owned(), "0.17.0".to_owned())),
         fingerprint: Some("ab".repeat(32)),
-        machines: vec![MachineHeader::new("linux-gcc-1.4", "linux-gcc", "Linux with GCC").into()],
-        ..TaskRequest::default()
+        machines: vec![header("linux-gcc-1.4", "linux-gcc").into()],
     }
 }
 

@@ -7,13 +7,11 @@ use std::process::Command;
 
 use bbot_agent::controller::failure::FailureClass;
 use bbot_agent::controller::{Assignment, Controllers, Round};
-use bbot_agent::manifest::{
-    MachineHeader, ResultManifest, ResultRequest, ResultStatus, Style, TaskRequest,
-};
+use bbot_agent::manifest::{ResultManifest, ResultRequest, ResultStatus, Style, TaskRequest};
 use bbot_agent::watch::Watch;
 
 use super::patient;
-use crate::support::TempDir;
+use crate::support::{TempDir, header};
 
 const TASK: &str = ": 1\nname: libfoo\nversion: 1.2.3\nrepository-url: https://example.org/1/a\n\
                     repository-type: pkg\nfuture-value: kept\nmachine: linux-gcc\n";
@@ -78,7 +76,7 @@ impl Agent {
     fn round(&mut self) -> Round {
         let request = TaskRequest {
             agent: "host".to_owned(),
-            machines: vec![MachineHeader::new("linux-gcc-1", "linux-gcc", "Linux").into()],
+            machines: vec![header("linux-gcc-1", "linux-gcc").into()],
             ..TaskRequest::default()
         };
         self.controllers.request(&request, &self.watch).unwrap()
@@ -110,7 +108,8 @@ fn a_task_goes_in_and_its_result_comes_out() {
     place.drop_task("a.manifest", TASK);
     let assignment = agent.task().unwrap();
     assert_eq!(assignment.session, "a");
-    assert_eq!(assignment.task.values().get("future-value"), Some("kept"));
+    let task = assignment.task.to_text(Style::TODAY).unwrap();
+    assert!(task.contains("\nfuture-value: kept\n"), "{task}");
     assert!(assignment.result_url.starts_with("file:///"));
     assert_eq!(
         place.files()[..2],

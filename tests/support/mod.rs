@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use bbot_agent::json::Value;
+use bbot_agent::manifest::MachineHeader;
 
 /// Says that the running test needs something that is not here. Under `CI=true`
 /// that is a failure: there everything is here. Each is also counted, by a line
@@ -87,6 +88,12 @@ pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "not in time: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// What an agent offers of a machine.
+pub fn header(id: &str, name: &str) -> MachineHeader {
+    let text = format!(": 1\nid: {id}\nname: {name}\nsummary: Linux with GCC\n");
+    MachineHeader::parse(text.as_bytes(), "header").unwrap()
 }
 
 /// What the agent with this run directory says of its state.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bbot_agent::controller::failure::FailureClass;
 use bbot_agent::controller::http::{Body, Client, Settings};
 use bbot_agent::controller::url::Url;
-use bbot_agent::manifest::{Style, TaskResponse};
+use bbot_agent::manifest::TaskResponse;
 use bbot_agent::watch::Watch;
 use libfuzzer_sys::fuzz_target;
 
@@ -81,11 +81,7 @@ fn exchange(setup: &Setup, input: &[u8]) {
     {
         Ok(answer) => {
             assert!(answer.body.len() as u64 <= LIMIT);
-            if let Ok(response) = TaskResponse::parse(&answer.body, "") {
-                let text = response.to_text(Style::OLD).unwrap();
-                let again = TaskResponse::parse(text.as_bytes(), "").unwrap();
-                assert_eq!(again, response);
-            }
+            let _ = TaskResponse::parse(&answer.body, "");
         }
         Err(failure) => assert!(
             failure.class() != FailureClass::Timeout,

@@ -4,7 +4,7 @@
 #![no_main]
 
 use bbot_agent::manifest::{
-    ResultManifest, ResultRequest, Style, TaskManifest, Terms, fit, sanitize, settle,
+    ResultManifest, ResultRequest, Style, TaskManifest, ResultRules, fit, sanitize, normalize,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -17,19 +17,19 @@ worker-checksum: w
 ";
 
 fuzz_target!(|input: (u16, bool, bool, &[u8])| {
-    let (limit, legacy, vouched, text) = input;
+    let (limit, legacy, checksum_matches, text) = input;
     let clean = sanitize(text);
     assert_eq!(sanitize(clean.as_bytes()), clean);
     let Ok(result) = ResultManifest::parse(clean.as_bytes(), "") else {
         return;
     };
     let task = TaskManifest::parse(TASK, "").unwrap();
-    let terms = Terms {
+    let rules = ResultRules {
         task: &task,
-        vouched,
+        checksum_matches,
         legacy,
     };
-    let (result, _) = settle(result, &terms);
+    let (result, _) = normalize(result, &rules);
     assert_eq!((&*result.name, &*result.version), ("libfoo", "1.2.3"));
     assert!(!legacy || result.status.is_classic());
     let request = ResultRequest {

@@ -14,26 +14,26 @@ const OPERATION: &str = "configure";
 
 /// What the controller expects of a result.
 #[derive(Clone, Copy, Debug)]
-pub struct Terms<'a> {
+pub struct ResultRules<'a> {
     /// The task, as it was given to the worker.
     pub task: &'a TaskManifest,
-    /// Whether [`vouch`](super::vouch) found that the controller has our agent
+    /// Whether [`accept_checksums`](super::accept_checksums) found that the controller has our agent
     /// checksum: only then may a worker skip.
-    pub vouched: bool,
+    pub checksum_matches: bool,
     /// Whether the controller is one of 2017, which knows neither checksums nor
     /// the statuses `skip` and `interrupt`.
     pub legacy: bool,
 }
 
 /// A result without operations but one, which tells `reason`.
-pub fn explained(task: &TaskManifest, status: ResultStatus, reason: &str) -> ResultManifest {
+pub fn failure_result(task: &TaskManifest, status: ResultStatus, reason: &str) -> ResultManifest {
     let mut result = ResultManifest::new(task.name(), task.version(), status);
-    result.results.push(told(status, reason));
+    result.results.push(note_operation(status, reason));
     result
 }
 
 /// An operation of ours, which tells `reason`.
-pub(super) fn told(status: ResultStatus, reason: &str) -> OperationResult {
+pub(super) fn note_operation(status: ResultStatus, reason: &str) -> OperationResult {
     OperationResult {
         operation: OPERATION.to_owned(),
         status,
@@ -42,16 +42,19 @@ pub(super) fn told(status: ResultStatus, reason: &str) -> OperationResult {
 }
 
 /// The result to send, and what has been changed about the worker's.
-pub fn settle(mut result: ResultManifest, terms: &Terms<'_>) -> (ResultManifest, Vec<String>) {
+pub fn normalize(
+    mut result: ResultManifest,
+    rules: &ResultRules<'_>,
+) -> (ResultManifest, Vec<String>) {
     let mut notes = Vec::new();
-    if let Some(reason) = wrong_package(&result, terms.task) {
+    if let Some(reason) = wrong_package(&result, rules.task) {
         notes.push(reason.clone());
         return (
-            explained(terms.task, ResultStatus::Abnormal, &reason),
+            failure_result(rules.task, ResultStatus::Abnormal, &reason),
             notes,
         );
     }
-    let task = (terms.task.name(), terms.task.version());
+    let task = (rules.task.name(), rules.task.version());
     if (result.name.as_str(), result.version.as_str()) != task {
         let was = named(&result);
         notes.push(format!(
@@ -62,12 +65,15 @@ pub fn settle(mut result: ResultManifest, terms: &Terms<'_>) -> (ResultManifest,
         task.1.clone_into(&mut result.version);
     }
     if result.status == ResultStatus::Skip
-        && let Some(reason) = illegal_skip(&result, terms)
+        && let Some(reason) = illegal_skip(&result, rules)
     {
         notes.push(reason.clone());
-        return (explained(terms.task, ResultStatus::Abort, &reason), notes);
+        return (
+            failure_result(rules.task, ResultStatus::Abort, &reason),
+            notes,
+        );
     }
-    if terms.legacy {
+    if rules.legacy {
         downgrade(&mut result, &mut notes);
     }
     if !result.others.is_empty() {
@@ -107,22 +113,22 @@ fn named(result: &ResultManifest) -> String {
 }
 
 /// Why the worker may not skip, if it may not.
-fn illegal_skip(result: &ResultManifest, terms: &Terms<'_>) -> Option<String> {
-    if terms.legacy {
+fn illegal_skip(result: &ResultManifest, rules: &ResultRules<'_>) -> Option<String> {
+    if rules.legacy {
         return Some("worker skipped a build of a controller that knows no skipping".to_owned());
     }
-    if !terms.vouched {
+    if !rules.checksum_matches {
         return Some("worker skipped a build without a matching agent checksum".to_owned());
     }
     let checksums = [
         (
             "worker",
-            terms.task.worker_checksum(),
+            rules.task.worker_checksum(),
             &result.worker_checksum,
         ),
         (
             "dependency",
-            terms.task.dependency_checksum(),
+            rules.task.dependency_checksum(),
             &result.dependency_checksum,
         ),
     ];
@@ -162,15 +168,15 @@ mod tests {
     fn settled(
         result: ResultManifest,
         legacy: bool,
-        vouched: bool,
+        checksum_matches: bool,
     ) -> (ResultManifest, Vec<String>) {
         let task = task();
-        let terms = Terms {
+        let rules = ResultRules {
             task: &task,
-            vouched,
+            checksum_matches,
             legacy,
         };
-        settle(result, &terms)
+        normalize(result, &rules)
     }
 
     fn skip() -> ResultManifest {
@@ -248,8 +254,8 @@ mod tests {
 
     #[test]
     fn a_skip_needs_all_three_checksums() {
-        let reason = |result: ResultManifest, legacy, vouched| {
-            let (result, notes) = settled(result, legacy, vouched);
+        let reason = |result: ResultManifest, legacy, checksum_matches| {
+            let (result, notes) = settled(result, legacy, checksum_matches);
             assert_eq!(result.status, ResultStatus::Abort);
             assert_eq!(result.results[0].log, format!("bbot-agent: {}", notes[0]));
             notes.concat()
@@ -266,15 +272,15 @@ mod tests {
         // The task did not have them.
         let mut task = task();
         task.drop_checksums();
-        let terms = Terms {
+        let rules = ResultRules {
             task: &task,
-            vouched: true,
+            checksum_matches: true,
             legacy: false,
         };
         let mut bare = skip();
         bare.worker_checksum = None;
         bare.dependency_checksum = None;
-        assert_eq!(settle(bare, &terms).0.status, ResultStatus::Abort);
+        assert_eq!(normalize(bare, &rules).0.status, ResultStatus::Abort);
     }
 
     #[test]
@@ -302,7 +308,7 @@ mod tests {
 
     #[test]
     fn an_explanation_can_always_be_written() {
-        let result = explained(&task(), ResultStatus::Abort, "\u{1B}[1mbad\0\r\n");
+        let result = failure_result(&task(), ResultStatus::Abort, "\u{1B}[1mbad\0\r\n");
         assert_eq!(result.results[0].log, "bbot-agent: bad?\n");
     }
 }
