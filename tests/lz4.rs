@@ -93,3 +93,20 @@ fn every_flipped_bit_is_noticed() {
         }
     }
 }
+
+#[test]
+fn frames_are_whole_and_nothing_else_follows_them() {
+    if !require_programs(&["lz4"]) {
+        return;
+    }
+    let data = sample(200_000);
+    let packed = lz4(&["-B4", "-BD"], &data);
+    for end in 1..packed.len() {
+        decode(&packed[..end], data.len()).unwrap_err();
+    }
+    let two = [packed.as_slice(), &packed].concat();
+    assert!(decode(&two, 2 * data.len()).unwrap() == data.repeat(2));
+    for garbage in [&b"x"[..], b"garbage", &[0; 64]] {
+        decode(&[&packed, garbage].concat(), data.len()).unwrap_err();
+    }
+}
