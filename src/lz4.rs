@@ -1,31 +1,45 @@
 //! LZ4 frames, decoded: workers compress their results with `lz4`.
 
-use std::io::Read as _;
+use std::io::{self, Read};
 
 use lz4_flex::frame::FrameDecoder;
 
 use crate::error::{Error, Result};
 
-/// The shortest header of a frame: magic number, two flag bytes and a checksum.
-/// The decoder takes anything shorter for the end of its input.
-const MIN_HEADER_BYTES: usize = 7;
-
 /// Decodes one or more frames, one after the other, into at most `limit` bytes.
-pub fn decode(mut input: &[u8], limit: usize) -> Result<Vec<u8>> {
+pub fn decode(input: &[u8], limit: usize) -> Result<Vec<u8>> {
     let invalid = |why: &dyn std::fmt::Display| Error::new(format!("invalid LZ4 frame: {why}"));
     let mut output = Vec::new();
-    while !input.is_empty() {
-        if input.len() < MIN_HEADER_BYTES {
-            return Err(invalid(&"unexpected end"));
-        }
+    let mut input = Input {
+        rest: input,
+        is_short: false,
+    };
+    while !input.rest.is_empty() {
         // A read ends with its frame. One byte over the limit is an error.
         let left = (limit - output.len()) as u64 + 1;
-        let frame = FrameDecoder::new(&mut input);
-        let read = frame.take(left).read_to_end(&mut output);
+        let mut frame = FrameDecoder::new(&mut input).take(left);
+        let read = frame.read_to_end(&mut output);
         read.map_err(|error| invalid(&error))?;
         if output.len() > limit {
             return Err(invalid(&format_args!("more than {limit} bytes of content")));
         }
+        if input.is_short {
+            return Err(invalid(&"unexpected end"));
+        }
     }
     Ok(output)
+}
+
+/// Notices reads beyond the end. The decoder takes the end of its input for the
+/// end of a frame, even between two blocks.
+struct Input<'a> {
+    rest: &'a [u8],
+    is_short: bool,
+}
+
+impl Read for Input<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.is_short |= self.rest.is_empty() && !buffer.is_empty();
+        self.rest.read(buffer)
+    }
 }

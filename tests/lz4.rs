@@ -101,7 +101,12 @@ fn frames_are_whole_and_nothing_else_follows_them() {
     }
     let data = sample(200_000);
     let packed = lz4(&["-B4", "-BD"], &data);
-    for end in 1..packed.len() {
+    // Two blocks and a bit: their bounds are among the ends of the first.
+    let blocks = lz4(&["-B4", "-BD"], &b"ab".repeat(70_000));
+    for end in 1..blocks.len() {
+        decode(&blocks[..end], 140_000).unwrap_err();
+    }
+    for end in (1..packed.len()).step_by(997) {
         decode(&packed[..end], data.len()).unwrap_err();
     }
     let two = [packed.as_slice(), &packed].concat();
