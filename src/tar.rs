@@ -1,11 +1,11 @@
-//! The members of a tar archive, without unpacking it: artifacts of a build on
-//! their way to a controller.
+//! Lists the members of a tar archive without unpacking it: the artifacts of a
+//! build.
 //!
-//! Reads what is around: ustar (POSIX.1-1988), pax (POSIX.1-2001, `path` and
+//! The formats in use are read: ustar (POSIX.1-1988), pax (POSIX.1-2001, `path` and
 //! `size`), GNU (long names, numbers in base 256), and the format before them.
-//! The archive comes from a guest, and the members are uploaded from where they
-//! are in it, so whatever is not a plain file or a directory is refused, and so
-//! is a name that points anywhere but into the archive.
+//! The archive comes from a guest and its members are uploaded from their places in
+//! it. Members that are not plain files or directories are refused, and so are names
+//! that lead out of the archive.
 
 use std::collections::HashSet;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -14,7 +14,7 @@ use crate::error::{Context, Error};
 
 const BLOCK: usize = 512;
 
-/// Bytes of a pax header or a GNU long name: names, times, checksums.
+/// The maximum size of a pax header or a GNU long name, in bytes.
 const MAX_HEADER: u64 = 64 << 10;
 
 /// A plain file of an archive.
@@ -22,13 +22,13 @@ const MAX_HEADER: u64 = 64 << 10;
 pub struct Member {
     /// Its path: relative, without `.` and `..`.
     pub name: String,
-    /// Where its bytes start in the archive.
+    /// The offset of its contents in the archive.
     pub offset: u64,
-    /// How many there are.
+    /// The size of its contents in bytes.
     pub size: u64,
 }
 
-/// How much is taken before an archive is refused.
+/// Limits beyond which an archive is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Plain files; directories may be as many.
@@ -66,11 +66,11 @@ pub fn members<R: Read + Seek>(archive: &mut R, limits: Limits) -> Result<Vec<Me
     }
 }
 
-/// Why an archive is refused.
+/// The reason for which an archive is refused.
 enum Fault {
-    /// It is not one to take.
+    /// The archive is not acceptable.
     Bad(String),
-    /// It cannot be read.
+    /// The archive cannot be read.
     Io(io::Error),
 }
 
@@ -93,7 +93,7 @@ struct Reader<'a, R> {
     limits: Limits,
 }
 
-/// What an extended header says of the member that follows it.
+/// The values of an extended header for the member that follows it.
 #[derive(Default)]
 struct Extended {
     path: Option<String>,
@@ -108,7 +108,7 @@ impl<R: Read + Seek> Reader<'_, R> {
         let mut count = 0;
         while let Some(header) = self.header()? {
             count += 1;
-            // Twice as many headers, for those that have an extended one.
+            // Each member may have an extended header of its own.
             if count > self.limits.members.saturating_mul(2) {
                 return Err(self.too_many());
             }
@@ -180,12 +180,11 @@ impl<R: Read + Seek> Reader<'_, R> {
         Ok(())
     }
 
-    /// Passes `size` bytes and what fills up their last block.
+    /// Skips `size` bytes and the padding of their last block.
     fn skip(&mut self, size: u64) -> Result<()> {
-        // No overflow: a size has been found to be within the archive.
+        // No overflow: the size has been checked against the archive.
         let end = self.at + size.next_multiple_of(BLOCK as u64);
-        // Some writers do not fill up at the end of the archive, but then there
-        // is no end mark either.
+        // Some writers omit the padding at the end of the archive, and the end mark.
         if end > self.length {
             return Err(bad(format!("unexpected end at offset {}", self.length)));
         }
@@ -275,13 +274,13 @@ impl Header {
         }
         let digits = until_nul(bytes).trim_ascii();
         digits.iter().try_fold(0, |number: u64, digit| match digit {
-            // Twelve digits at most: no overflow.
+            // At most twelve digits, so no overflow.
             b'0'..=b'7' => Ok(number << 3 | u64::from(digit - b'0')),
             _ => Err(bad("octal digit expected in a header")),
         })
     }
 
-    /// The name, with the prefix that ustar has room for.
+    /// The name with ustar's prefix.
     fn name(&self) -> Result<String> {
         let name = text(until_nul(&self.0[..100]))?;
         let prefix = until_nul(&self.0[345..500]);
@@ -294,7 +293,7 @@ impl Header {
 }
 
 impl Extended {
-    /// Takes the records of a pax header: `<length> <key>=<value>\n`.
+    /// Reads the records of a pax header: `<length> <key>=<value>\n`.
     fn add_pax(&mut self, mut records: &[u8]) -> Result<()> {
         let wrong = || bad("malformed pax header");
         while !records.is_empty() {

@@ -1,14 +1,14 @@
 //! JSON (RFC 8259): a strict reader and a compact writer.
 //!
-//! Used to talk to QEMU's monitor (QMP) and for our own machine-readable
-//! output. Whoever reads bounds the length of the text first; the reader bounds
-//! the nesting, so that no input can exhaust the stack.
+//! QEMU's monitor (QMP), the files of the agent's state and its machine-readable
+//! output use it. The caller bounds the length of a text; the reader bounds the
+//! nesting, so that no input can exhaust the stack.
 
 mod reader;
 
 use std::fmt;
 
-/// How deep arrays and objects may nest.
+/// The maximum nesting of arrays and objects.
 pub const MAX_DEPTH: usize = 64;
 
 /// One JSON value.
@@ -18,8 +18,8 @@ pub enum Value {
     Null,
     /// `true` or `false`
     Bool(bool),
-    /// A number as it is written; interpreting it is the reader's choice of
-    /// type, so nothing is rounded here.
+    /// A number as it is written; nothing is rounded before a caller reads it as a
+    /// type.
     Number(String),
     /// A string, without its quotes and escapes.
     String(String),
@@ -30,12 +30,12 @@ pub enum Value {
     Object(Vec<(String, Value)>),
 }
 
-/// Where a text stops being JSON, and why.
+/// The place at which a text stops being JSON, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SyntaxError {
     /// Offset in bytes from the start of the text.
     pub offset: usize,
-    /// What was expected or not expected there.
+    /// The reason.
     pub what: &'static str,
 }
 
@@ -48,8 +48,7 @@ impl fmt::Display for SyntaxError {
 impl std::error::Error for SyntaxError {}
 
 impl Value {
-    /// Reads `text`, which has to be exactly one value, blank space around it
-    /// aside.
+    /// Reads a text of exactly one value with blank space around it.
     pub fn parse(text: &str) -> Result<Value, SyntaxError> {
         reader::read(text)
     }
@@ -181,7 +180,7 @@ fn quote(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
     f.write_str("\"")?;
     let mut done = 0;
     for (at, byte) in text.bytes().enumerate() {
-        // DEL needs no escape by the RFC, but a terminal is better without it.
+        // DEL needs no escape by the RFC, but a terminal acts on it.
         if !matches!(byte, 0..0x20 | b'"' | b'\\' | 0x7F) {
             continue;
         }

@@ -157,7 +157,7 @@ impl Reader<'_> {
             while !matches!(self.peek(), None | Some(b'"' | b'\\' | 0..0x20)) {
                 self.at += 1;
             }
-            // Both ends are at ASCII characters, so on character boundaries.
+            // Both ends are at ASCII characters and so on character boundaries.
             value.push_str(&self.text[start..self.at]);
             match self.peek() {
                 Some(b'"') => {

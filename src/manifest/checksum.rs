@@ -1,21 +1,23 @@
-//! Our checksum of what affects results on our side, and what follows from it.
+//! The agent checksum: a digest of everything on the agent's side that can change
+//! a result.
 //!
 //! Three checksums decide whether a package has to be built again: the agent's,
-//! the worker's and that of the dependencies. Each vouches for those below it.
+//! the worker's and the dependencies'. Each is valid only if the one before it
+//! matches.
 
 use ring::digest::{Context, SHA256};
 
 use super::task::TaskManifest;
 
-/// Counts changes of ours that make earlier results doubtful.
+/// Version of the agent's logic; a change makes all earlier results obsolete.
 const LOGIC: &str = "1";
 
-/// The checksum over our logic and these inputs, names and values: what a
-/// worker is run with that could change a result.
+/// The checksum over the agent's logic and these inputs, each a name and a value:
+/// the settings of a worker that can change its result.
 pub fn agent_checksum<'a>(inputs: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
     let mut context = Context::new(&SHA256);
     let mut update = |text: &str| {
-        // With its length, so that no two lists of texts are the same bytes.
+        // The length keeps two different lists from being the same bytes.
         context.update(&(text.len() as u64).to_be_bytes());
         context.update(text.as_bytes());
     };
@@ -36,8 +38,9 @@ pub fn hex(bytes: &[u8]) -> String {
         .collect()
 }
 
-/// Drops the worker's and the dependencies' checksums from the task unless the
-/// controller's agent checksum is ours: whether they stand.
+/// Compares the controller's agent checksum with the agent's own. If they differ,
+/// drops the worker's and the dependencies' checksums from the task, so that the
+/// worker builds. Returns whether they match.
 pub fn accept_checksums(task: &mut TaskManifest, theirs: Option<&str>, ours: &str) -> bool {
     let same = theirs == Some(ours);
     if !same {

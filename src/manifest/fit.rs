@@ -1,33 +1,32 @@
-//! Results cut to the size a controller takes.
+//! Results cut to the size that a controller accepts.
 //!
-//! A controller answers 413 to a request over its limit, and a log of 100 MB
-//! has one line that matters: near the end, most often, or at the beginning. So
-//! each log that is too long keeps its head and its tail, and says what is gone.
+//! A controller answers 413 to a request over its limit. The important lines of a
+//! log are most often near its end or its start, so a log that is too long keeps
+//! its head and its tail, with a note of the number of bytes between them.
 
 use super::messages::ResultRequest;
 use super::normalize::note_operation;
 use super::syntax::{SerializeError, Style};
 use super::values::Values;
 
-/// How far a cut is moved to be between two lines, in bytes.
+/// A cut moves by at most this many bytes to fall between two lines.
 const LINE_REACH: usize = 4 << 10;
 
-/// Tries to meet the limit. The second one does already, unless a log wraps
-/// very differently in the parts that are left.
+/// Attempts to meet the limit. The second attempt succeeds unless the rest of a log
+/// wraps very differently from the part that was cut.
 const TRIES: usize = 8;
 
 /// A log that was cut.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cut {
-    /// The operation, or `whole` if there was no room for any, or `checksums`
-    /// if there was none for them and for values not known to us.
+    /// The operation; `whole` if no operation fits, `checksums` if checksums and
+    /// unknown values did not fit.
     pub operation: String,
-    /// How many bytes of its log are gone.
+    /// Number of bytes that were cut.
     pub bytes: usize,
 }
 
-/// The text of `request`, of at most `limit` bytes, and the logs that had to be
-/// cut for it.
+/// The text of `request` in at most `limit` bytes, and the logs that were cut.
 pub fn fit(
     request: &ResultRequest,
     limit: usize,
@@ -45,7 +44,7 @@ pub fn fit(
     if fixed > limit
         && let Some(slim) = without_checksums(request)
     {
-        // A checksum has a few dozen characters, and a result is worth more.
+        // A checksum has a few dozen characters; longer ones are dropped first.
         let gone = text.len() - slim.to_text(style)?.len();
         let (text, mut cuts) = fit(&slim, limit, style)?;
         let operation = "checksums".to_owned();
@@ -56,12 +55,12 @@ pub fn fit(
         return Ok((text, cuts));
     }
     let lengths: Vec<usize> = request.result.results.iter().map(|r| r.log.len()).collect();
-    // Escapes and wrapping: how much longer logs are in the text.
-    let mut room = limit.saturating_sub(fixed);
+    // Escapes and wrapping make logs longer in the text.
+    let mut available = limit.saturating_sub(fixed);
     let raw: usize = lengths.iter().sum();
-    room = scale(room, raw, text.len() - fixed);
+    available = scale(available, raw, text.len() - fixed);
     for _ in 0..TRIES {
-        let share = share(&lengths, room);
+        let share = share(&lengths, available);
         let mut cuts = Vec::new();
         for (whole, part) in request.result.results.iter().zip(&mut bare.result.results) {
             let (log, gone) = cut(&whole.log, share);
@@ -77,16 +76,15 @@ pub fn fit(
         if text.len() <= limit {
             return Ok((text, cuts));
         }
-        // As much less as it was too much, and a little.
+        // Reduced by the excess and a margin.
         let target = limit.saturating_sub(fixed);
-        room = scale(room, target, text.len().saturating_sub(fixed)) / 64 * 63;
+        available = scale(available, target, text.len().saturating_sub(fixed)) / 64 * 63;
     }
     for result in &mut bare.result.results {
         result.log = String::new();
     }
     if fixed > limit {
-        // A worker gone wild: so many operations that there is no room for
-        // their names.
+        // So many operations that their names alone do not fit.
         let reason = format!("{} operations left out, too many to report", lengths.len());
         bare.result.results = vec![note_operation(bare.result.status, &reason)];
         let operation = "whole".to_owned();
@@ -104,8 +102,8 @@ pub fn fit(
     Ok((bare.to_text(style)?, cuts.collect()))
 }
 
-/// The request without what a worker may send instead of a checksum, megabytes
-/// of it, and without values not known to us; `None` if it has neither.
+/// The request without checksums, which a hostile worker can make megabytes long,
+/// and without unknown values; `None` if it has neither.
 fn without_checksums(request: &ResultRequest) -> Option<ResultRequest> {
     let mut slim = request.clone();
     slim.result.worker_checksum = None;
@@ -120,12 +118,12 @@ fn scale(number: usize, up: usize, down: usize) -> usize {
     usize::try_from(product).unwrap_or(usize::MAX)
 }
 
-/// The most that one log may have, so that all together have no more than
-/// `room`: short logs stay whole and leave their room to the long ones.
-fn share(lengths: &[usize], room: usize) -> usize {
+/// The maximum length of one log such that all logs together have at most `available`
+/// bytes: short logs stay whole and leave their share to the long ones.
+fn share(lengths: &[usize], available: usize) -> usize {
     let mut lengths = lengths.to_vec();
     lengths.sort_unstable();
-    let mut left = room;
+    let mut left = available;
     for (done, length) in lengths.iter().enumerate() {
         let share = left / (lengths.len() - done);
         if *length > share {
@@ -136,8 +134,8 @@ fn share(lengths: &[usize], room: usize) -> usize {
     usize::MAX
 }
 
-/// Cuts a log down to about `most` bytes, never more: what is left, and how
-/// much is gone.
+/// Cuts a log to at most `most` bytes. Returns the rest and the number of bytes
+/// that were cut.
 fn cut(log: &str, most: usize) -> (String, usize) {
     if log.len() <= most {
         return (log.to_owned(), 0);
@@ -146,12 +144,12 @@ fn cut(log: &str, most: usize) -> (String, usize) {
         |gone: usize, lines: usize| format!("[bbot-agent: {gone} bytes, {lines} lines left out]");
     // Two newlines around it.
     let longest = marker(log.len(), log.len()).len() + 2;
-    let Some(room) = most.checked_sub(longest) else {
+    let Some(available) = most.checked_sub(longest) else {
         return (String::new(), log.len());
     };
-    // What went wrong is nearer to the end; what was attempted, at the start.
-    let head = head_end(log, room / 3);
-    let tail = tail_start(log, log.len() - (room - room / 3));
+    // Errors are near the end, commands at the start.
+    let head = head_end(log, available / 3);
+    let tail = tail_start(log, log.len() - (available - available / 3));
     let gone = &log[head..tail];
     let lines = gone.bytes().filter(|b| *b == b'\n').count();
     let mut text = log[..head].to_owned();
@@ -164,8 +162,7 @@ fn cut(log: &str, most: usize) -> (String, usize) {
     (text, gone.len())
 }
 
-/// Where to end the head of a log, at `most` or before: behind a newline, if
-/// there is one near.
+/// The end of a log's head, at `most` or before: behind a newline if one is near.
 fn head_end(log: &str, most: usize) -> usize {
     let reach = &log.as_bytes()[most.saturating_sub(LINE_REACH)..most];
     match reach.iter().rposition(|b| *b == b'\n') {
@@ -176,7 +173,7 @@ fn head_end(log: &str, most: usize) -> usize {
     }
 }
 
-/// Where to begin the tail of a log, at `least` or behind it.
+/// The start of a log's tail, at `least` or behind it.
 fn tail_start(log: &str, least: usize) -> usize {
     let end = log.len().min(least + LINE_REACH);
     let reach = &log.as_bytes()[least..end];
@@ -297,8 +294,8 @@ mod tests {
         );
         let parsed = ResultRequest::parse(text.as_bytes(), "").unwrap();
         assert_eq!(parsed.result.results.len(), 1);
-        let room = request.to_text(Style::TODAY).unwrap().len() - 2 * lines(100).len();
-        let (text, _) = fit(&request, room, Style::TODAY).unwrap();
+        let available = request.to_text(Style::TODAY).unwrap().len() - 2 * lines(100).len();
+        let (text, _) = fit(&request, available, Style::TODAY).unwrap();
         let parsed = ResultRequest::parse(text.as_bytes(), "").unwrap();
         assert_eq!(parsed.result.results.len(), 2);
         assert!(parsed.result.results.iter().all(|r| r.log.is_empty()));
@@ -343,7 +340,7 @@ mod tests {
         let parsed = ResultRequest::parse(text.as_bytes(), "").unwrap();
         assert_eq!(parsed.result.dependency_checksum, None);
         assert_eq!(parsed.result.results, request.result.results);
-        // No room for anything else either.
+        // Nothing else fits either.
         let (text, cuts) = fit(&request, 100, Style::OLD).unwrap();
         assert!(text.len() < 300, "{}", text.len());
         assert_eq!(cuts.len(), 2);

@@ -1,5 +1,5 @@
-//! Machines: the header that is sent to controllers, and the manifest in a
-//! machine's directory.
+//! Machine manifests: the header for controllers, and the manifest in a machine's
+//! subvolume.
 
 use std::borrow::Cow;
 
@@ -7,13 +7,13 @@ use super::syntax::{ParseError, SerializeError, Style};
 use super::value;
 use super::values::{Section, Values, single};
 
-/// What a machine is for.
+/// The role of a machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Role {
-    /// Packages are built in it.
+    /// A worker builds packages in it.
     #[default]
     Build,
-    /// It serves one that builds: a database, say.
+    /// It serves a build machine, for instance as a database.
     Auxiliary,
 }
 
@@ -26,7 +26,7 @@ fn role(text: &str) -> Result<Role, String> {
 }
 
 fn kilobytes(text: &str) -> Result<u64, &'static str> {
-    // No sign, which `parse` would take.
+    // `parse` would accept a sign.
     if !text.bytes().all(|b| b.is_ascii_digit()) {
         return Err("unsigned integer expected");
     }
@@ -42,7 +42,7 @@ const HEADER: [&str; 6] = [
     "ram-maximum",
 ];
 
-/// What a controller is told of a machine.
+/// The part of a machine manifest that a controller gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MachineHeader(Values);
 
@@ -59,7 +59,7 @@ impl MachineHeader {
         Ok(MachineHeader(section.into_values()))
     }
 
-    /// The text, values unknown to us included.
+    /// The text, unknown values included.
     pub fn to_text(&self, style: Style) -> Result<String, SerializeError> {
         self.0.to_text("machine header manifest", style)
     }
@@ -69,18 +69,18 @@ impl MachineHeader {
         self.0.get("name").unwrap_or_default()
     }
 
-    /// What the machine is for.
+    /// The role.
     pub fn role(&self) -> Role {
         let role = self.0.get("role").map(role);
         role.and_then(Result::ok).unwrap_or_default()
     }
 
-    /// The least memory it works with, in kB.
+    /// The minimum memory in kB.
     pub fn ram_minimum(&self) -> Option<u64> {
         self.0.get("ram-minimum").and_then(|v| kilobytes(v).ok())
     }
 
-    /// The most memory it has a use for, in kB.
+    /// The maximum memory in kB.
     pub fn ram_maximum(&self) -> Option<u64> {
         self.0.get("ram-maximum").and_then(|v| kilobytes(v).ok())
     }
@@ -154,7 +154,7 @@ impl MachineManifest {
         Ok(MachineManifest(section.into_values()))
     }
 
-    /// Reads a machine manifest for its id and kind only, without a copy of it.
+    /// Reads only the id and the kind, without copies of other values.
     pub fn identify<'a>(
         text: &'a [u8],
         source: &'a str,
@@ -165,8 +165,8 @@ impl MachineManifest {
         Ok((id.map(|pair| pair.value).unwrap_or_default(), kind))
     }
 
-    /// The header a controller gets: it rejects what it does not know, so role
-    /// and memory are only for those that plan auxiliary machines.
+    /// The header for a controller. Controllers reject unknown values, so role and
+    /// memory are only for those that plan auxiliary machines.
     pub fn for_request(&self, auxiliary: bool) -> MachineHeader {
         let names = if auxiliary { &HEADER[..] } else { &HEADER[..3] };
         MachineHeader(self.0.only(names))
@@ -177,7 +177,7 @@ impl MachineManifest {
         MachineHeader(self.0.only(&HEADER))
     }
 
-    /// Identifies the machine's revision.
+    /// The id of the machine's revision.
     pub fn id(&self) -> &str {
         self.0.get("id").unwrap_or_default()
     }
@@ -193,7 +193,7 @@ impl MachineManifest {
         kind.and_then(Result::ok).unwrap_or(MachineKind::Kvm)
     }
 
-    /// The MAC address it is to have: six octets in lower-case hexadecimal.
+    /// The MAC address of the guest: six octets in lower-case hexadecimal.
     pub fn mac(&self) -> Option<&str> {
         self.0.get("mac")
     }
@@ -204,7 +204,7 @@ impl MachineManifest {
             .replace("mac", [mac], &[&HEADER[..], &["type"]].concat());
     }
 
-    /// Options that replace the usual ones for network and disk, one level of
+    /// QEMU options in place of the usual ones for network and disk, one level of
     /// quotes removed.
     pub fn options(&self) -> Option<Vec<String>> {
         let options = self.0.get("options")?;

@@ -50,11 +50,11 @@ impl TaskRequest {
 pub struct TaskResponse {
     /// Identifies the task to the controller; empty if there is none.
     pub session: String,
-    /// What to sign, if the controller authenticates agents.
+    /// The text to sign, if the controller authenticates agents.
     pub challenge: Option<String>,
-    /// Where to post the result; present if there is a task.
+    /// The URL for the result; present if there is a task.
     pub result_url: Option<String>,
-    /// Where to post artifacts: their type and the URL.
+    /// URLs for artifacts: type and URL of each.
     pub upload_urls: Vec<(String, String)>,
     /// The agent checksum that came with the last result of this build.
     pub agent_checksum: Option<String>,

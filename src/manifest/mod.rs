@@ -1,5 +1,5 @@
-//! Manifests: the text format in which everything structured travels, be it a
-//! file, an HTTP body or a TFTP payload.
+//! Manifests: the text format of all structured files, HTTP bodies and TFTP
+//! payloads.
 //!
 //! ```text
 //! : 1
@@ -16,16 +16,16 @@
 //! name: the second manifest of the same stream
 //! ```
 //!
-//! [`syntax`] turns such a text into pairs of name and value, and back, and
-//! knows no name. The other modules give the pairs a meaning, one type to each
-//! kind of manifest. They are all read in the same manner:
+//! [`syntax`] turns such a text into pairs of name and value, and back; it knows
+//! no name. The other modules have one type for each kind of manifest. All kinds
+//! are read by the same rules:
 //!
-//! - A name that is not known is kept, in its place, and written back: a newer
-//!   peer's value must not be lost on its way through an older agent.
-//! - A name that is known must be there once, unless said otherwise, and its
-//!   value must make sense.
+//! - An unknown value is kept in its place and written back, so that the values of
+//!   newer peers pass through an older agent.
+//! - A known name occurs once, unless its type says otherwise, and its value is
+//!   checked.
 //!
-//! Nothing here does I/O, prints, or reads a clock.
+//! The module does no I/O, prints nothing and reads no clock.
 
 mod bootstrap;
 mod checksum;

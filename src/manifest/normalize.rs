@@ -1,38 +1,38 @@
-//! A worker's result made one that the controller will take.
+//! Changes a worker's result so that its controller accepts it.
 //!
-//! A controller answers 400 to a result that does not go with its task, and the
-//! build is lost. What can be put right is, and what cannot becomes a result
-//! that says so.
+//! A controller answers 400 to a result that does not match its task, and the build
+//! is lost. Small differences are corrected; a result that cannot be corrected is
+//! replaced by one that states the reason.
 
 use super::result::{OperationResult, ResultManifest, ResultStatus};
 use super::task::TaskManifest;
 use super::value::PackageVersion;
 
-/// The operation whose log tells what we have to say. Controllers use it for
-/// results they make up themselves, so all of them know it.
+/// The operation whose log has the agent's own messages. All controllers know it,
+/// as they use it for their own.
 const OPERATION: &str = "configure";
 
-/// What the controller expects of a result.
+/// The controller's requirements for a result.
 #[derive(Clone, Copy, Debug)]
 pub struct ResultRules<'a> {
-    /// The task, as it was given to the worker.
+    /// The task as the worker got it.
     pub task: &'a TaskManifest,
-    /// Whether [`accept_checksums`](super::accept_checksums) found that the controller has our agent
-    /// checksum: only then may a worker skip.
+    /// Whether the controller's agent checksum is the agent's own. A worker may skip
+    /// a build only then; see [`accept_checksums`](super::accept_checksums).
     pub checksum_matches: bool,
-    /// Whether the controller is one of 2017, which knows neither checksums nor
-    /// the statuses `skip` and `interrupt`.
+    /// Whether the controller dates from 2017 and knows neither checksums nor the
+    /// statuses `skip` and `interrupt`.
     pub legacy: bool,
 }
 
-/// A result without operations but one, which tells `reason`.
+/// A result with one operation, whose log is `reason`.
 pub fn failure_result(task: &TaskManifest, status: ResultStatus, reason: &str) -> ResultManifest {
     let mut result = ResultManifest::new(task.name(), task.version(), status);
     result.results.push(note_operation(status, reason));
     result
 }
 
-/// An operation of ours, which tells `reason`.
+/// An operation of the agent itself, with `reason` as its log.
 pub(super) fn note_operation(status: ResultStatus, reason: &str) -> OperationResult {
     OperationResult {
         operation: OPERATION.to_owned(),
@@ -41,7 +41,7 @@ pub(super) fn note_operation(status: ResultStatus, reason: &str) -> OperationRes
     }
 }
 
-/// The result to send, and what has been changed about the worker's.
+/// The result to send, and a note on each change to the worker's result.
 pub fn normalize(
     mut result: ResultManifest,
     rules: &ResultRules<'_>,
@@ -87,14 +87,14 @@ pub fn normalize(
     (result, notes)
 }
 
-/// Why the result cannot be that of the task, if it cannot.
+/// The reason why the result cannot belong to the task, if there is one.
 fn wrong_package(result: &ResultManifest, task: &TaskManifest) -> Option<String> {
-    let theirs = PackageVersion::parse(&result.version).ok();
-    let ours = PackageVersion::parse(task.version()).ok();
-    // With an unknown version, the name is a placeholder.
-    let is_unknown = theirs.as_ref().is_some_and(PackageVersion::is_unknown);
+    let found = PackageVersion::parse(&result.version).ok();
+    let expected = PackageVersion::parse(task.version()).ok();
+    // The name is a placeholder if the version is unknown.
+    let is_unknown = found.as_ref().is_some_and(PackageVersion::is_unknown);
     let same_name = result.name.eq_ignore_ascii_case(task.name());
-    let same_version = result.version == task.version() || theirs.is_some() && theirs == ours;
+    let same_version = result.version == task.version() || found.is_some() && found == expected;
     if is_unknown || same_name && same_version {
         return None;
     }
@@ -106,16 +106,18 @@ fn wrong_package(result: &ResultManifest, task: &TaskManifest) -> Option<String>
     ))
 }
 
-/// Name and version, of which a worker may send megabytes.
+/// Name and version, shortened: a worker can send megabytes of them.
 fn named(result: &ResultManifest) -> String {
     let short = |text: &str| text.chars().take(100).collect::<String>();
     format!("{}/{}", short(&result.name), short(&result.version))
 }
 
-/// Why the worker may not skip, if it may not.
+/// The reason why the worker may not skip the build, if there is one.
 fn illegal_skip(result: &ResultManifest, rules: &ResultRules<'_>) -> Option<String> {
     if rules.legacy {
-        return Some("worker skipped a build of a controller that knows no skipping".to_owned());
+        return Some(
+            "worker skipped a build for a controller that does not support skipping".to_owned(),
+        );
     }
     if !rules.checksum_matches {
         return Some("worker skipped a build without a matching agent checksum".to_owned());
@@ -140,7 +142,7 @@ fn illegal_skip(result: &ResultManifest, rules: &ResultRules<'_>) -> Option<Stri
     ))
 }
 
-/// Leaves what a controller of 2017 knows.
+/// Removes statuses and values that a controller of 2017 does not know.
 fn downgrade(result: &mut ResultManifest, notes: &mut Vec<String>) {
     let operations = result.results.iter_mut().map(|r| &mut r.status);
     for status in operations.chain([&mut result.status]) {
@@ -261,7 +263,7 @@ mod tests {
             notes.concat()
         };
         assert!(reason(skip(), false, false).ends_with("without a matching agent checksum"));
-        assert!(reason(skip(), true, true).ends_with("knows no skipping"));
+        assert!(reason(skip(), true, true).ends_with("does not support skipping"));
         let mut other = skip();
         other.dependency_checksum = Some("e".to_owned());
         assert!(reason(other, false, true).ends_with("without a matching dependency checksum"));

@@ -1,4 +1,4 @@
-//! Results: what came of a task.
+//! Result manifests.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -6,27 +6,27 @@ use std::fmt;
 use super::syntax::{Pair, ParseError, SerializeError, Serializer, Style};
 use super::values::{Section, Values, end, pair, single, start};
 
-/// How a task or one of its operations ended, from the best to the worst.
+/// The status of a task or of one of its operations, from the best to the worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ResultStatus {
     /// Nothing has changed since the last build.
     Skip,
-    /// All is well.
+    /// It succeeded.
     Success,
-    /// It works, with warnings.
+    /// It succeeded with warnings.
     Warning,
-    /// It does not work.
+    /// It failed.
     Error,
-    /// It could not be done, or not in time.
+    /// It could not be completed, for instance because of a timeout.
     Abort,
-    /// The worker or the agent is broken.
+    /// The worker or the agent failed.
     Abnormal,
-    /// It was dropped for something more important.
+    /// It was interrupted in favour of another task.
     Interrupt,
 }
 
 impl ResultStatus {
-    /// All of them.
+    /// All statuses.
     pub const ALL: [ResultStatus; 7] = [
         ResultStatus::Skip,
         ResultStatus::Success,
@@ -37,7 +37,7 @@ impl ResultStatus {
         ResultStatus::Interrupt,
     ];
 
-    /// The word for it.
+    /// The status as a manifest value.
     pub fn word(self) -> &'static str {
         match self {
             ResultStatus::Skip => "skip",
@@ -50,12 +50,12 @@ impl ResultStatus {
         }
     }
 
-    /// The status of this word.
+    /// The status of this manifest value.
     pub fn from_word(word: &str) -> Option<ResultStatus> {
         Self::ALL.into_iter().find(|s| s.word() == word)
     }
 
-    /// Whether controllers of 2017 know it too.
+    /// Whether controllers of 2017 know it.
     pub fn is_classic(self) -> bool {
         !matches!(self, ResultStatus::Skip | ResultStatus::Interrupt)
     }
@@ -67,14 +67,14 @@ impl fmt::Display for ResultStatus {
     }
 }
 
-/// What came of one operation.
+/// The result of one operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OperationResult {
     /// `configure`, `update`, `test`, ...
     pub operation: String,
-    /// How it ended.
+    /// The status.
     pub status: ResultStatus,
-    /// What it printed.
+    /// The output.
     pub log: String,
 }
 
@@ -83,17 +83,17 @@ pub struct OperationResult {
 pub struct ResultManifest {
     /// The name of the package.
     pub name: String,
-    /// The version of the package; `0` if the worker did not get so far.
+    /// The version of the package; `0` if the worker does not know it.
     pub version: String,
-    /// How the task ended.
+    /// The status of the task.
     pub status: ResultStatus,
-    /// The operations, in the order in which they were done.
+    /// The operations in the order in which they ran.
     pub results: Vec<OperationResult>,
     /// The worker's checksum.
     pub worker_checksum: Option<String>,
     /// The checksum of the dependencies.
     pub dependency_checksum: Option<String>,
-    /// Values not known to us.
+    /// Unknown values.
     pub others: Values,
 }
 
@@ -133,7 +133,7 @@ impl ResultManifest {
         };
         result.worker_checksum = checksum("worker-checksum")?;
         result.dependency_checksum = checksum("dependency-checksum")?;
-        // By name, as a worker gone wild may send any number of operations.
+        // Indexed by name: a hostile worker can send any number of operations.
         let mut index = HashMap::new();
         for pair in section.pairs() {
             let Some(operation) = operation(pair.name, "-status") else {
@@ -180,7 +180,7 @@ impl ResultManifest {
     }
 
     pub(super) fn write(&self, to: &mut Serializer<'_>) -> Result<(), SerializeError> {
-        // All at once: a log is most of the text.
+        // One allocation for all: most of the text is logs.
         to.reserve(self.results.iter().map(|r| r.log.len() + 64).sum());
         start(to)?;
         pair(to, "name", &self.name)?;

@@ -1,25 +1,25 @@
-//! Log text made fit for a manifest.
+//! Log text cleaned for a manifest.
 //!
-//! Compilers colour their messages, test programs print what they like, and a
-//! result manifest may hold none of that (and a worker of 2017 does not check):
-//! a controller would refuse it, and with it the whole build.
+//! Compilers colour their messages and test programs print arbitrary bytes. A
+//! controller rejects a result manifest that contains them, and the build with it;
+//! a worker of 2017 does not check.
 
 use std::borrow::Cow;
 
 use super::syntax::{first_special, is_allowed};
 
-/// In place of bytes that are not UTF-8.
+/// The replacement for bytes that are not UTF-8.
 const INVALID: char = char::REPLACEMENT_CHARACTER;
 
-/// In place of a character that may not stand in a manifest.
+/// The replacement for characters that a manifest may not hold.
 const NOT_GRAPHIC: char = '?';
 
-/// The text of `bytes` without what a manifest may not hold.
+/// The text of `bytes` without characters that a manifest may not hold.
 ///
 /// Terminal escape sequences are dropped; an unterminated one ends at the end
 /// of its line. Runs of carriage returns become one newline, together with a
-/// line feed behind them. What is not UTF-8 becomes U+FFFD, other characters
-/// that are not graphic a question mark. Text that is fine is borrowed.
+/// line feed behind them. Bytes that are not UTF-8 become U+FFFD, other characters
+/// that are not graphic become a question mark. A clean text is borrowed.
 pub fn sanitize(bytes: &[u8]) -> Cow<'_, str> {
     if let Ok(text) = std::str::from_utf8(bytes)
         && is_clean(text)
@@ -32,7 +32,7 @@ pub fn sanitize(bytes: &[u8]) -> Cow<'_, str> {
         let mut text = chunk.valid();
         while !text.is_empty() {
             if escape == Escape::None {
-                // As much as needs no attention, in one go.
+                // Plain text is copied in one step.
                 let (plain, rest) = text.split_at(first_special(text));
                 clean.push_str(plain);
                 text = rest;
@@ -66,7 +66,7 @@ fn is_clean(text: &str) -> bool {
     first_special(text) == text.len()
 }
 
-/// Where we are in an escape sequence (ECMA-48, sections 5.3 to 5.6).
+/// The position in an escape sequence (ECMA-48, sections 5.3 to 5.6).
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Escape {
     None,
@@ -86,7 +86,7 @@ enum Escape {
 struct Printed;
 
 impl Escape {
-    /// The state behind `c`, which is dropped, unless it is to be printed.
+    /// The state behind `c`, or [`Printed`] if `c` is not part of a sequence.
     fn next(self, c: char) -> Result<Escape, Printed> {
         match (self, c) {
             // A sequence never goes beyond its line.

@@ -1,4 +1,4 @@
-//! Tasks: what a controller wants built, on its way to a worker.
+//! Task manifests, on their way from a controller to a worker.
 
 use super::syntax::{ParseError, SerializeError, Style};
 use super::values::{Section, Values, single};
@@ -15,8 +15,8 @@ const BEFORE_TRUST: [&str; 5] = [
 
 /// A task manifest.
 ///
-/// It is a list of values of which the agent understands a few: the others, and
-/// their order, reach the worker as the controller wrote them.
+/// The agent reads few of its values. The worker gets all of them in the order in
+/// which the controller wrote them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskManifest(Values);
 
@@ -68,7 +68,7 @@ impl TaskManifest {
         })
     }
 
-    /// Where to stop for a person to log in.
+    /// The step at which the build stops for a person to log in.
     pub fn interactive(&self) -> Option<&str> {
         self.0.get("interactive").filter(|v| !v.is_empty())
     }
@@ -83,8 +83,7 @@ impl TaskManifest {
         self.0.get("dependency-checksum").filter(|v| !v.is_empty())
     }
 
-    /// Replaces what the controller trusts by what we do, if we say anything at
-    /// all about it.
+    /// Replaces the controller's trusted fingerprints by the agent's, if it has any.
     pub fn replace_trust(&mut self, fingerprints: &[String]) {
         if !fingerprints.is_empty() {
             self.0.replace(

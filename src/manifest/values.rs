@@ -1,11 +1,11 @@
-//! The values of one manifest in their order, and how the typed manifests read
-//! theirs.
+//! The values of one manifest in their order, and the reading of them by the typed
+//! manifests.
 
 use std::fmt;
 
 use super::syntax::{Pair, ParseError, Parser, SerializeError, Serializer, Style};
 
-/// The values of one manifest, in order, known or not.
+/// The values of one manifest in order, unknown ones included.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Values(Vec<(String, String)>);
 
@@ -15,7 +15,7 @@ impl Values {
         self.iter().find(|(n, _)| *n == name).map(|(_, v)| v)
     }
 
-    /// Names and values in order.
+    /// The names and values in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(n, v)| (n.as_str(), v.as_str()))
     }
@@ -63,7 +63,7 @@ impl Values {
         end(to)
     }
 
-    /// The text of a stream that holds just these.
+    /// The text of a stream of this one manifest.
     pub(super) fn to_text(&self, kind: &str, style: Style) -> Result<String, SerializeError> {
         let mut serializer = Serializer::new(kind, style);
         self.write(&mut serializer)?;
@@ -94,7 +94,7 @@ pub(super) fn end(to: &mut Serializer<'_>) -> Result<(), SerializeError> {
     to.pair("", "")
 }
 
-/// Writes a pair; an error says whose value it is.
+/// Writes a pair; an error names the value.
 pub(super) fn pair(to: &mut Serializer<'_>, name: &str, value: &str) -> Result<(), SerializeError> {
     to.pair(name, value).map_err(|mut error| {
         error.what = format!("{name}: {}", error.what);
@@ -102,7 +102,7 @@ pub(super) fn pair(to: &mut Serializer<'_>, name: &str, value: &str) -> Result<(
     })
 }
 
-/// A stream of manifests that are to be of some kind.
+/// A stream of manifests of an expected kind.
 #[derive(Debug)]
 pub(super) struct Stream<'a> {
     parser: Parser<'a>,
@@ -130,15 +130,15 @@ impl<'a> Stream<'a> {
         }))
     }
 
-    /// The next manifest, which has to be there. From here on, errors are about
-    /// a manifest of kind `kind`.
+    /// The next manifest, or an error if there is none. Later errors are about a
+    /// manifest of kind `kind`.
     pub(super) fn expect(&mut self, kind: &'static str) -> Result<Section<'a>, ParseError> {
         self.kind = kind;
         let next = self.next()?;
         next.ok_or_else(|| self.error(format!("{kind} manifest expected")))
     }
 
-    /// Checks that nothing follows.
+    /// Checks that no manifest follows.
     pub(super) fn finish(mut self) -> Result<(), ParseError> {
         let at = self.parser.offset();
         match self.next()? {
@@ -160,7 +160,7 @@ fn of_kind(mut error: ParseError, kind: &'static str) -> ParseError {
     error
 }
 
-/// Reads a text that has to be exactly one manifest.
+/// Reads a text of exactly one manifest.
 pub(super) fn single<'a>(
     text: &'a [u8],
     source: &'a str,
@@ -172,7 +172,7 @@ pub(super) fn single<'a>(
     Ok(section)
 }
 
-/// One manifest of a stream, with what it takes to say where an error is.
+/// One manifest of a stream, with its parser for the places of errors.
 #[derive(Debug)]
 pub(super) struct Section<'a> {
     parser: Parser<'a>,
@@ -209,7 +209,7 @@ impl<'a> Section<'a> {
         of_kind(self.parser.error(pair.value_at, what), self.kind)
     }
 
-    /// The value of this name, which may be missing or empty but not be there
+    /// The value of this name, which may be missing or empty but must not occur
     /// twice.
     pub(super) fn unique(&self, name: &str) -> Result<Option<&Pair<'a>>, ParseError> {
         let mut pairs = self.pairs.iter().filter(|p| p.name == name);
@@ -220,13 +220,13 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// That there is a value of this name already.
+    /// The error for a second value of this name.
     pub(super) fn redefinition(&self, pair: &Pair<'_>) -> ParseError {
         let what = format!("{} redefinition", pair.name);
         of_kind(self.parser.error(pair.name_at, what), self.kind)
     }
 
-    /// The value of this name, which is not empty if it is there.
+    /// The value of this name; an empty one is an error.
     pub(super) fn optional(&self, name: &str) -> Result<Option<&Pair<'a>>, ParseError> {
         match self.unique(name)? {
             Some(pair) if pair.value.is_empty() => Err(self.error(pair, format!("empty {name}"))),
@@ -234,12 +234,12 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// The value of this name, which has to be there.
+    /// The value of this name; a missing or empty one is an error.
     pub(super) fn required(&self, name: &str) -> Result<&Pair<'a>, ParseError> {
         self.optional(name)?.ok_or_else(|| self.missing(name))
     }
 
-    /// That there is no value of this name, said at the end of the manifest.
+    /// The error for a missing value, at the end of the manifest.
     pub(super) fn missing(&self, name: &str) -> ParseError {
         let error = self
             .parser

@@ -1,8 +1,8 @@
-//! Which characters a manifest may hold, and a scan for the special ones.
+//! The characters that a manifest may hold, and a scan for special ones.
 
 use std::fmt;
 
-/// Why a code point may not stand in a manifest.
+/// The classes of code points that a manifest may not hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CharClass {
     /// C0, DEL and C1, line feed, carriage return and tab included.
@@ -97,8 +97,8 @@ pub(crate) fn first_special(text: &str) -> usize {
 }
 
 /// The end of the run of non-ASCII graphic characters that starts at `at`.
-/// Errs with the offset and class of a character that is not graphic, an ASCII
-/// one included if it is the first.
+/// Fails with the offset and class of a character that is not graphic, also if it is
+/// ASCII and the first.
 pub(super) fn skip_graphic(text: &str, at: usize) -> Result<usize, (usize, CharClass)> {
     let mut end = at;
     for c in text[at..].chars() {
@@ -113,7 +113,7 @@ pub(super) fn skip_graphic(text: &str, at: usize) -> Result<usize, (usize, CharC
     Ok(end)
 }
 
-// Sets of bytes to stop at, to be combined.
+// Sets of bytes at which a scan stops; they can be combined.
 
 /// `:`
 pub(super) const COLON: u8 = 1;

@@ -1,4 +1,4 @@
-//! Where and why a text is not a manifest.
+//! Errors of the parser.
 
 use std::fmt;
 
@@ -11,20 +11,20 @@ pub struct Position {
     pub column: u64,
 }
 
-/// Where and why a manifest is not what it should be.
+/// The place in a text that is not a valid manifest, and the reason.
 ///
 /// `Display` is `<source>:<line>:<column>: error: <what>`, as build2 has it, or
 /// `invalid <kind> manifest: <source>:<line>:<column>: <what>` once the kind of
 /// manifest is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParseError {
-    /// Which kind of manifest it should have been (`task`), if known.
+    /// The expected kind of manifest (`task`), if known.
     pub kind: Option<&'static str>,
     /// The name of the text: a file, a URL, or empty.
     pub source: String,
-    /// Where in the text.
+    /// The place in the text.
     pub position: Position,
-    /// What is wrong there.
+    /// The reason.
     pub what: String,
 }
 

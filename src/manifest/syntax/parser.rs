@@ -5,16 +5,16 @@ use std::borrow::Cow;
 use super::chars::{BLANK, COLON, CR, LF, NEEDS_CHECK};
 use super::error::{ParseError, Position};
 
-/// A name and its value, and where they are.
+/// A name, its value, and their places.
 ///
 /// Two pairs are special: an empty name with a value is the start of a manifest
 /// (the value is the format version), an empty name with an empty value is the
 /// end of a manifest or of the stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pair<'a> {
-    /// The name, as it is.
+    /// The name.
     pub name: &'a str,
-    /// The value, without its escapes: borrowed if it had none.
+    /// The value without its escapes; borrowed if it had none.
     pub value: Cow<'a, str>,
     /// Offset of the name, for [`Parser::position`].
     pub name_at: usize,
@@ -29,14 +29,14 @@ impl Pair<'_> {
     }
 }
 
-/// How much is read before a text is refused.
+/// Limits beyond which a text is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of the whole text. This also bounds the number of lines and the
     /// length of a value, so those have no limit of their own.
     pub size: usize,
-    /// Pairs in all manifests of the text, version pairs included: what costs
-    /// memory beyond the text itself.
+    /// Pairs in all manifests of the text, version pairs included. They take memory
+    /// beyond the text itself.
     pub pairs: usize,
     /// Bytes of one name.
     pub name: usize,
@@ -91,21 +91,21 @@ pub struct Parser<'a> {
 }
 
 impl<'a> Parser<'a> {
-    /// A parser of `text`, which errors call `source`.
+    /// A parser of `text`; errors name it `source`.
     pub fn new(text: &'a [u8], source: &'a str) -> Parser<'a> {
         Parser::with_limits(text, source, Limits::default())
     }
 
-    /// The same, with limits of the caller's choice.
+    /// A parser with other limits.
     pub fn with_limits(text: &'a [u8], source: &'a str, limits: Limits) -> Parser<'a> {
         let size = text.len();
-        // Text over the limit is refused by the first call, unread.
+        // The first call refuses a text over the limit.
         let readable = if text.len() > limits.size { b"" } else { text };
         let (text, bad) = match std::str::from_utf8(readable) {
             Ok(text) => (text, &[][..]),
             Err(error) => {
                 let (good, bad) = readable.split_at(error.valid_up_to());
-                // Always true of the good part.
+                // The good part is always UTF-8.
                 (std::str::from_utf8(good).unwrap_or_default(), bad)
             }
         };
@@ -122,7 +122,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// The next pair. After the end of the stream, the end again and again.
+    /// The next pair. At the end of the stream, every call returns an end pair.
     pub fn next_pair(&mut self) -> Result<Pair<'a>, ParseError> {
         if self.state == State::End {
             return Ok(self.end());
@@ -136,7 +136,7 @@ impl<'a> Parser<'a> {
         }
         self.skip_blank_lines()?;
         if self.is_eof(self.at) {
-            // The end of a manifest, if one is open, is an empty pair too.
+            // The end of an open manifest is an empty pair, too.
             self.state = match self.state {
                 State::Body => State::Start,
                 State::Start | State::End => State::End,
@@ -165,7 +165,7 @@ impl<'a> Parser<'a> {
         if self.next_pair()?.is_end() {
             return Ok(None);
         }
-        // As many as a machine has.
+        // A machine has about eight values.
         let mut pairs = Vec::with_capacity(8);
         loop {
             let pair = self.next_pair()?;
@@ -176,7 +176,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// Where `offset` is. Counts from the start of the text: for errors.
+    /// The line and column of `offset`. Linear in `offset`, as only errors need it.
     pub fn position(&self, offset: usize) -> Position {
         let mut position = Position { line: 1, column: 1 };
         let mut was_cr = false;
@@ -195,7 +195,7 @@ impl<'a> Parser<'a> {
         position
     }
 
-    /// Where the next pair will be looked for.
+    /// The offset behind the last pair.
     pub fn offset(&self) -> usize {
         self.at
     }
@@ -265,7 +265,7 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// Some errors quote a value, and a value may be megabytes.
+/// Shortens an error: it can quote a value of megabytes.
 fn shortened(mut what: String) -> String {
     const MOST: usize = 500;
     if what.len() > MOST {

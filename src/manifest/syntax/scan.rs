@@ -1,5 +1,5 @@
-//! The parser's view of its text: newlines, the end, characters that may not be
-//! there, and the skipping of all that needs no attention.
+//! The parser's scanner: newlines, the end of input, forbidden characters, and runs
+//! of plain text.
 
 use super::chars::{
     CR, LF, NEEDS_CHECK, class, describe_bad_utf8, fails_at_first_byte, find, is_allowed,
@@ -13,12 +13,12 @@ impl Parser<'_> {
         self.text.as_bytes().get(at).copied()
     }
 
-    /// Whether `at` is the end of the input, and not just of its good part.
+    /// Whether `at` is the end of the input, not only of its valid part.
     pub(super) fn is_eof(&self, at: usize) -> bool {
         at == self.text.len() && self.bad.is_empty()
     }
 
-    /// What follows the newline at `at`, if there is one.
+    /// The offset behind the newline at `at`, if there is one.
     pub(super) fn after_newline(&self, at: usize) -> Option<usize> {
         match self.byte(at)? {
             b'\n' => Some(at + 1),
@@ -52,8 +52,8 @@ impl Parser<'_> {
         next.map_or(!self.bad.is_empty(), |c| !is_allowed(c))
     }
 
-    /// Errs if the character at `at` is bad by its first byte: as far as a
-    /// look-ahead sees.
+    /// Fails if the first byte of the character at `at` is invalid; a look-ahead reads
+    /// no further.
     pub(super) fn check_ahead(&self, at: usize) -> Result<(), ParseError> {
         let is_bad = match self.byte(at) {
             Some(b) => is_bad_ascii(b),

@@ -16,38 +16,38 @@ const SOFT: usize = 57;
 /// left for a value on the same line.
 const MAX_INDENT: usize = 39;
 
-/// How pairs are written. All styles read back the same.
+/// The form in which pairs are written. All styles read back alike.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Style {
-    /// Start a multi-line value with `name: \` instead of a backslash on its
-    /// own line: all that readers before 2021 understand.
+    /// Start a multi-line value with `name: \` instead of a backslash on its own line.
+    /// Readers before 2021 know no other form.
     pub old_form: bool,
     /// Do not wrap.
     pub long_lines: bool,
 }
 
 impl Style {
-    /// What today's tools write, to the byte.
+    /// The style of build2's current tools, to the byte.
     pub const TODAY: Style = Style {
         old_form: false,
         long_lines: false,
     };
 
-    /// What every reader since 2017 understands.
+    /// The style that all readers since 2017 understand.
     pub const OLD: Style = Style {
         old_form: true,
         long_lines: false,
     };
 }
 
-/// Why a pair cannot be written.
+/// The reason why a pair cannot be written.
 ///
 /// `Display` is `<target>: error: <what>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SerializeError {
     /// The name of the text, or empty.
     pub target: String,
-    /// What is wrong with the pair.
+    /// The reason.
     pub what: String,
 }
 
@@ -110,9 +110,9 @@ impl<'a> Serializer<'a> {
         self.text
     }
 
-    /// Makes room for values of this many bytes, names aside.
+    /// Reserves memory for values of this many bytes, without their names.
     pub(crate) fn reserve(&mut self, bytes: usize) {
-        // Wrapping adds two bytes to every 58 at most.
+        // Wrapping adds at most two bytes to every 58.
         self.text.reserve(bytes + bytes / 29);
     }
 
@@ -160,7 +160,7 @@ impl<'a> Serializer<'a> {
         Ok(())
     }
 
-    /// Writes the name and the colon: how many characters that and a space are.
+    /// Writes the name and a colon. Returns their width with a space, in characters.
     fn name(&mut self, name: &str) -> Result<usize, SerializeError> {
         if name.starts_with('#') {
             return self.fail("name starts with '#'");
@@ -210,8 +210,8 @@ impl<'a> Serializer<'a> {
     /// Writes a value line by line, the first one at column `indent`.
     fn fragments(&mut self, value: &str, indent: usize) -> Result<(), SerializeError> {
         let bytes = value.as_bytes();
-        // What is before `done` has been written. Lines that need no change are
-        // written together, in one go.
+        // The text before `done` has been written. Adjacent lines without changes are
+        // written together.
         let mut done = 0;
         let mut line = 0;
         let mut at = 0;
@@ -231,7 +231,8 @@ impl<'a> Serializer<'a> {
                 }
             }
             let fragment = &value[line..at];
-            // Bytes are at least as many as characters, so this is never wrong.
+            // A text has at least as many bytes as characters, so no long line is
+            // missed.
             if column + fragment.len() > WIDTH && !self.style.long_lines {
                 self.text.push_str(&value[done..line]);
                 done = at;
@@ -280,15 +281,15 @@ impl<'a> Serializer<'a> {
         self.text.push_str(&fragment[done..]);
     }
 
-    /// The same where every character is one byte: nothing can break before
-    /// [`SOFT`], so that much is passed at once.
+    /// As [`Self::wrap`] for ASCII: no break can come before [`SOFT`], so that part is
+    /// skipped at once.
     fn wrap_ascii(&mut self, fragment: &str, mut column: usize) {
         let mut done = 0;
         let mut at = 0;
         loop {
-            let calm = (SOFT + 1).saturating_sub(column);
-            at += calm;
-            column += calm;
+            let unbroken = (SOFT + 1).saturating_sub(column);
+            at += unbroken;
+            column += unbroken;
             if at >= fragment.len() {
                 break;
             }
@@ -325,9 +326,9 @@ fn breaks(fragment: &[u8], at: usize, column: usize) -> bool {
 /// Whether the blank that `rest` starts with, and the word behind it, fit on a
 /// line that has `column` characters: bytes, as libbutl counts them.
 fn word_fits(rest: &[u8], column: usize) -> bool {
-    // One more than fit need not be looked at.
-    let room = WIDTH.saturating_sub(column);
-    let seen = &rest[1..rest.len().min(room + 2)];
+    // One character more than fit decides.
+    let width = WIDTH.saturating_sub(column);
+    let seen = &rest[1..rest.len().min(width + 2)];
     match seen.iter().position(|b| matches!(b, b' ' | b'\t')) {
         Some(length) => column + 1 + length < WIDTH,
         None => column + 1 + seen.len() <= WIDTH,

@@ -1,4 +1,4 @@
-//! The parser's way through a value: the two forms, continuations, backslashes.
+//! The parser of values: two forms, continuations, backslashes.
 
 use std::borrow::Cow;
 
@@ -59,8 +59,7 @@ impl<'a> Parser<'a> {
         // newline before it is not one of the value.
         let mut joined = self.at;
         loop {
-            // Line feeds are nothing special here, which is what makes a log
-            // fast to read.
+            // Line feeds need no check here, so a log is read in long runs.
             self.at = self.skip::<{ BACKSLASH | CR | NEEDS_CHECK }>(self.at, " value")?;
             let at = self.at;
             match self.byte(at) {
@@ -90,7 +89,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// Passes a run of backslashes: whether it was a continuation.
+    /// Reads a run of backslashes. Returns whether it was a continuation.
     ///
     /// The last backslash of a line is dropped, and so is the newline behind it
     /// if it was the only one. All others stand for themselves.
@@ -115,12 +114,12 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// A value in the making: pieces of the text, and newlines between them.
+/// A value that is being read: pieces of the text, and newlines between them.
 struct Pieces<'a> {
     text: &'a str,
     /// Where the piece begins that is not in `done` yet.
     start: usize,
-    /// `None` as long as there is but one piece.
+    /// `None` while there is only one piece.
     done: Option<String>,
 }
 
@@ -142,7 +141,7 @@ impl<'a> Pieces<'a> {
         self.start = to;
     }
 
-    /// A newline in place of what is up to `to`.
+    /// Puts a newline in place of the text up to `to`.
     fn newline(&mut self, to: usize) {
         self.skip(self.start, to);
         self.done.get_or_insert_default().push('\n');

@@ -1,4 +1,4 @@
-//! What values look like: versions, MAC addresses, base64, lists.
+//! The formats of values: versions, MAC addresses, base64, lists.
 //!
 //! The agent carries most values without reading them. These are for the few that
 //! it reads.

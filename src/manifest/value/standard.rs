@@ -68,7 +68,7 @@ impl StandardVersion {
         let count = number(rest, 0, 499).ok_or("invalid pre-release")?;
         self.pre_release = Some(beta + count);
         if take(rest, ".").is_none() {
-            // Number 0 is what is before the first one: snapshots only.
+            // Number 0 precedes the first pre-release and has snapshots only.
             return if count == 0 {
                 Err("invalid final pre-release")
             } else {
@@ -121,8 +121,8 @@ impl PartialOrd for StandardVersion {
 
 impl Ord for StandardVersion {
     fn cmp(&self, other: &StandardVersion) -> Ordering {
-        // The id says nothing about the order; it is last so that only versions
-        // that are the same compare as such.
+        // The id has no order; it is compared last so that only equal versions
+        // compare as equal.
         let key = |v: &StandardVersion| (v.epoch, v.numeric(), v.snapshot_number(), v.revision);
         let order = key(self).cmp(&key(other));
         order.then_with(|| self.snapshot_id.cmp(&other.snapshot_id))

@@ -1,6 +1,6 @@
 //! Package versions.
 
-/// The most digits in a component of digits only.
+/// The maximum number of digits in a numeric component.
 const MAX_DIGITS: usize = 16;
 
 /// The version of a package, `[+<epoch>-]<upstream>[-<release>][+<revision>]`.
