@@ -28,9 +28,9 @@ pub struct Member {
     pub size: u64,
 }
 
-/// Limits beyond which an archive is refused.
+/// ArchiveLimits beyond which an archive is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct ArchiveLimits {
     /// Plain files; directories may be as many.
     pub members: usize,
     /// Bytes of one path.
@@ -39,10 +39,10 @@ pub struct Limits {
     pub size: u64,
 }
 
-impl Default for Limits {
+impl Default for ArchiveLimits {
     /// 1,000 files, paths of 4,096 bytes (`PATH_MAX`), each of 1 GiB.
-    fn default() -> Limits {
-        Limits {
+    fn default() -> ArchiveLimits {
+        ArchiveLimits {
             members: 1000,
             name: 4096,
             size: 1 << 30,
@@ -51,7 +51,10 @@ impl Default for Limits {
 }
 
 /// The plain files of `archive`, in their order.
-pub fn members<R: Read + Seek>(archive: &mut R, limits: Limits) -> Result<Vec<Member>, Error> {
+pub fn members<R: Read + Seek>(
+    archive: &mut R,
+    limits: ArchiveLimits,
+) -> Result<Vec<Member>, Error> {
     let length = archive.seek(SeekFrom::End(0));
     let mut reader = Reader {
         length: length.context(|| "unable to read archive")?,
@@ -90,7 +93,7 @@ struct Reader<'a, R> {
     archive: &'a mut R,
     length: u64,
     at: u64,
-    limits: Limits,
+    limits: ArchiveLimits,
 }
 
 /// The values of an extended header for the member that follows it.

@@ -4,12 +4,12 @@
 use std::fs;
 use std::io::Cursor;
 
-use bbot_agent::tar::{Limits, Member, members};
+use bbot_agent::tar::{ArchiveLimits, Member, members};
 
 use crate::support::{TempDir, require_programs, run};
 
 fn list(archive: &[u8]) -> Result<Vec<Member>, String> {
-    members(&mut Cursor::new(archive), Limits::default()).map_err(|e| e.to_string())
+    members(&mut Cursor::new(archive), ArchiveLimits::default()).map_err(|e| e.to_string())
 }
 
 fn error(archive: &[u8]) -> String {
@@ -258,9 +258,9 @@ fn an_archive_is_whole_or_refused() {
 
 #[test]
 fn the_number_of_members_is_bounded() {
-    let limits = Limits {
+    let limits = ArchiveLimits {
         members: 3,
-        ..Limits::default()
+        ..ArchiveLimits::default()
     };
     let count = |archive: &[u8]| members(&mut Cursor::new(archive), limits).map(|m| m.len());
     let file = |n: usize| member(&format!("f{n}"), b'0', b"");

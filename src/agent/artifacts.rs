@@ -10,7 +10,7 @@ use crate::controller::Assignment;
 use crate::diag;
 use crate::error::{Context as _, Result};
 use crate::store::Artifact;
-use crate::tar::{self, Limits};
+use crate::tar::{self, ArchiveLimits};
 
 /// A member of the archive, ready to be stored.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl Member {
 pub(super) fn open(archive: &Path, assignment: &Assignment) -> Result<Vec<Member>> {
     let what = || format!("unable to read artifacts {}", archive.display());
     let mut file = File::open(archive).context(what)?;
-    let members = match tar::members(&mut file, Limits::default()) {
+    let members = match tar::members(&mut file, ArchiveLimits::default()) {
         Ok(members) => members,
         Err(error) => {
             diag::warning(format_args!(

@@ -48,6 +48,6 @@ pub use messages::{ResultRequest, TaskRequest, TaskResponse};
 pub use normalize::{ResultRules, failure_result, normalize};
 pub use result::{OperationResult, ResultManifest, ResultStatus};
 pub use sanitize::sanitize;
-pub use syntax::{Limits, Pair, ParseError, Parser, SerializeError, Serializer, Style};
+pub use syntax::{Pair, ParseError, ParseLimits, Parser, SerializeError, Serializer, Style};
 pub use task::TaskManifest;
 pub use values::Values;

@@ -27,7 +27,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use bbot_agent::json::Value;
 use bbot_agent::manifest::{
-    Limits, OperationResult, Parser, ResultManifest, ResultRequest, ResultStatus, Serializer,
+    OperationResult, ParseLimits, Parser, ResultManifest, ResultRequest, ResultStatus, Serializer,
     Style, fit, sanitize,
 };
 
@@ -119,10 +119,10 @@ fn request(log: &str) -> ResultRequest {
 
 /// Reads all pairs.
 fn parse(text: &[u8]) {
-    let limits = Limits {
+    let limits = ParseLimits {
         pairs: usize::MAX,
         name: usize::MAX,
-        ..Limits::default()
+        ..ParseLimits::default()
     };
     let mut parser = Parser::with_limits(text, "input", limits);
     while let Some(manifest) = parser.next_manifest().unwrap() {

@@ -17,5 +17,5 @@ mod values;
 pub(crate) use chars::first_special;
 pub use chars::{CharClass, class, is_allowed};
 pub use error::{ParseError, Position};
-pub use parser::{Limits, Pair, Parser};
+pub use parser::{Pair, ParseLimits, Parser};
 pub use serializer::{SerializeError, Serializer, Style};

@@ -29,9 +29,9 @@ impl Pair<'_> {
     }
 }
 
-/// Limits beyond which a text is refused.
+/// ParseLimits beyond which a text is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct ParseLimits {
     /// Bytes of the whole text. This also bounds the number of lines and the
     /// length of a value, so those have no limit of their own.
     pub size: usize,
@@ -42,11 +42,11 @@ pub struct Limits {
     pub name: usize,
 }
 
-impl Default for Limits {
+impl Default for ParseLimits {
     /// 64 MiB, four times what a controller takes; 100,000 pairs, a thousand
     /// times what a result has; names of 1,024 bytes.
-    fn default() -> Limits {
-        Limits {
+    fn default() -> ParseLimits {
+        ParseLimits {
             size: 64 << 20,
             pairs: 100_000,
             name: 1024,
@@ -87,17 +87,17 @@ pub struct Parser<'a> {
     state: State,
     seen_version: bool,
     pairs: usize,
-    limits: Limits,
+    limits: ParseLimits,
 }
 
 impl<'a> Parser<'a> {
     /// A parser of `text`; errors name it `source`.
     pub fn new(text: &'a [u8], source: &'a str) -> Parser<'a> {
-        Parser::with_limits(text, source, Limits::default())
+        Parser::with_limits(text, source, ParseLimits::default())
     }
 
     /// A parser with other limits.
-    pub fn with_limits(text: &'a [u8], source: &'a str, limits: Limits) -> Parser<'a> {
+    pub fn with_limits(text: &'a [u8], source: &'a str, limits: ParseLimits) -> Parser<'a> {
         let size = text.len();
         // The first call refuses a text over the limit.
         let readable = if text.len() > limits.size { b"" } else { text };

@@ -8,15 +8,15 @@
 mod reference;
 
 use bbot_agent::manifest::{
-    BootstrappedMachine, Limits, MachineManifest, Parser, Style, TaskManifest, TaskResponse,
+    BootstrappedMachine, ParseLimits, MachineManifest, Parser, Style, TaskManifest, TaskResponse,
 };
 use libfuzzer_sys::fuzz_target;
 use reference::{Era, Stream};
 
 fn parse(input: &[u8]) -> Result<Stream, String> {
-    let limits = Limits {
+    let limits = ParseLimits {
         name: usize::MAX,
-        ..Limits::default()
+        ..ParseLimits::default()
     };
     let mut parser = Parser::with_limits(input, "input", limits);
     let mut stream = Stream::new();

@@ -6,7 +6,7 @@
 #[path = "../../manifest/reference.rs"]
 mod reference;
 
-use bbot_agent::manifest::{Limits, Parser, SerializeError, Serializer, Style};
+use bbot_agent::manifest::{ParseLimits, Parser, SerializeError, Serializer, Style};
 use libfuzzer_sys::fuzz_target;
 use reference::{Era, Stream};
 
@@ -23,9 +23,9 @@ fn write(stream: &Stream, style: Style) -> Result<String, SerializeError> {
 }
 
 fn read(text: &str) -> Stream {
-    let limits = Limits {
+    let limits = ParseLimits {
         name: usize::MAX,
-        ..Limits::default()
+        ..ParseLimits::default()
     };
     let mut parser = Parser::with_limits(text.as_bytes(), "", limits);
     let mut stream = Stream::new();

@@ -4,7 +4,7 @@
 
 use std::io::Cursor;
 
-use bbot_agent::tar::{Limits, members};
+use bbot_agent::tar::{ArchiveLimits, members};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
@@ -16,9 +16,9 @@ fuzz_target!(|input: &[u8]| {
         let sum: u32 = header.iter().map(|b| u32::from(*b)).sum();
         header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
     }
-    let limits = Limits {
+    let limits = ArchiveLimits {
         members: 20,
-        ..Limits::default()
+        ..ArchiveLimits::default()
     };
     let Ok(members) = members(&mut Cursor::new(&archive), limits) else {
         return;

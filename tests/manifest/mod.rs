@@ -5,12 +5,13 @@
 use std::borrow::Cow;
 
 use bbot_agent::json::Value;
-use bbot_agent::manifest::{Limits, Parser, Serializer, Style};
+use bbot_agent::manifest::{ParseLimits, Parser, Serializer, Style};
 
 use reference::{Era, Stream};
 
 mod allocations;
 mod reference;
+mod results;
 mod typed;
 mod values;
 
@@ -418,7 +419,7 @@ fn an_error_does_not_quote_megabytes() {
 
 #[test]
 fn limits_are_errors_with_a_position() {
-    let limits = Limits {
+    let limits = ParseLimits {
         size: 64,
         pairs: 3,
         name: 5,
