@@ -1,16 +1,16 @@
-//! A circuit breaker: after several failures in a row that are ours and not the
-//! package's, stop asking for work, and try with one machine now and then.
+//! A circuit breaker: after several host faults in a row the agent stops asking
+//! for work, and tries with one machine at intervals.
 //!
-//! Otherwise a host with a broken QEMU or a full disk would draw task after task
-//! from its controllers and abort each of them.
+//! Otherwise a host with a broken QEMU or a full disk would take task after task
+//! from its controllers and perform none of them.
 
 use std::time::{Duration, Instant};
 
-/// The pause before the first try with an open breaker; it doubles up to
-/// [`LONGEST`].
-const FIRST: Duration = Duration::from_secs(5 * 60);
-/// The longest pause between tries.
-const LONGEST: Duration = Duration::from_secs(3600);
+use crate::backoff::Backoff;
+
+/// The pause before the first try with an open breaker, and the longest one.
+const FIRST_PAUSE: Duration = Duration::from_secs(5 * 60);
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
 /// What may be asked for now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,23 +23,25 @@ pub enum Gate {
     Try(u32),
 }
 
-/// Counts failures of ours.
+/// Counts host faults in a row.
 #[derive(Debug)]
 pub struct Breaker {
     limit: u32,
-    failures: u32,
+    faults: u32,
     last: String,
+    open: Backoff,
     retry: Option<Instant>,
 }
 
 impl Breaker {
-    /// One that opens after `limit` failures in a row, and never if that is 0.
+    /// A breaker that opens after `limit` faults in a row, and never if that is 0.
     #[must_use]
     pub fn new(limit: u32) -> Breaker {
         Breaker {
             limit,
-            failures: 0,
+            faults: 0,
             last: String::new(),
+            open: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
             retry: None,
         }
     }
@@ -50,33 +52,34 @@ impl Breaker {
         match self.retry {
             None => Gate::Closed,
             Some(retry) if now < retry => Gate::Open(retry),
-            Some(_) => Gate::Try(self.failures.saturating_sub(self.limit)),
+            Some(_) => Gate::Try(self.open.failures() - 1),
         }
     }
 
-    /// A task went through, with whatever result for the package. Says whether
-    /// the breaker was open.
+    /// Counts a task that the host could perform, whatever its result. Returns
+    /// whether the breaker was open.
     pub fn succeeded(&mut self) -> bool {
         let limit = self.limit;
         std::mem::replace(self, Breaker::new(limit)).retry.is_some()
     }
 
-    /// A task failed for a reason of ours. Says for how long nothing is asked
-    /// for, if this opens the breaker or leaves it open.
+    /// Counts a host fault. If the breaker is open now, returns how long no work
+    /// is asked for.
     pub fn failed(&mut self, reason: &str, now: Instant) -> Option<Duration> {
-        self.failures = self.failures.saturating_add(1);
+        self.faults = self.faults.saturating_add(1);
         reason.clone_into(&mut self.last);
-        let limit = Some(self.limit).filter(|limit| *limit > 0)?;
-        let beyond = self.failures.checked_sub(limit)?;
-        let pause = FIRST.saturating_mul(1 << beyond.min(8)).min(LONGEST);
+        if self.limit == 0 || self.faults < self.limit {
+            return None;
+        }
+        let pause = self.open.failed();
         self.retry = Some(now + pause);
         Some(pause)
     }
 
-    /// Failures in a row so far, and the reason of the last one.
+    /// The number of faults in a row so far, and the reason of the last one.
     #[must_use]
-    pub fn failures(&self) -> (u32, &str) {
-        (self.failures, &self.last)
+    pub fn faults(&self) -> (u32, &str) {
+        (self.faults, &self.last)
     }
 }
 
@@ -94,12 +97,12 @@ mod tests {
             assert_eq!(breaker.failed("x", now), None);
             assert_eq!(breaker.gate(now), Gate::Closed);
         }
-        assert_eq!(breaker.failed("x", now), Some(FIRST));
-        assert_eq!(breaker.gate(now), Gate::Open(now + FIRST));
-        assert_eq!(breaker.gate(now + FIRST), Gate::Try(0));
-        assert_eq!(breaker.failed("y", now), Some(FIRST * 2));
-        assert_eq!(breaker.gate(now + FIRST * 2), Gate::Try(1));
-        assert_eq!(breaker.failures(), (LIMIT + 1, "y"));
+        assert_eq!(breaker.failed("x", now), Some(FIRST_PAUSE));
+        assert_eq!(breaker.gate(now), Gate::Open(now + FIRST_PAUSE));
+        assert_eq!(breaker.gate(now + FIRST_PAUSE), Gate::Try(0));
+        assert_eq!(breaker.failed("y", now), Some(FIRST_PAUSE * 2));
+        assert_eq!(breaker.gate(now + FIRST_PAUSE * 2), Gate::Try(1));
+        assert_eq!(breaker.faults(), (LIMIT + 1, "y"));
         assert!(breaker.succeeded());
         assert_eq!(breaker.gate(now), Gate::Closed);
     }
@@ -131,6 +134,6 @@ mod tests {
         for _ in 0..100 {
             pause = breaker.failed("x", Instant::now());
         }
-        assert_eq!(pause, Some(LONGEST));
+        assert_eq!(pause, Some(LONGEST_PAUSE));
     }
 }

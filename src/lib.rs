@@ -16,6 +16,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod agent;
+pub mod backoff;
 pub mod bootstrap;
 pub mod breaker;
 pub mod diag;

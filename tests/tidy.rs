@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 const MAY_USE: &[(&str, &[&str])] = &[
     // 0: know nothing of each other.
     ("diag", &["error"]),
-    ("breaker", &[]),
+    ("backoff", &[]),
+    ("breaker", &["backoff"]),
     ("error", &[]),
     ("json", &[]),
     ("lz4", &["error"]),
@@ -46,7 +47,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("licenses", &[]),
     ("lock", &["sys", "error"]),
     ("network", &["sys", "diag", "error"]),
-    ("snapshot", &["sys", "diag", "error"]),
+    ("snapshot", &["backoff", "sys", "diag", "error"]),
     ("store", &["json", "manifest", "sys", "diag", "error"]),
     ("user", &["sys", "error"]),
     ("tftp", &["sys", "diag", "error"]),
@@ -60,6 +61,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "outbox",
         &[
+            "backoff",
             "controller",
             "store",
             "manifest",
@@ -128,6 +130,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "machines",
         &[
+            "backoff",
             "bootstrap",
             "snapshot",
             "manifest",

@@ -25,7 +25,7 @@ impl Agent {
     pub(super) fn offer(&mut self) -> Result<Offer> {
         let gate = self.breaker.gate(Instant::now());
         if let Gate::Open(until) = gate {
-            let (count, why) = self.breaker.failures();
+            let (count, why) = self.breaker.faults();
             let left = until.saturating_duration_since(Instant::now()).as_secs();
             let detail =
                 format!("{count} failures in a row, the last one: {why}; next try in {left} s");

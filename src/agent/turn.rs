@@ -309,7 +309,7 @@ impl Agent {
             }
             Some(why) => {
                 if let Some(pause) = self.breaker.failed(why, Instant::now()) {
-                    let (count, why) = self.breaker.failures();
+                    let (count, why) = self.breaker.faults();
                     diag::error(format_args!(
                         "{count} tasks in a row failed for reasons of this host"
                     ))

@@ -26,6 +26,7 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::backoff::Backoff;
 use crate::controller::Controllers;
 use crate::controller::failure::{Failure, FailureClass};
 use crate::controller::multipart::Form;
@@ -60,7 +61,7 @@ pub struct Outbox {
 /// When to try again.
 #[derive(Clone, Copy, Debug)]
 struct Pause {
-    failures: u32,
+    backoff: Backoff,
     until: Instant,
 }
 
@@ -375,10 +376,16 @@ impl Outbox {
 
     /// Reports a failure and says when the next attempt is.
     fn postpone(&mut self, stored: &Stored, failure: Failure) -> Instant {
-        let failures = self.pauses.get(&stored.id).map_or(0, |p| p.failures) + 1;
-        let length = self.settings.pause(failures);
+        let Settings {
+            first_pause,
+            last_pause,
+            ..
+        } = self.settings;
+        let before = self.pauses.get(&stored.id).map(|pause| pause.backoff);
+        let mut backoff = before.unwrap_or(Backoff::new(first_pause, last_pause));
+        let length = backoff.failed();
         let until = Instant::now() + length;
-        let pause = Pause { failures, until };
+        let pause = Pause { backoff, until };
         self.pauses.insert(stored.id.clone(), pause);
         let what = format!(
             "unable to upload result to {}",

@@ -25,14 +25,6 @@ impl Default for Settings {
     }
 }
 
-impl Settings {
-    pub(super) fn pause(self, failures: u32) -> Duration {
-        let doubled = 1_u32.checked_shl(failures.saturating_sub(1));
-        let pause = doubled.and_then(|doubled| self.first_pause.checked_mul(doubled));
-        pause.map_or(self.last_pause, |pause| pause.min(self.last_pause))
-    }
-}
-
 /// Whether others for the same place need not be tried in this turn.
 pub(super) fn is_dead(class: FailureClass) -> bool {
     matches!(
@@ -55,17 +47,6 @@ pub(super) fn place(url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn pauses_double_up_to_ten_minutes() {
-        let settings = Settings::default();
-        let pause = |failures| settings.pause(failures).as_secs();
-        assert_eq!(
-            (1..9).map(pause).collect::<Vec<_>>(),
-            [10, 20, 40, 80, 160, 320, 600, 600]
-        );
-        assert_eq!((pause(32), pause(33), pause(u32::MAX)), (600, 600, 600));
-    }
 
     #[test]
     fn results_for_one_server_share_their_fate() {
