@@ -1,33 +1,102 @@
 //! The agent of build2's build bot.
 //!
-//! The loop, in ten lines (`agent`):
+//! One process, one thread, one loop ([`agent`]). A turn of the loop
 //!
-//! 1. sweep what a dead predecessor left behind;
-//! 2. enumerate the machines, bootstrapping those whose copy for our toolchain
-//!    is missing or stale;
-//! 3. ask the controllers, in order, for a task;
-//! 4. perform it in a throw-away snapshot of the machine;
-//! 5. store the result, then upload it;
-//! 6. start over, after a pause if there was nothing to do.
+//! 1. removes what a killed agent left behind;
+//! 2. lists the machines and bootstraps those without a current copy;
+//! 3. asks the controllers for a task;
+//! 4. builds it in a scratch snapshot of the machine;
+//! 5. stores the result and sends it;
+//! 6. waits, if there was nothing to do.
 //!
-//! Layers only point down, and `tests/tidy.rs` holds them to it. Unsafe code is
-//! in [`sys`] and nowhere else.
+//! # Map
+//!
+//! A module names only modules of lower layers (`tests/tidy.rs` reads this table).
+//!
+//! | layer | module | purpose |
+//! |---|---|---|
+//! | 0 | [`backoff`] | pauses that double after failures |
+//! | 0 | [`error`] | errors: operation, cause, remedies, exit status |
+//! | 0 | [`json`] | JSON reader and writer |
+//! | 0 | [`licenses`] | licenses of the linked crates |
+//! | 0 | [`manifest`] | the manifest format and its types; pure |
+//! | 0 | [`sys`] | system calls; all unsafe code |
+//! | 0 | [`units`] | systemd units |
+//! | 1 | [`breaker`] | stops requests for work after failures of the host in a row |
+//! | 1 | [`cli`] | options: one table for parser, help, manual and completions |
+//! | 1 | [`diag`] | diagnostics of levels 0 to 6, and the progress line |
+//! | 1 | [`lock`] | the lock of an agent on its run directory |
+//! | 1 | [`lz4`] | decoder of compressed results |
+//! | 1 | [`tar`] | list of an archive of artifacts |
+//! | 1 | [`user`] | the user of QEMU (`--vm-user`) |
+//! | 2 | [`network`] | bridge, taps, and the redirect of the guests' requests |
+//! | 2 | [`snapshot`] | btrfs subvolumes and scratch snapshots |
+//! | 2 | [`status`] | the agent's state for `--status`, systemd and metrics |
+//! | 2 | [`store`] | files on disk that survive a power cut |
+//! | 2 | [`tftp`] | TFTP server: pure transfers, and a loop that drives them |
+//! | 3 | [`machine`] | QEMU: command line, start, monitor |
+//! | 3 | [`watch`] | signals, waits, and reports during them |
+//! | 4 | [`auth`] | the agent's key and signatures, by openssl |
+//! | 4 | [`controller`] | HTTP and directory controllers |
+//! | 4 | [`guest`] | a running machine: boot, requests, uploads, power off |
+//! | 5 | [`bootstrap`] | makes the copy of a machine |
+//! | 5 | [`outbox`] | delivers results |
+//! | 5 | [`perform`] | builds a task in a guest |
+//! | 6 | [`machines`] | lists machines and decides which need a bootstrap |
+//! | 7 | [`check`] | examines the host (`--check`) |
+//! | 7 | [`sweep`] | removes what a killed agent left behind |
+//! | 8 | [`agent`] | the loop |
+//! | 9 | [`program`] | command line to exit status |
+//!
+//! # Invariants
+//!
+//! - Unsafe code is in [`sys`] only.
+//! - Pure code ([`manifest`], TFTP transfers, back-off, the breaker) gets the time as
+//!   an argument and does no I/O.
+//! - Every wait polls the signals and has a deadline by the monotonic clock.
+//! - An idle turn starts no process, and writes only the agent's status.
+//! - Input from guests, controllers and disk is bounded before it is read.
+//! - No input causes a panic.
+//!
+//! # Resources
+//!
+//! | resource | owner | freed after `kill -9` by |
+//! |---|---|---|
+//! | QEMU process | [`machine`] | the kernel: it gets SIGKILL with the agent |
+//! | tap | QEMU, which has its only descriptor | the kernel |
+//! | redirect rules | [`network`]: their table belongs to a netlink socket | the kernel |
+//! | locks of agents and machines | [`lock`], [`snapshot`] | the kernel |
+//! | scratch snapshot | [`snapshot`], by a lock on its directory | the next [`sweep`] |
+//! | run and TFTP directories | [`lock`] | the next [`sweep`] |
+//! | accepted task | [`store`]: a journal entry | the next start, which gives it back |
+//! | stored result | [`store`]: a directory in the queue | the next start, which sends it |
+//!
+//! # Glossary
+//!
+//! - *turn*: one pass of the loop. *Task*: what a controller asks for. *Build*: the
+//!   work on a task.
+//! - *volume*: a directory of machines, usually a btrfs file system. *Machine*: a
+//!   directory of a volume. *Revision*: a subvolume `<name>-<P>.<R>` of a machine.
+//!   *Copy*: the bootstrapped subvolume `<name>-<toolchain>`. *Scratch*: a throw-away
+//!   snapshot.
+//! - *guest*: a running machine. *Offer*: the machines of a request for a task.
+//!   *Session*: a controller's name for a task it has handed out.
+//! - *hold*: keeping a failed guest for inspection. *Breaker*: see [`breaker`].
+//!   *Drain*: finish the task, then exit.
+//! - *host fault*: a failure of the host and not of the package.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod agent;
+pub mod auth;
 pub mod backoff;
 pub mod bootstrap;
 pub mod breaker;
-pub mod diag;
-pub mod error;
-pub mod sys;
-pub mod watch;
-
-pub mod auth;
 pub mod check;
 pub mod cli;
 pub mod controller;
+pub mod diag;
+pub mod error;
 pub mod guest;
 pub mod json;
 pub mod licenses;
@@ -44,7 +113,9 @@ pub mod snapshot;
 pub mod status;
 pub mod store;
 pub mod sweep;
+pub mod sys;
 pub mod tar;
 pub mod tftp;
 pub mod units;
 pub mod user;
+pub mod watch;

@@ -1,152 +1,9 @@
 //! House rules that a script can check: who imports whom, where the clock and
 //! unsafe code may be, how long a file may get, how tests are named.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-
-/// For every module (a file or directory directly under `src`), the modules it
-/// may name. Layers only point down; a row that would make a circle is a bug in
-/// the design, not in this table.
-const MAY_USE: &[(&str, &[&str])] = &[
-    // 0: know nothing of each other.
-    ("diag", &["error"]),
-    ("backoff", &[]),
-    ("breaker", &["backoff"]),
-    ("error", &[]),
-    ("json", &[]),
-    ("lz4", &["error"]),
-    ("manifest", &[]),
-    ("sys", &[]),
-    ("tar", &["error"]),
-    ("units", &[]),
-    // 1
-    ("auth", &["manifest", "watch", "sys", "error"]),
-    (
-        "check",
-        &[
-            "auth",
-            "cli",
-            "controller",
-            "diag",
-            "error",
-            "json",
-            "lock",
-            "machine",
-            "machines",
-            "manifest",
-            "network",
-            "snapshot",
-            "status",
-            "store",
-            "sys",
-            "user",
-            "watch",
-        ],
-    ),
-    ("cli", &["sys", "error", "diag"]),
-    ("licenses", &[]),
-    ("lock", &["sys", "error"]),
-    ("network", &["sys", "diag", "error"]),
-    ("snapshot", &["backoff", "sys", "diag", "error"]),
-    ("store", &["json", "manifest", "sys", "diag", "error"]),
-    ("user", &["sys", "error"]),
-    ("tftp", &["sys", "diag", "error"]),
-    ("status", &["json", "diag", "error"]),
-    ("watch", &["status", "sys", "diag", "error"]),
-    // 2
-    (
-        "controller",
-        &["manifest", "store", "watch", "sys", "diag", "error"],
-    ),
-    (
-        "outbox",
-        &[
-            "backoff",
-            "controller",
-            "store",
-            "manifest",
-            "status",
-            "watch",
-            "diag",
-            "error",
-        ],
-    ),
-    (
-        "machine",
-        &["json", "manifest", "network", "sys", "diag", "error"],
-    ),
-    // 3
-    (
-        "guest",
-        &[
-            "machine", "network", "snapshot", "tftp", "manifest", "status", "watch", "sys", "diag",
-            "error",
-        ],
-    ),
-    // 4: neither knows the other, or where a task came from.
-    (
-        "bootstrap",
-        &[
-            "guest", "machine", "snapshot", "tftp", "manifest", "status", "watch", "diag", "error",
-        ],
-    ),
-    (
-        "perform",
-        &[
-            "lz4", "guest", "machine", "snapshot", "tftp", "manifest", "status", "watch", "diag",
-            "error",
-        ],
-    ),
-    // 6: knows all the others.
-    (
-        "agent",
-        &[
-            "auth",
-            "bootstrap",
-            "breaker",
-            "cli",
-            "controller",
-            "guest",
-            "lock",
-            "machine",
-            "machines",
-            "manifest",
-            "network",
-            "outbox",
-            "perform",
-            "snapshot",
-            "status",
-            "store",
-            "sweep",
-            "sys",
-            "tar",
-            "user",
-            "watch",
-            "diag",
-            "error",
-        ],
-    ),
-    // 5
-    (
-        "machines",
-        &[
-            "backoff",
-            "bootstrap",
-            "snapshot",
-            "manifest",
-            "watch",
-            "sys",
-            "diag",
-            "error",
-        ],
-    ),
-    (
-        "sweep",
-        &[
-            "lock", "machines", "network", "snapshot", "sys", "diag", "error",
-        ],
-    ),
-];
 
 /// Files that may read a clock or sleep; all others take time as an argument.
 const CLOCK: &[&str] = &[
@@ -219,34 +76,75 @@ fn code(path: &Path) -> Vec<(usize, String)> {
     lines
 }
 
-fn named_modules(line: &str) -> impl Iterator<Item = &str> {
-    line.match_indices("crate::").map(|(at, prefix)| {
-        let rest = &line[at + prefix.len()..];
-        let end = rest
-            .find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
-            .unwrap_or(rest.len());
-        &rest[..end]
-    })
+/// The modules in the map of `lib.rs` with their layers: rows `| 0 | [`name`] | ...`.
+fn layers() -> BTreeMap<String, u32> {
+    let text = fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    let row = |line: &str| {
+        let mut cells = line.strip_prefix("//! | ")?.split(" | ");
+        let layer = cells.next()?.parse().ok()?;
+        let module = cells.next()?.strip_prefix("[`")?.strip_suffix("`]")?;
+        Some((module.to_owned(), layer))
+    };
+    text.lines().filter_map(row).collect()
+}
+
+/// The modules that a path or a `use` of `text` names behind `crate::`.
+fn named_modules(text: &str) -> Vec<String> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let name = |text: &str| text.chars().take_while(|c| is_name(*c)).collect::<String>();
+    let mut found = Vec::new();
+    for (_, rest) in text
+        .match_indices("crate::")
+        .map(|(at, m)| text.split_at(at + m.len()))
+    {
+        let Some(group) = rest.strip_prefix('{') else {
+            found.push(name(rest));
+            continue;
+        };
+        // The first name of each path at the top of the group.
+        let (mut depth, mut is_start) = (0, true);
+        for (at, c) in group.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' if depth == 0 => break,
+                '}' => depth -= 1,
+                ',' if depth == 0 => is_start = true,
+                c if is_start && is_name(c) => {
+                    is_start = false;
+                    found.push(name(&group[at..]));
+                }
+                _ => {}
+            }
+        }
+    }
+    found
 }
 
 #[test]
-fn layers_only_point_down() {
+fn a_module_names_only_modules_of_lower_layers() {
+    assert_eq!(
+        named_modules("use crate::{a, b::{c, d}, e::f};\ncrate::g::h()"),
+        ["a", "b", "e", "g"]
+    );
+    let layers = layers();
     let mut wrong = Vec::new();
     for path in sources() {
         let name = relative(&path);
         let module = name.split('/').next().unwrap().trim_end_matches(".rs");
-        if ["lib", "main", "program"].contains(&module) {
+        if ["lib", "main"].contains(&module) {
             continue;
         }
-        let Some((_, may)) = MAY_USE.iter().find(|(m, _)| *m == module) else {
-            wrong.push(format!("{name}: module {module} has no row in MAY_USE"));
+        let Some(layer) = layers.get(module) else {
+            wrong.push(format!(
+                "{name}: module {module} is not in the map of lib.rs"
+            ));
             continue;
         };
-        for (number, line) in code(&path) {
-            for used in named_modules(&line) {
-                if used != module && used != "trace" && !used.is_empty() && !may.contains(&used) {
-                    wrong.push(format!("{name}:{number}: {module} may not use {used}"));
-                }
+        let lines: Vec<_> = code(&path).into_iter().map(|(_, line)| line).collect();
+        for used in named_modules(&lines.join("\n")) {
+            // A macro is at the root of the crate.
+            if used != module && layers.get(&used).is_some_and(|other| other >= layer) {
+                wrong.push(format!("{name}: {module} may not use {used}"));
             }
         }
     }
