@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use bbot_agent::auth::{self, Key};
+use bbot_agent::controller::address::UploadTarget;
 use bbot_agent::controller::http::Settings as HttpSettings;
 use bbot_agent::controller::{Assignment, Controllers};
 use bbot_agent::manifest::{
@@ -616,7 +617,11 @@ fn a_task_under_way_when_the_agent_died_is_interrupted() {
         };
         assert!(task.started);
         let task = task.accepted.clone();
-        assert!(!Controllers::offers_again(&task.result_url));
+        assert!(
+            !UploadTarget::parse(&task.result_url)
+                .unwrap()
+                .offers_again()
+        );
         let signature = agent.sign(task.challenge.as_deref());
         let request = interrupted(&task, signature, legacy);
         let text = request.to_text(Style::OLD).unwrap();
@@ -655,7 +660,7 @@ fn artifacts_go_before_the_result() {
     let content = vec![b'\r'; 300_000];
     let (mut good, mut nowhere, mut huge) = (&content[..], &b"x"[..], std::io::repeat(b'x'));
     let mut huge = std::io::Read::take(&mut huge, 11 << 20);
-    let url = &assignment.upload_urls[0].1;
+    let url = &assignment.upload_urls[0].1.to_url();
     let artifact = |url: &str, contents| Artifact {
         kind: "bindist".to_owned(),
         url: url.to_owned(),
@@ -710,7 +715,7 @@ fn an_upload_breaks_anywhere_and_arrives_once_with_its_result() {
         let mut contents = &b"some bytes"[..];
         let mut artifacts = [Artifact {
             kind: "bindist".to_owned(),
-            url: assignment.upload_urls[0].1.clone(),
+            url: assignment.upload_urls[0].1.to_url(),
             instance: "archive".to_owned(),
             name: "a".to_owned(),
             challenge: None,

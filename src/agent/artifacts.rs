@@ -82,7 +82,7 @@ pub(super) fn open(archive: &Path, assignment: &Assignment) -> Result<Vec<Member
         file.seek(SeekFrom::Start(member.offset)).context(what)?;
         wanted.push(Member {
             kind: kind.to_owned(),
-            url: url.clone(),
+            url: url.to_url(),
             instance: instance.to_owned(),
             name: name.to_owned(),
             contents: file.take(member.size),

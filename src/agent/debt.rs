@@ -7,6 +7,7 @@
 
 use super::Agent;
 use super::artifacts::Member;
+use crate::controller::address::UploadTarget;
 use crate::controller::url::masked;
 use crate::diag;
 use crate::error::{Error, Result};
@@ -101,7 +102,8 @@ impl Agent {
             }
         }
         let url = &task.result_url;
-        match self.controllers.upload(url, text.as_bytes()) {
+        let target = UploadTarget::parse(url).map_err(Error::new)?;
+        match self.controllers.upload(&target, text.as_bytes()) {
             Ok(()) => self.forget(task, faults),
             Err(failure) => {
                 let is_final = failure.is_final();

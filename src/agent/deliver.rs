@@ -6,7 +6,8 @@ use std::time::SystemTime;
 
 use super::debt::Debt;
 use super::{Agent, artifacts};
-use crate::controller::{Assignment, Controllers};
+use crate::controller::Assignment;
+use crate::controller::address::UploadTarget;
 use crate::diag;
 use crate::error::{Context as _, Error, Result};
 use crate::manifest::{Cut, ResultManifest, ResultRequest, Style, fit};
@@ -153,7 +154,7 @@ impl Agent {
     }
 
     fn give_back(&mut self, task: &Accepted) -> Result<()> {
-        if Controllers::offers_again(&task.result_url) {
+        if UploadTarget::parse(&task.result_url).is_ok_and(|target| target.offers_again()) {
             return match &mut self.outbox {
                 Some(outbox) => outbox.dropped(&task.session),
                 None => Ok(()),

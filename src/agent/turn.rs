@@ -57,7 +57,7 @@ impl Agent {
         self.watch
             .enter(status::Phase::Asking, Some(self.options.request_timeout));
         let assignment = match self.ask(&machines)? {
-            Answer::Task(assignment) => assignment,
+            Answer::Task(assignment) => *assignment,
             Answer::Nothing(Idle::ControllersDown) if waiting > 0 => {
                 let detail = format!("{waiting} to be sent");
                 return Ok(Turn::Idle(Idle::ResultsWaiting, detail));
@@ -114,7 +114,7 @@ impl Agent {
         if let Some(path) = &self.options.fake_request {
             let task = TaskManifest::parse(&cli::input(path)?, &path.to_string_lossy())
                 .context(|| "invalid task manifest")?;
-            return Ok(Answer::Task(Assignment::fake(task)));
+            return Ok(Answer::Task(Box::new(Assignment::fake(task))));
         }
         let request = self.request(machines)?;
         let round = self.controllers.request(&request, &self.watch)?;
@@ -123,7 +123,7 @@ impl Agent {
             diag::failure(&failed.into_error()).emit();
         }
         Ok(match round.assignment {
-            Some(assignment) => Answer::Task(assignment),
+            Some(assignment) => Answer::Task(Box::new(assignment)),
             None if nobody => Answer::Nothing(Idle::ControllersDown),
             None => Answer::Nothing(Idle::NoTask),
         })
@@ -343,7 +343,7 @@ impl Agent {
 
 /// What the controllers have to say.
 enum Answer {
-    Task(Assignment),
+    Task(Box<Assignment>),
     Nothing(Idle),
 }
 

@@ -7,9 +7,10 @@ use nix::unistd::{AccessFlags, access};
 use super::Finding;
 use crate::auth;
 use crate::cli::Options;
+use crate::controller::address::{ControllerAddress, ControllerArgument};
 use crate::controller::failure::{Failure, FailureClass};
 use crate::controller::http::{Body, Client, Settings};
-use crate::controller::url::{Argument, Place, Url};
+use crate::controller::url::Url;
 use crate::error::Class;
 use crate::watch::Watch;
 
@@ -55,11 +56,11 @@ pub(super) fn all(options: &Options, watch: &Watch) -> Vec<Finding> {
     };
     let mut findings = Vec::new();
     for argument in &options.controllers {
-        findings.push(match Argument::parse(argument) {
+        findings.push(match ControllerArgument::parse(argument) {
             Err(error) => Finding::error(SUBJECT, &error.with_class(Class::Config)),
-            Ok(Argument { place, .. }) => match place {
-                Place::Directory(path) => directory(SUBJECT, &path),
-                Place::Http(url) => http(SUBJECT, &client, &url),
+            Ok(ControllerArgument { address, .. }) => match address {
+                ControllerAddress::Directory(path) => directory(SUBJECT, &path),
+                ControllerAddress::Http(url) => http(SUBJECT, &client, &url),
             },
         });
     }

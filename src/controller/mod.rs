@@ -7,6 +7,7 @@
 //! A controller that cannot be asked is a [`Failure`], a value: the next one is
 //! asked, and the caller reports.
 
+pub mod address;
 pub mod failure;
 pub mod http;
 pub mod multipart;
@@ -23,11 +24,12 @@ use crate::error::{Context as _, Error, Result};
 use crate::manifest::{ParseError, Style, TaskManifest, TaskRequest, TaskResponse};
 use crate::watch::Watch;
 
+use address::{ControllerAddress, ControllerArgument, UploadTarget};
 use failure::{Failure, FailureClass};
 use http::{Body, Client, Settings};
 use multipart::Form;
 use spool::Spool;
-use url::{Argument, Place, Url, masked};
+use url::{Url, masked};
 
 /// What a task response may be at most. Tasks have a few kB.
 const RESPONSE_MAX: u64 = 1 << 20;
@@ -45,10 +47,10 @@ pub struct Assignment {
     pub session: String,
     /// What is to be signed, if the controller authenticates agents.
     pub challenge: Option<String>,
-    /// Where the result goes: `http:`, `https:`, or `file:`.
-    pub result_url: String,
-    /// Where artifacts go: their type and the URL.
-    pub upload_urls: Vec<(String, String)>,
+    /// Where the result goes.
+    pub result_url: UploadTarget,
+    /// Where artifacts go, by their type.
+    pub upload_urls: Vec<(String, UploadTarget)>,
     /// The agent checksum that came with the last result of this build.
     pub agent_checksum: Option<String>,
     /// The task.
@@ -64,7 +66,7 @@ impl Assignment {
             controller: "http://example.org".to_owned(),
             session: "fake-session".to_owned(),
             challenge: None,
-            result_url: String::new(),
+            result_url: UploadTarget::Nowhere,
             upload_urls: Vec::new(),
             agent_checksum: None,
             task,
@@ -113,7 +115,7 @@ impl Round {
 #[derive(Debug)]
 struct Controller {
     priority: Option<u32>,
-    place: Place,
+    address: ControllerAddress,
 }
 
 /// The controllers of the command line.
@@ -137,13 +139,13 @@ impl Controllers {
         let client = Client::new(settings, watch)?;
         let mut list = Vec::new();
         for argument in arguments {
-            let Argument { priority, place } = Argument::parse(argument)?;
-            if matches!(&place, Place::Http(url) if url.scheme() == "https") {
+            let ControllerArgument { priority, address } = ControllerArgument::parse(argument)?;
+            if matches!(&address, ControllerAddress::Http(url) if url.scheme() == "https") {
                 client
                     .check_https()
-                    .map_err(|failure| failure.into_error(&format!("unable to use {place}")))?;
+                    .map_err(|failure| failure.into_error(&format!("unable to use {address}")))?;
             }
-            list.push(Controller { priority, place });
+            list.push(Controller { priority, address });
         }
         Ok(Controllers {
             list,
@@ -155,7 +157,7 @@ impl Controllers {
 
     /// The controllers as they are shown, in the order of the command line.
     pub fn names(&self) -> impl Iterator<Item = String> {
-        self.list.iter().map(|c| c.place.to_string())
+        self.list.iter().map(|c| c.address.to_string())
     }
 
     /// Asks the controllers in turn until one has a task.
@@ -171,19 +173,19 @@ impl Controllers {
         let mut round = Round::default();
         let priorities: Vec<_> = self.list.iter().map(|c| c.priority).collect();
         for index in self.shuffle.order(&priorities) {
-            let place = self.list[index].place.clone();
-            let answer = match &place {
-                Place::Http(url) => self.ask(url, &text),
-                Place::Directory(path) => self.spool(path).respond(request),
+            let address = self.list[index].address.clone();
+            let answer = match &address {
+                ControllerAddress::Http(url) => self.ask(url, &text),
+                ControllerAddress::Directory(path) => self.spool(path).respond(request),
             };
-            match answer.and_then(|response| assignment(&place, response)) {
+            match answer.and_then(|response| assignment(&address, response)) {
                 Ok(None) => round.idle += 1,
                 Ok(some) => {
                     round.assignment = some;
                     break;
                 }
                 Err(failure) => round.failed.push(Failed {
-                    controller: place.to_string(),
+                    controller: address.to_string(),
                     failure,
                 }),
             }
@@ -207,20 +209,15 @@ impl Controllers {
     /// # Errors
     ///
     /// Whatever is not a 2xx, classified: see [`Failure::is_final`].
-    pub fn upload(&mut self, result_url: &str, text: &[u8]) -> Result<(), Failure> {
-        match place(result_url)? {
-            Place::Http(url) => {
+    pub fn upload(&mut self, target: &UploadTarget, text: &[u8]) -> Result<(), Failure> {
+        match target {
+            UploadTarget::Http(url) => {
                 // The header says all: what comes after it is not waited for.
                 let body = Body::Bytes(text);
-                self.client.post(&url, MANIFEST, &body, 0).map(|_| ())
+                self.client.post(url, MANIFEST, &body, 0).map(|_| ())
             }
-            Place::Directory(path) => {
-                let (dir, task) = spool::split_result(&path).ok_or_else(|| {
-                    let why = format!("no result of a directory: {}", path.display());
-                    Failure::new(FailureClass::Client(400), why)
-                })?;
-                self.spool(&dir).deliver(&task, text)
-            }
+            UploadTarget::Spool { directory, task } => self.spool(directory).deliver(task, text),
+            UploadTarget::Nowhere => Ok(()),
         }
     }
 
@@ -231,11 +228,11 @@ impl Controllers {
     /// Whatever is not a 2xx, classified. 422 (wrong checksum) is final.
     pub fn upload_artifact(
         &self,
-        url: &str,
+        target: &UploadTarget,
         form: &Form<'_>,
         file: &File,
     ) -> Result<String, Failure> {
-        let Place::Http(url) = place(url)? else {
+        let UploadTarget::Http(url) = target else {
             let why = "artifacts can only be posted to http: and https: urls";
             return Err(Failure::new(FailureClass::Client(400), why));
         };
@@ -243,37 +240,26 @@ impl Controllers {
         let body = Body::File(&form.before, file, &form.after);
         let answer = self
             .client
-            .post(&url, &form.content_type, &body, UPLOAD_ANSWER_MAX)?;
+            .post(url, &form.content_type, &body, UPLOAD_ANSWER_MAX)?;
         Ok(multipart::message(&answer.body))
     }
 
     /// Takes a claimed task of a directory back into our hands after a restart,
     /// because its result is stored and will be delivered: nobody should do it
     /// again. Does nothing for other controllers.
-    pub fn hold(&mut self, result_url: &str) {
-        if let Ok(Place::Directory(path)) = place(result_url)
-            && let Some((dir, task)) = spool::split_result(&path)
-        {
-            self.spool(&dir).hold(&task);
+    pub fn hold(&mut self, target: &UploadTarget) {
+        if let UploadTarget::Spool { directory, task } = target {
+            self.spool(directory).hold(task);
         }
     }
 
     /// Gives a task of a directory back, since we are told to stop: it has not
     /// been tried then. Does nothing for other controllers, which are sent a
     /// result.
-    pub fn release(&mut self, result_url: &str) {
-        if let Ok(Place::Directory(path)) = place(result_url)
-            && let Some((dir, task)) = spool::split_result(&path)
-        {
-            self.spool(&dir).release(&task);
+    pub fn release(&mut self, target: &UploadTarget) {
+        if let UploadTarget::Spool { directory, task } = target {
+            self.spool(directory).release(task);
         }
-    }
-
-    /// Whether a task that was under way when the agent died will be offered
-    /// again by itself, so that its controller need not be told.
-    #[must_use]
-    pub fn offers_again(result_url: &str) -> bool {
-        matches!(place(result_url), Ok(Place::Directory(_)))
     }
 
     fn spool(&mut self, dir: &std::path::Path) -> &mut Spool {
@@ -287,37 +273,39 @@ impl Controllers {
 }
 
 /// A response that has a task, as an assignment.
-fn assignment(place: &Place, response: TaskResponse) -> Result<Option<Assignment>, Failure> {
+fn assignment(
+    address: &ControllerAddress,
+    response: TaskResponse,
+) -> Result<Option<Assignment>, Failure> {
     let (Some(task), Some(result_url)) = (response.task, response.result_url) else {
         return Ok(None);
     };
-    let wrong = |what: &str, text: &str, why: &str| {
-        let text = masked(text);
-        Failure::new(FailureClass::Content, format!("{what} '{text}': {why}"))
+    // A server must not make the agent write files of the server's choice.
+    let target = |what: &str, text: &str| {
+        let parsed = match address {
+            ControllerAddress::Http(_) => Url::parse(text).map(UploadTarget::Http),
+            ControllerAddress::Directory(_) => UploadTarget::parse(text),
+        };
+        parsed.map_err(|why| {
+            let text = masked(text);
+            Failure::new(FailureClass::Content, format!("{what} '{text}': {why}"))
+        })
     };
-    // A server must not make us write files of its choice.
-    if let Place::Http(_) = place {
-        Url::parse(&result_url).map_err(|why| wrong("result-url", &result_url, &why))?;
-        for (kind, text) in &response.upload_urls {
-            Url::parse(text).map_err(|why| wrong(&format!("{kind}-upload-url"), text, &why))?;
-        }
+    let result_url = target("result-url", &result_url)?;
+    let mut upload_urls = Vec::new();
+    for (kind, text) in response.upload_urls {
+        let url = target(&format!("{kind}-upload-url"), &text)?;
+        upload_urls.push((kind, url));
     }
     Ok(Some(Assignment {
-        controller: place.to_string(),
+        controller: address.to_string(),
         session: response.session,
         challenge: response.challenge,
         result_url,
-        upload_urls: response.upload_urls,
+        upload_urls,
         agent_checksum: response.agent_checksum,
         task,
     }))
-}
-
-fn place(url: &str) -> Result<Place, Failure> {
-    match Argument::parse(url) {
-        Ok(argument) => Ok(argument.place),
-        Err(error) => Err(Failure::new(FailureClass::Client(400), error.to_string())),
-    }
 }
 
 fn unreadable(error: &ParseError, content_type: &str) -> Failure {

@@ -28,8 +28,8 @@ use std::path::{Path, PathBuf};
 
 use nix::libc;
 
+use super::address::{SUFFIX, UploadTarget};
 use super::failure::{Failure, FailureClass};
-use super::url::file_url;
 use crate::diag;
 use crate::error::reason;
 use crate::manifest::{ResultRequest, Style, TaskManifest, TaskRequest, TaskResponse};
@@ -37,8 +37,6 @@ use crate::store::file;
 use crate::sys::flock;
 use crate::trace;
 
-/// How the names of tasks and results end.
-const SUFFIX: &str = ".manifest";
 /// Tasks have a few kB.
 const TASK_MAX: u64 = 1 << 20;
 /// A task that ended this many agents is not tried again.
@@ -246,7 +244,13 @@ impl Spool {
         self.claims.insert(task.to_owned(), claim);
         Verdict::Take(Box::new(TaskResponse {
             session: task.to_owned(),
-            result_url: Some(file_url(&self.path("results", task))),
+            result_url: Some(
+                UploadTarget::Spool {
+                    directory: self.dir.clone(),
+                    task: task.to_owned(),
+                }
+                .to_url(),
+            ),
             task: Some(manifest),
             ..TaskResponse::default()
         }))
@@ -424,14 +428,4 @@ fn read_task(locked: &Locked) -> Result<TaskManifest, String> {
         .map_err(|e| reason(&e))?;
     let name = locked.path.file_name().unwrap_or_default();
     TaskManifest::parse(&text, &name.to_string_lossy()).map_err(|e| e.to_string())
-}
-
-/// The directory and the task that the path of a result is of.
-pub(super) fn split_result(path: &Path) -> Option<(PathBuf, String)> {
-    let task = path.file_name()?.to_str()?.strip_suffix(SUFFIX)?;
-    let results = path.parent()?;
-    if task.is_empty() || task.starts_with('.') || results.file_name()? != "results" {
-        return None;
-    }
-    Some((results.parent()?.to_owned(), task.to_owned()))
 }

@@ -13,7 +13,7 @@ pub fn entry(assignment: &Assignment, wall: SystemTime) -> Accepted {
         at: seconds(wall),
         session: assignment.session.clone(),
         controller: assignment.controller.clone(),
-        result_url: assignment.result_url.clone(),
+        result_url: assignment.result_url.to_url(),
         challenge: assignment.challenge.clone(),
         name: assignment.task.name().to_owned(),
         version: assignment.task.version().to_owned(),

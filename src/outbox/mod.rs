@@ -28,6 +28,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::backoff::Backoff;
 use crate::controller::Controllers;
+use crate::controller::address::UploadTarget;
 use crate::controller::failure::{Failure, FailureClass};
 use crate::controller::multipart::Form;
 use crate::diag;
@@ -217,7 +218,9 @@ impl Outbox {
     /// If the results cannot be read.
     pub fn hold(&self, controllers: &mut Controllers) -> Result<()> {
         for stored in self.results.waiting()?.results {
-            controllers.hold(&stored.envelope.result_url);
+            if let Ok(target) = UploadTarget::parse(&stored.envelope.result_url) {
+                controllers.hold(&target);
+            }
         }
         Ok(())
     }
@@ -362,7 +365,9 @@ impl Outbox {
             }
             Err(error) => return Ok(Outcome::Unread(error)),
         };
-        match controllers.upload(&stored.envelope.result_url, &text) {
+        let sent = target(&stored.envelope.result_url)
+            .and_then(|target| controllers.upload(&target, &text));
+        match sent {
             Ok(()) => Ok(Outcome::Sent),
             Err(failure) if failure.is_final() => Ok(Outcome::Aside(failure.to_string())),
             Err(failure) => Ok(Outcome::Later(failure)),
@@ -415,6 +420,10 @@ impl Delivery {
     }
 }
 
+fn target(url: &str) -> Result<UploadTarget, Failure> {
+    UploadTarget::parse(url).map_err(|why| Failure::new(FailureClass::Client(400), why))
+}
+
 fn upload(
     controllers: &Controllers,
     artifact: &StoredArtifact,
@@ -433,5 +442,5 @@ fn upload(
         sha256: &artifact.sha256,
         name: &artifact.name,
     };
-    controllers.upload_artifact(&artifact.url, &form, &file)
+    controllers.upload_artifact(&target(&artifact.url)?, &form, &file)
 }

@@ -50,11 +50,12 @@ fn the_first_session_wins_and_the_rest_are_not_asked() {
     let assignment = round.assignment.unwrap();
     assert_eq!(assignment.session, "s/2");
     assert_eq!(assignment.controller, two.url("/x?build-task"));
-    assert_eq!(assignment.result_url, "http://h/?build-result");
-    assert_eq!(
-        assignment.upload_urls,
-        [("bindist".to_owned(), "http://h/?upload=bindist".to_owned())]
-    );
+    assert_eq!(assignment.result_url.to_url(), "http://h/?build-result");
+    let [(kind, target)] = assignment.upload_urls.as_slice() else {
+        panic!("{:?}", assignment.upload_urls);
+    };
+    assert_eq!(kind, "bindist");
+    assert_eq!(target.to_url(), "http://h/?upload=bindist");
     assert_eq!(assignment.agent_checksum.as_deref(), Some("7"));
     assert_eq!(assignment.task.name(), "libfoo");
     assert_eq!((round.idle, round.failed.len()), (1, 0));

@@ -5,6 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
+use bbot_agent::controller::address::UploadTarget;
 use bbot_agent::controller::failure::FailureClass;
 use bbot_agent::controller::{Assignment, Controllers, Round};
 use bbot_agent::manifest::{ResultManifest, ResultRequest, ResultStatus, Style, TaskRequest};
@@ -110,7 +111,7 @@ fn a_task_goes_in_and_its_result_comes_out() {
     assert_eq!(assignment.session, "a");
     let task = assignment.task.to_text(Style::TODAY).unwrap();
     assert!(task.contains("\nfuture-value: kept\n"), "{task}");
-    assert!(assignment.result_url.starts_with("file:///"));
+    assert!(assignment.result_url.to_url().starts_with("file:///"));
     assert_eq!(
         place.files()[..2],
         ["claimed/.a.tries", "claimed/a.manifest"]
@@ -369,7 +370,10 @@ fn a_result_that_a_controller_would_refuse_is_refused() {
         assert!(failure.is_final());
         assert!(failure.to_string().contains(why), "{failure}");
     }
-    let elsewhere = url.replace("results/a.manifest", "results/b.manifest");
+    let elsewhere = url
+        .to_url()
+        .replace("results/a.manifest", "results/b.manifest");
+    let elsewhere = UploadTarget::parse(&elsewhere).unwrap();
     let text = good.replace("session: a", "session: b");
     let failure = agent
         .controllers
