@@ -25,6 +25,7 @@
 //! | 1 | [`breaker`] | stops requests for work after failures of the host in a row |
 //! | 1 | [`cli`] | options: one table for parser, help, manual and completions |
 //! | 1 | [`diag`] | diagnostics of levels 0 to 6, and the progress line |
+//! | 1 | [`durable`] | files that survive a power cut |
 //! | 1 | [`lock`] | the lock of an agent on its run directory |
 //! | 1 | [`lz4`] | decoder of compressed results |
 //! | 1 | [`tar`] | list of an archive of artifacts |
@@ -32,7 +33,7 @@
 //! | 2 | [`network`] | bridge, taps, and the redirect of the guests' requests |
 //! | 2 | [`snapshot`] | btrfs subvolumes and scratch snapshots |
 //! | 2 | [`status`] | the agent's state for `--status`, systemd and metrics |
-//! | 2 | [`store`] | files on disk that survive a power cut |
+//! | 2 | [`store`] | the journal of tasks, and stored results |
 //! | 2 | [`tftp`] | TFTP server: pure transfers, and a loop that drives them |
 //! | 3 | [`machine`] | QEMU: command line, start, monitor |
 //! | 3 | [`watch`] | signals, waits, and reports during them |
@@ -96,6 +97,7 @@ pub mod check;
 pub mod cli;
 pub mod controller;
 pub mod diag;
+pub mod durable;
 pub mod error;
 pub mod guest;
 pub mod json;

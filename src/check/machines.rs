@@ -218,7 +218,7 @@ fn source(subvolume: &Path) -> String {
 fn read(subvolume: &Path) -> Result<Vec<u8>> {
     use crate::error::Context as _;
     let path = subvolume.join("manifest");
-    crate::store::file::read(&path, LARGEST)
+    crate::durable::read(&path, LARGEST)
         .context(|| format!("unable to read machine manifest {}", path.display()))
 }
 

@@ -31,9 +31,9 @@ use nix::libc;
 use super::address::{SUFFIX, UploadTarget};
 use super::failure::{Failure, FailureClass};
 use crate::diag;
+use crate::durable;
 use crate::error::reason;
 use crate::manifest::{ResultRequest, Style, TaskManifest, TaskRequest, TaskResponse};
-use crate::store::file;
 use crate::sys::flock;
 use crate::trace;
 
@@ -265,23 +265,23 @@ impl Spool {
         if result.exists() {
             let mut old = result.clone().into_os_string();
             old.push(".old");
-            file::rename(&result, Path::new(&old))?;
+            durable::rename(&result, Path::new(&old))?;
         }
         self.set_tries(task, 1)?;
         let to = self.path("claimed", task);
         trace!(3, "claim", "mv {} {}", locked.path.display(), to.display());
-        file::rename(&locked.path, &to)
+        durable::rename(&locked.path, &to)
     }
 
     /// How often a task was begun.
     fn tries(&self, task: &str) -> u32 {
-        let read = file::read(&self.tries_path(task), 16);
+        let read = durable::read(&self.tries_path(task), 16);
         let text = read.ok().and_then(|text| String::from_utf8(text).ok());
         text.and_then(|text| text.trim().parse().ok()).unwrap_or(1)
     }
 
     fn set_tries(&self, task: &str, tries: u32) -> io::Result<()> {
-        file::replace(&self.tries_path(task), format!("{tries}\n").as_bytes())
+        durable::replace(&self.tries_path(task), format!("{tries}\n").as_bytes())
     }
 
     fn tries_path(&self, task: &str) -> PathBuf {
@@ -293,9 +293,9 @@ impl Spool {
         diag::error(format!("task {} set aside: {why}", locked.path.display())).emit();
         let to = self.path("rejected", task);
         let note = self.dir.join("rejected").join(format!("{task}.reason"));
-        let moved = file::replace(&note, format!("{why}\n").as_bytes())
-            .and_then(|()| file::remove(&self.tries_path(task)))
-            .and_then(|()| file::rename(&locked.path, &to));
+        let moved = durable::replace(&note, format!("{why}\n").as_bytes())
+            .and_then(|()| durable::remove(&self.tries_path(task)))
+            .and_then(|()| durable::rename(&locked.path, &to));
         match moved {
             Ok(()) => Verdict::Gone,
             Err(error) => Verdict::Failed(self.failed("set aside task", task, &error)),
@@ -332,8 +332,8 @@ impl Spool {
         let to = self.path("tasks", task);
         // A namesake dropped meanwhile stays; ours is then found unlocked.
         if !to.exists() {
-            let released = file::remove(&self.tries_path(task))
-                .and_then(|()| file::rename(&self.path("claimed", task), &to));
+            let released = durable::remove(&self.tries_path(task))
+                .and_then(|()| durable::rename(&self.path("claimed", task), &to));
             if let Err(error) = released {
                 diag::warning(self.failed("put back task", task, &error)).emit();
             }
@@ -382,7 +382,7 @@ impl Spool {
         // that is there is of this task, by an agent that died before it could
         // say so: whoever has read it is not to get another.
         if !result.exists() {
-            file::replace(&result, text.as_bytes())
+            durable::replace(&result, text.as_bytes())
                 .map_err(|error| self.failed("write result of", task, &error))?;
         }
         // The result is there: what goes wrong now is put right at the next
@@ -396,8 +396,8 @@ impl Spool {
 
     /// The note goes first: without the task nobody would look for it.
     fn finish(&self, task: &str) -> io::Result<()> {
-        file::remove(&self.tries_path(task))?;
-        file::rename(&self.path("claimed", task), &self.path("done", task))
+        durable::remove(&self.tries_path(task))?;
+        durable::rename(&self.path("claimed", task), &self.path("done", task))
     }
 }
 

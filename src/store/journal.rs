@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{FallocateFlags, fallocate};
 
 use super::event::{self, Accepted, Stage, Tasks, Unfinished};
-use super::file;
 use crate::diag;
+use crate::durable;
 use crate::error::reason;
 use crate::json::Value;
 
@@ -49,7 +49,7 @@ impl Journal {
     ///
     /// Those of the file system.
     pub fn open(path: &Path) -> io::Result<(Journal, Vec<Unfinished>)> {
-        file::tidy(path);
+        durable::tidy(path);
         // Twice: an error of the moment is no reason to set it aside.
         let found = match read(path) {
             Ok((_, _, Some(_))) | Err(_) => read(path),
@@ -57,7 +57,7 @@ impl Journal {
         };
         let (file, text, damage) = match found {
             Ok((file, text, damage)) => (Some(file), text, damage),
-            Err(e) if file::is_damaged(&e) => (None, Vec::new(), Some(reason(&e))),
+            Err(e) if durable::is_damaged(&e) => (None, Vec::new(), Some(reason(&e))),
             Err(e) => return Err(e),
         };
         let end = text.iter().rposition(|byte| *byte == b'\n');
@@ -97,7 +97,7 @@ impl Journal {
             self.shorten()?;
         }
         if !self.named {
-            file::sync_parent(&self.path)?;
+            durable::sync_parent(&self.path)?;
             self.named = true;
         }
         self.append(&event::accepted(task))?;
@@ -150,7 +150,7 @@ impl Journal {
         } else {
             let text = self.tasks.to_text();
             // Without space for a second one it just goes on.
-            let Ok(file) = file::begin(&self.path, text.as_bytes()) else {
+            let Ok(file) = durable::begin(&self.path, text.as_bytes()) else {
                 return Ok(());
             };
             self.file = file;
@@ -206,7 +206,7 @@ fn read(path: &Path) -> io::Result<(File, Vec<u8>, Option<String>)> {
     file.seek(SeekFrom::Start(over))?;
     let mut text = Vec::new();
     let damage = match (&file).take(READ_MAX).read_to_end(&mut text) {
-        Err(e) if file::is_damaged(&e) => Some(reason(&e)),
+        Err(e) if durable::is_damaged(&e) => Some(reason(&e)),
         Err(e) => return Err(e),
         // Nobody writes so much.
         Ok(_) => (over > 0).then(|| format!("larger than {READ_MAX} bytes")),
@@ -223,8 +223,8 @@ fn set_aside(path: &Path, text: &str, why: &str, tasks: &Tasks) -> io::Result<Fi
     // With both names, until there is a new one: a crash between loses nothing.
     // What is no file can only be moved.
     fs::hard_link(path, &bad).or_else(|_| fs::rename(path, &bad))?;
-    let file = file::begin(path, text.as_bytes())?;
-    file::sync_parent(path)?;
+    let file = durable::begin(path, text.as_bytes())?;
+    durable::sync_parent(path)?;
     diag::warning(format!("journal {} was damaged: {why}", path.display()))
         .info(format!("it is kept as {}", bad.display()))
         .info(format!("tasks under way in the rest: {}", tasks.open.len()))

@@ -15,7 +15,6 @@
 mod boot;
 mod envelope;
 mod event;
-pub mod file;
 mod journal;
 mod reserve;
 mod results;

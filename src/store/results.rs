@@ -20,9 +20,9 @@ use std::path::{Path, PathBuf};
 use super::envelope::{
     Artifact, Envelope, Hashing, Stored, StoredArtifact, decode, digest, encode,
 };
-use super::file;
 use super::reserve::Reserve;
 use crate::diag;
+use crate::durable;
 use crate::error::{Context as _, Error, Result, reason};
 use crate::json::Value;
 use crate::trace;
@@ -124,7 +124,7 @@ impl Results {
         // One name for both attempts: of one result there is never a second.
         let id = self.new_id(envelope.stored).context(what)?;
         match self.put_once(&id, envelope, text, artifacts) {
-            Err(error) if file::is_full(&error) && reserve.release().context(what)? => {
+            Err(error) if durable::is_full(&error) && reserve.release().context(what)? => {
                 diag::warning(format!(
                     "{} is full: the reserve was given up for a result",
                     self.state.display()
@@ -169,12 +169,12 @@ impl Results {
         let dir = self.artifacts(id);
         if !artifacts.is_empty() {
             fs::DirBuilder::new().mode(0o700).create(&dir)?;
-            file::sync_parent(&dir)?;
+            durable::sync_parent(&dir)?;
         }
         for (i, artifact) in artifacts.iter_mut().enumerate() {
             let path = dir.join(format!("artifact-{i}"));
             let mut contents = Hashing::new(artifact.contents);
-            file::write_new(&path, &mut contents)?;
+            durable::write_new(&path, &mut contents)?;
             stored.artifacts.push(StoredArtifact {
                 kind: artifact.kind.clone(),
                 url: artifact.url.clone(),
@@ -186,11 +186,11 @@ impl Results {
             });
         }
         if !artifacts.is_empty() {
-            file::sync_directory(&dir)?;
+            durable::sync_directory(&dir)?;
         }
         // No line feed in it: JSON has them escaped.
         let head = format!("{}\n", encode(&stored));
-        file::appear(&self.path(id), &[head.as_bytes(), text])?;
+        durable::appear(&self.path(id), &[head.as_bytes(), text])?;
         Ok(stored)
     }
 
@@ -242,7 +242,7 @@ impl Results {
     pub fn text(&self, stored: &Stored) -> Result<Vec<u8>> {
         let path = self.path(&stored.id);
         let what = || format!("unable to read stored result {}", path.display());
-        let mut text = file::read(&path, ENVELOPE_MAX + RESULT_MAX).context(what)?;
+        let mut text = durable::read(&path, ENVELOPE_MAX + RESULT_MAX).context(what)?;
         let head = text.iter().position(|b| *b == b'\n');
         text.drain(..head.map_or(text.len(), |end| end + 1));
         if digest(&text) != stored.sha256 {
@@ -254,7 +254,7 @@ impl Results {
     /// Whether an error says that a result will never be readable.
     #[must_use]
     pub fn is_damaged(error: &Error) -> bool {
-        error.io().is_none_or(file::is_damaged)
+        error.io().is_none_or(durable::is_damaged)
     }
 
     /// Takes note that an artifact has been posted, or never will be.
@@ -263,7 +263,7 @@ impl Results {
     ///
     /// Those of the file system.
     pub fn artifact_done(&self, artifact: &StoredArtifact) -> Result<()> {
-        file::remove(&artifact.path)
+        durable::remove(&artifact.path)
             .context(|| format!("unable to remove {}", artifact.path.display()))
     }
 
@@ -274,7 +274,7 @@ impl Results {
     /// Those of the file system.
     pub fn done(&self, stored: &Stored) -> Result<()> {
         let path = self.path(&stored.id);
-        file::remove(&path).context(|| format!("unable to remove {}", path.display()))?;
+        durable::remove(&path).context(|| format!("unable to remove {}", path.display()))?;
         let artifacts = self.artifacts(&stored.id);
         match fs::remove_dir_all(&artifacts) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -308,12 +308,13 @@ impl Results {
         made.context(what)?;
         // Best effort: on a full disk the reason is only in the log, and
         // mostly there are no artifacts.
-        if let Err(error) = file::replace(&hidden.join("reason"), format!("{why}\n").as_bytes()) {
+        if let Err(error) = durable::replace(&hidden.join("reason"), format!("{why}\n").as_bytes())
+        {
             trace!(2, "move_aside", "{}: {}", from.display(), reason(&error));
         }
         let _ = fs::rename(self.artifacts(id), hidden.join("artifacts"));
-        file::rename(&from, &hidden.join("result")).context(what)?;
-        file::rename(&hidden, &to).context(what)?;
+        durable::rename(&from, &hidden.join("result")).context(what)?;
+        durable::rename(&hidden, &to).context(what)?;
         let kept = self.names("aside", false)?;
         let paths: Vec<_> = kept
             .iter()
