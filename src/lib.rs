@@ -33,7 +33,6 @@
 //! | 2 | [`network`] | bridge, taps, and the redirect of the guests' requests |
 //! | 2 | [`snapshot`] | btrfs subvolumes and scratch snapshots |
 //! | 2 | [`status`] | the agent's state for `--status`, systemd and metrics |
-//! | 2 | [`store`] | the journal of tasks, and stored results |
 //! | 2 | [`tftp`] | TFTP server: pure transfers, and a loop that drives them |
 //! | 3 | [`machine`] | QEMU: command line, start, monitor |
 //! | 3 | [`watch`] | signals, waits, and reports during them |
@@ -41,7 +40,7 @@
 //! | 4 | [`controller`] | HTTP and directory controllers |
 //! | 4 | [`guest`] | a running machine: boot, requests, uploads, power off |
 //! | 5 | [`bootstrap`] | makes the copy of a machine |
-//! | 5 | [`outbox`] | delivers results |
+//! | 5 | [`delivery`] | journal of tasks, queue of results, and when they are sent |
 //! | 5 | [`perform`] | builds a task in a guest |
 //! | 6 | [`machines`] | lists machines and decides which need a bootstrap |
 //! | 7 | [`check`] | examines the host (`--check`) |
@@ -69,8 +68,8 @@
 //! | locks of agents and machines | [`lock`], [`snapshot`] | the kernel |
 //! | scratch snapshot | [`snapshot`], by a lock on its directory | the next [`sweep`] |
 //! | run and TFTP directories | [`lock`] | the next [`sweep`] |
-//! | accepted task | [`store`]: a journal entry | the next start, which gives it back |
-//! | stored result | [`store`]: a directory in the queue | the next start, which sends it |
+//! | accepted task | [`delivery`]: a journal entry | the next start, which gives it back |
+//! | stored result | [`delivery`]: a file in the queue | the next start, which sends it |
 //!
 //! # Glossary
 //!
@@ -96,6 +95,7 @@ pub mod breaker;
 pub mod check;
 pub mod cli;
 pub mod controller;
+pub mod delivery;
 pub mod diag;
 pub mod durable;
 pub mod error;
@@ -108,12 +108,10 @@ pub mod machine;
 pub mod machines;
 pub mod manifest;
 pub mod network;
-pub mod outbox;
 pub mod perform;
 pub mod program;
 pub mod snapshot;
 pub mod status;
-pub mod store;
 pub mod sweep;
 pub mod sys;
 pub mod tar;

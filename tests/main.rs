@@ -13,18 +13,19 @@ mod auth;
 mod check;
 mod cli;
 mod controller;
-mod debts;
+mod delivery;
+
 mod hostile;
 mod lz4;
 mod machine;
 mod manifest;
 mod network;
 mod operations;
-mod outbox;
+
 mod snapshot;
 mod soak;
 mod stopped;
-mod store;
+
 mod support;
 mod sweep;
 mod tar;

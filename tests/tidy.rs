@@ -7,14 +7,13 @@ use std::path::{Path, PathBuf};
 
 /// Files that may read a clock or sleep; all others take time as an argument.
 const CLOCK: &[&str] = &[
-    "agent/deliver.rs",
     "agent/mod.rs",
     "agent/offer.rs",
     "agent/turn.rs",
     "auth/openssl.rs",
     "controller/http.rs",
     "controller/transport.rs",
-    "outbox/mod.rs",
+    "delivery/clock.rs",
     "diag/mod.rs",
     "guest/mod.rs",
     "guest/wait.rs",
@@ -30,7 +29,7 @@ const CLOCK: &[&str] = &[
 
 /// Files that may read the wall clock, which may jump: for what people and
 /// controllers are shown, and for names.
-const WALL_CLOCK: &[&str] = &["agent/deliver.rs", "watch.rs"];
+const WALL_CLOCK: &[&str] = &["delivery/clock.rs", "watch.rs"];
 
 fn sources() -> Vec<PathBuf> {
     fn collect(dir: &Path, found: &mut Vec<PathBuf>) {

@@ -4,9 +4,6 @@
 //! is what cannot be read again from the disk: which machines were complained
 //! about, when to send a result again, how often something of ours has failed.
 
-mod artifacts;
-mod debt;
-mod deliver;
 mod offer;
 pub mod setup;
 mod turn;
@@ -18,6 +15,7 @@ use crate::auth::{self, Key};
 use crate::breaker::Breaker;
 use crate::cli::{self, Options, Turns};
 use crate::controller::Controllers;
+use crate::delivery::{ControllerCourier, Delivery, Now, UnfinishedTask};
 use crate::diag;
 use crate::error::{Class, Error, Result};
 use crate::guest;
@@ -26,13 +24,10 @@ use crate::machine::{Accel, accel};
 use crate::machines::Machines;
 use crate::manifest::Style;
 use crate::network::Netfilter;
-use crate::outbox::{self, Outbox};
 use crate::status::{self, Idle, Notify};
-use crate::store::Unfinished;
 use crate::sweep;
 use crate::watch::{Stop, Watch};
 
-use debt::Debt;
 use turn::Turn;
 
 /// Exit status after `SIGHUP`: whoever supervises us should start us again.
@@ -48,9 +43,7 @@ pub struct Agent {
     watch: Watch,
     machines: Machines,
     controllers: Controllers,
-    key: Option<Key>,
-    outbox: Option<Outbox>,
-    debts: Vec<Debt>,
+    delivery: Delivery,
     breaker: Breaker,
     /// What `--accel` comes to on this host, once it was needed.
     accel: Option<Accel>,
@@ -78,7 +71,7 @@ pub fn run(options: Options) -> Result<u8> {
     let (mut agent, unfinished) = Agent::new(options, watch.clone(), lock, true)?;
     agent.recover(unfinished)?;
     let status = agent.work();
-    agent.lament();
+    agent.delivery.report_unsaved();
     watch.stopped();
     diag::end_repeats();
     status
@@ -203,21 +196,16 @@ impl Agent {
         watch: Watch,
         lock: Option<Lock>,
         delivers: bool,
-    ) -> Result<(Agent, Vec<Unfinished>)> {
+    ) -> Result<(Agent, Vec<UnfinishedTask>)> {
         let controllers =
             Controllers::new(&options.controllers, &setup::controllers(&options), &watch)?;
         let key = key(&options, &watch)?;
-        // What is fake is sent at once or not at all.
-        // What is not to reach a controller leaves no trace.
-        let (outbox, unfinished) = if !delivers || is_fake(&options) || options.dump.is_some() {
-            (None, Vec::new())
+        let settings = setup::delivery(&options);
+        // Trial runs bypass the store: their results are sent at once or dropped.
+        let (delivery, unfinished) = if !delivers || is_fake(&options) || options.dump.is_some() {
+            (Delivery::trial(settings, key), Vec::new())
         } else {
-            let settings = outbox::Settings {
-                expiry: options.result_expiry,
-                ..outbox::Settings::default()
-            };
-            let (outbox, unfinished) = Outbox::open(&setup::state(&options), settings)?;
-            (Some(outbox), unfinished)
+            Delivery::open(&setup::state(&options), settings, key)?
         };
         let agent = Agent {
             machines: Machines::new(setup::machines(&options)),
@@ -225,15 +213,41 @@ impl Agent {
             options,
             watch,
             controllers,
-            key,
-            outbox,
-            debts: Vec::new(),
+            delivery,
             accel: None,
             netfilter: Netfilter::default(),
             turns: 0,
             lock,
         };
         Ok((agent, unfinished))
+    }
+
+    /// Gives back the tasks that were under way when the former agent ended, and
+    /// keeps other agents from the tasks whose results are stored.
+    fn recover(&mut self, unfinished: Vec<UnfinishedTask>) -> Result<()> {
+        let mut courier = ControllerCourier {
+            controllers: &mut self.controllers,
+            watch: &self.watch,
+        };
+        for UnfinishedTask { task, started } in unfinished {
+            let state = if started { "being built" } else { "accepted" };
+            diag::warning(format_args!("{task} was {state} when the agent ended"))
+                .info(format_args!("{} may hand it out again", task.controller))
+                .emit();
+            let why = "the agent ended while the task was performed";
+            let given_back = self
+                .delivery
+                .give_back(&task, why, Now::read(), &mut courier);
+            // A task that cannot be given back (without its key, for instance) does
+            // not keep the agent from starting: its controller times out.
+            if let Err(error) = given_back {
+                diag::failure(&error).emit();
+            }
+        }
+        for target in self.delivery.targets()? {
+            self.controllers.hold(&target);
+        }
+        Ok(())
     }
 
     /// Removes what dead agents of our toolchain left behind.

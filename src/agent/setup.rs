@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::bootstrap;
 use crate::cli::{self, Options};
 use crate::controller;
+use crate::delivery::{DeliverySettings, RetryLimits};
 use crate::error::Result;
 use crate::guest;
 use crate::lock;
@@ -138,6 +139,19 @@ pub fn perform(options: &Options, guest: guest::Config) -> perform::Config {
             Some(Fake::Machine)
         } else {
             options.fake_build.then_some(Fake::Build)
+        },
+    }
+}
+
+/// How to deliver results.
+#[must_use]
+pub fn delivery(options: &Options) -> DeliverySettings {
+    DeliverySettings {
+        result_limit: options.result_limit,
+        legacy: options.legacy_request,
+        retry: RetryLimits {
+            expiry: options.result_expiry,
+            ..RetryLimits::default()
         },
     }
 }

@@ -3,11 +3,11 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::deliver::no_key;
 use super::offer::Offer;
 use super::{Agent, setup};
 use crate::cli::{self, Dump};
 use crate::controller::Assignment;
+use crate::delivery::{ControllerCourier, FinishedTask, Now, TaskRecord, no_key};
 use crate::diag::{self, Scope};
 use crate::error::{Context as _, Error, Result};
 use crate::guest;
@@ -37,13 +37,13 @@ pub(super) enum Turn {
 impl Agent {
     pub(super) fn turn(&mut self) -> Result<Turn> {
         self.sweep();
-        let owed = self.settle_debts();
-        let waiting = self.deliver()?;
+        let waiting = self.flush()?;
         if self.watch.stop().is_some() {
             return Ok(Turn::Idle(Idle::Drained, String::new()));
         }
-        if owed > 0 {
-            let detail = format!("{owed} that can neither be stored nor sent");
+        let unsaved = self.delivery.unsaved();
+        if unsaved > 0 {
+            let detail = format!("{unsaved} can be neither stored nor sent");
             return Ok(Turn::Idle(Idle::ResultsWaiting, detail));
         }
         self.watch.enter(status::Phase::Enumerating, None);
@@ -143,7 +143,7 @@ impl Agent {
                     options.toolchain_ver.clone(),
                 )
             }),
-            fingerprint: self.key.as_ref().map(|key| key.fingerprint().to_owned()),
+            fingerprint: self.delivery.fingerprint().map(str::to_owned),
             machines: machines.iter().map(|m| Rc::clone(&m.offer)).collect(),
         })
     }
@@ -153,7 +153,9 @@ impl Agent {
         let name = machine.manifest.machine.name().to_owned();
         let about = format!("{}/{}", assignment.task.name(), assignment.task.version());
         let _scope = Scope::new(format!("{about} on {name}"));
-        if assignment.challenge.is_some() && self.key.is_none() {
+        let now = Now::read();
+        let record = TaskRecord::new(&assignment, self.delivery.stamp(now));
+        if record.challenge.is_some() && self.delivery.fingerprint().is_none() {
             let error = no_key();
             self.judge(Some(&error.to_string()));
             return Err(error);
@@ -164,8 +166,8 @@ impl Agent {
             session: Some(assignment.session.clone()),
             controller: Some(assignment.controller.clone()),
         });
-        if let Err(error) = self.accepted(&assignment) {
-            return self.decline(&assignment, error);
+        if let Err(error) = self.delivery.accept(&record) {
+            return self.decline(&record, error);
         }
         let ours = self.checksum();
         let checksum_matches = accept_checksums(
@@ -176,15 +178,15 @@ impl Agent {
         if !self.options.trust.is_empty() {
             assignment.task.replace_trust(&self.options.trust);
         }
-        if let Err(error) = self.started(&assignment) {
-            return self.decline(&assignment, error);
+        if let Err(error) = self.delivery.start(&record) {
+            return self.decline(&record, error);
         }
         let mut laps = Laps::start(Instant::now());
         let watch = self.watch.clone();
         let performed = self.perform(&assignment.task, machine, &mut laps, &watch);
         let (outcome, fault) = match performed {
             Ok(Performed::Stopped) => {
-                self.interrupted(&assignment)?;
+                self.give_back(&record, "the agent was told to stop")?;
                 return Ok(Turn::Failed);
             }
             Ok(Performed::Done(mut outcome)) => {
@@ -218,9 +220,19 @@ impl Agent {
         }
         let checksum = (!self.options.legacy_request).then_some(ours);
         let status = result.status;
-        let archive = artifacts.as_ref().map(|archive| archive.path.as_path());
-        let stored = self.store(&assignment, result, checksum, archive);
-        let delivered = self.deliver().map(drop);
+        let finished = FinishedTask {
+            result,
+            agent_checksum: checksum,
+            archive: artifacts.as_ref().map(|archive| archive.path.as_path()),
+        };
+        let mut courier = ControllerCourier {
+            controllers: &mut self.controllers,
+            watch: &self.watch,
+        };
+        let stored = self
+            .delivery
+            .finish(&record, finished, Now::read(), &mut courier);
+        let delivered = self.flush().map(drop);
         laps.lap("upload", Instant::now());
         let removed = remains.map_or(Ok(()), |remains| {
             let removed = remains.close();
@@ -251,12 +263,33 @@ impl Agent {
     }
 
     /// A task that cannot be taken on is given back.
-    fn decline(&mut self, assignment: &Assignment, why: Error) -> Result<Turn> {
-        self.judge(Some(&why.to_string()));
-        if let Err(error) = self.interrupted(assignment).and_then(|()| self.deliver()) {
+    fn decline(&mut self, record: &TaskRecord, why: Error) -> Result<Turn> {
+        let text = why.to_string();
+        self.judge(Some(&text));
+        if let Err(error) = self.give_back(record, &text).and_then(|()| self.flush()) {
             diag::failure(&error).emit();
         }
         Err(why)
+    }
+
+    fn give_back(&mut self, record: &TaskRecord, why: &str) -> Result<()> {
+        self.controllers.release(&record.result_url);
+        let mut courier = ControllerCourier {
+            controllers: &mut self.controllers,
+            watch: &self.watch,
+        };
+        self.delivery
+            .give_back(record, why, Now::read(), &mut courier)
+    }
+
+    /// Sends the results that are due. Returns how many wait.
+    fn flush(&mut self) -> Result<usize> {
+        let mut courier = ControllerCourier {
+            controllers: &mut self.controllers,
+            watch: &self.watch,
+        };
+        let flushed = self.delivery.flush(Now::read(), &mut courier)?;
+        Ok(flushed.waiting)
     }
 
     fn perform<'w>(

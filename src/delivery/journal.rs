@@ -1,10 +1,10 @@
-//! What became of each task: one line of JSON per event, appended, and synced
-//! where that matters.
+//! The journal of tasks: one line of JSON per event, appended, and synced where
+//! that matters.
 //!
-//! After a crash it says which task was under way, so that the controller can
-//! be told instead of waiting for its own time-out (3 h by default). A line that
-//! a crash cut short is at the end, and is as if it had not been written. A
-//! journal with other damage is kept under another name, and its good lines count.
+//! After a crash it says which task was under way, so that the task is given back
+//! and its controller does not wait for its own timeout (3 h by default). A line
+//! that a crash cut short is the last one, and is ignored. A journal with other
+//! damage is kept under another name, and its readable lines count.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -13,44 +13,42 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FallocateFlags, fallocate};
 
-use super::event::{self, Accepted, Stage, Tasks, Unfinished};
+use super::event::{self, Stage, Tasks, UnfinishedTask};
+use super::task::TaskRecord;
 use crate::diag;
 use crate::durable;
 use crate::error::reason;
 use crate::json::Value;
 
-/// The journal starts anew, with what is under way, when it is longer. An entry
-/// has some 500 bytes, a task four of them.
+/// A longer journal is replaced by one with the tasks under way only, in bytes. An
+/// event has some 500, and a task four events.
 const LENGTH_MAX: u64 = 64 * 1024;
-/// What is read back at most, from its end: many times what is ever written.
+/// The most that is read, from the end of the journal, in bytes: many times what
+/// the agent ever writes.
 const READ_MAX: u64 = 4 << 20;
-/// How many damaged journals are kept.
+/// The number of damaged journals that are kept.
 const BAD_MAX: usize = 4;
 
 /// The journal, open for appending.
 #[derive(Debug)]
-pub struct Journal {
+pub(super) struct Journal {
     path: PathBuf,
     file: File,
     length: u64,
     tasks: Tasks,
-    /// Its name is on disk: one with entries was there before they were. A turn
-    /// without a task does not sync.
+    /// The directory entry is durable: true if the file had events already. So a
+    /// turn without a task does not sync.
     named: bool,
-    /// There is a part of a line behind its length.
+    /// The file has a part of a line behind `length`.
     torn: bool,
 }
 
 impl Journal {
-    /// Opens the journal at `path`, or makes one; returns with it the tasks that
-    /// were under way. A damaged one is set aside.
-    ///
-    /// # Errors
-    ///
-    /// Those of the file system.
-    pub fn open(path: &Path) -> io::Result<(Journal, Vec<Unfinished>)> {
+    /// Opens the journal at `path`, or creates it; returns also the tasks that were
+    /// under way. A damaged journal is set aside.
+    pub(super) fn open(path: &Path) -> io::Result<(Journal, Vec<UnfinishedTask>)> {
         durable::tidy(path);
-        // Twice: an error of the moment is no reason to set it aside.
+        // A journal is set aside only if it cannot be read twice.
         let found = match read(path) {
             Ok((_, _, Some(_))) | Err(_) => read(path),
             whole => whole,
@@ -63,11 +61,11 @@ impl Journal {
         let end = text.iter().rposition(|byte| *byte == b'\n');
         let end = end.map_or(0, |at| at + 1);
         let (mut tasks, bad) = Tasks::replay(&text[..end]);
-        let senseless = (bad > 0).then(|| format!("lines without sense: {bad}"));
-        let (file, length, torn) = match (file, damage.or(senseless)) {
+        let unreadable = (bad > 0).then(|| format!("{bad} unreadable lines"));
+        let (file, length, torn) = match (file, damage.or(unreadable)) {
             (Some(file), None) => (file, end, end < text.len()),
             (_, why) => {
-                // Which results were sent is not certain any more.
+                // The lost lines may have said that a task was handed out again.
                 tasks.sent.clear();
                 let text = tasks.to_text();
                 let file = set_aside(path, &text, &why.unwrap_or_default(), &tasks)?;
@@ -87,12 +85,8 @@ impl Journal {
         Ok((journal, left))
     }
 
-    /// Records that a task was taken on, before anything else is done about it.
-    ///
-    /// # Errors
-    ///
-    /// Those of the file system.
-    pub fn accepted(&mut self, task: &Accepted) -> io::Result<()> {
+    /// Records that a task was accepted, before anything else is done about it.
+    pub(super) fn accepted(&mut self, task: &TaskRecord) -> io::Result<()> {
         if self.length > LENGTH_MAX {
             self.shorten()?;
         }
@@ -107,28 +101,20 @@ impl Journal {
     }
 
     /// Records how far the task of `session` has come.
-    ///
-    /// # Errors
-    ///
-    /// Those of the file system.
-    pub fn reached(&mut self, session: &str, stage: Stage) -> io::Result<()> {
+    pub(super) fn reached(&mut self, session: &str, stage: Stage) -> io::Result<()> {
         self.record(session, stage, None)
     }
 
     /// Records that the stored result `id` was sent, so that it is not sent again
     /// if a power cut keeps it in the store.
-    ///
-    /// # Errors
-    ///
-    /// Those of the file system.
-    pub fn sent(&mut self, session: &str, id: &str) -> io::Result<()> {
+    pub(super) fn sent(&mut self, session: &str, id: &str) -> io::Result<()> {
         self.record(session, Stage::Sent, Some(id))
     }
 
     fn record(&mut self, session: &str, stage: Stage, result: Option<&str>) -> io::Result<()> {
         self.append(&event::reached(session, stage, result))?;
-        // The stages between, a power cut may take: that a machine was started
-        // changes nothing then, and what is stored is found in the store.
+        // The other stages may be lost in a power cut: a start changes nothing, and
+        // a stored result is found in the queue.
         if stage == Stage::Sent {
             self.file.sync_data()?;
         }
@@ -137,19 +123,19 @@ impl Journal {
     }
 
     /// Whether the stored result `id` of the task of `session` was sent already.
-    #[must_use]
-    pub fn was_sent(&self, session: &str, id: &str) -> bool {
+    pub(super) fn was_sent(&self, session: &str, id: &str) -> bool {
         self.tasks.sent.get(session).is_some_and(|sent| sent == id)
     }
 
-    /// Starts anew, with the tasks under way. What was sent is gone from the store.
+    /// Starts anew, with the tasks under way. Results that were sent are gone from
+    /// the queue.
     fn shorten(&mut self) -> io::Result<()> {
         if self.tasks.open.is_empty() {
             self.file.set_len(0)?;
             self.length = 0;
         } else {
             let text = self.tasks.to_text();
-            // Without space for a second one it just goes on.
+            // Without space for a second file the first one grows.
             let Ok(file) = durable::begin(&self.path, text.as_bytes()) else {
                 return Ok(());
             };
@@ -163,10 +149,10 @@ impl Journal {
         Ok(())
     }
 
-    /// Has space at hand, so that a full disk does not keep the journal from
-    /// saying what became of a task. File systems that cannot do that are fine.
+    /// Allocates space ahead, so that the journal can be written on a full disk. A
+    /// file system that cannot do that is no error.
     fn reserve(&self) {
-        // To ask for what is there already would be a write all the same.
+        // fallocate(2) writes even if the space is there already.
         let there = self.file.metadata().map_or(0, |m| m.blocks() * 512);
         if there >= 2 * LENGTH_MAX {
             return;
@@ -176,7 +162,7 @@ impl Journal {
     }
 
     fn append(&mut self, event: &Value) -> io::Result<()> {
-        // Half a line must not become part of the next.
+        // A part of a line must not become the start of the next line.
         if self.torn {
             self.file.set_len(self.length)?;
             self.torn = false;
@@ -189,15 +175,14 @@ impl Journal {
         Ok(())
     }
 
-    /// Where it is.
-    #[must_use]
-    pub fn path(&self) -> &Path {
+    /// Its path.
+    pub(super) fn path(&self) -> &Path {
         &self.path
     }
 }
 
-/// What can be read of a journal, the end if it is too long, and what is wrong
-/// with it.
+/// The readable part of a journal (its end, if it is too long), and what is wrong
+/// with the journal.
 fn read(path: &Path) -> io::Result<(File, Vec<u8>, Option<String>)> {
     let mut options = OpenOptions::new();
     let options = options.read(true).append(true).create(true).mode(0o600);
@@ -208,7 +193,7 @@ fn read(path: &Path) -> io::Result<(File, Vec<u8>, Option<String>)> {
     let damage = match (&file).take(READ_MAX).read_to_end(&mut text) {
         Err(e) if durable::is_damaged(&e) => Some(reason(&e)),
         Err(e) => return Err(e),
-        // Nobody writes so much.
+        // The agent never writes so much.
         Ok(_) => (over > 0).then(|| format!("larger than {READ_MAX} bytes")),
     };
     Ok((file, text, damage))
@@ -220,8 +205,8 @@ fn set_aside(path: &Path, text: &str, why: &str, tasks: &Tasks) -> io::Result<Fi
     let bad = (0..BAD_MAX - 1).map(name).find(|name| !name.exists());
     let bad = bad.unwrap_or_else(|| name(BAD_MAX - 1));
     let _ = fs::remove_file(&bad);
-    // With both names, until there is a new one: a crash between loses nothing.
-    // What is no file can only be moved.
+    // The journal has both names until there is a new one, so that a crash between
+    // loses nothing. A directory can only be renamed.
     fs::hard_link(path, &bad).or_else(|_| fs::rename(path, &bad))?;
     let file = durable::begin(path, text.as_bytes())?;
     durable::sync_parent(path)?;
@@ -235,6 +220,8 @@ fn set_aside(path: &Path, text: &str, why: &str, tasks: &Tasks) -> io::Result<Fi
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::controller::address::UploadTarget;
+    use crate::delivery::clock::Stamp;
     use std::fs;
 
     struct Place(PathBuf);
@@ -261,12 +248,17 @@ mod tests {
         }
     }
 
-    fn task(session: &str) -> Accepted {
-        Accepted {
-            at: 1_700_000_000,
+    fn task(session: &str) -> TaskRecord {
+        TaskRecord {
+            accepted: Stamp {
+                wall: 1_700_000_000,
+                boot: None,
+                uptime: 7,
+            },
             session: session.to_owned(),
             controller: "http://c/".to_owned(),
-            result_url: "http://c/?build-result".to_owned(),
+            result_url: UploadTarget::parse("http://c/?build-result").unwrap(),
+            upload_urls: Vec::new(),
             challenge: Some("abc\n\"\\\u{1}é".to_owned()),
             name: "libfoo".to_owned(),
             version: "1.2.3".to_owned(),
@@ -276,7 +268,7 @@ mod tests {
 
     fn sessions(place: &Place) -> Vec<(String, bool)> {
         let (_, left) = Journal::open(&place.0).unwrap();
-        let pairs = left.into_iter().map(|t| (t.accepted.session, t.started));
+        let pairs = left.into_iter().map(|t| (t.task.session, t.started));
         pairs.collect()
     }
 
@@ -287,7 +279,7 @@ mod tests {
         assert!(left.is_empty());
         journal.accepted(&task("a")).unwrap();
         let (_, left) = Journal::open(&place.0).unwrap();
-        assert_eq!(left[0].accepted, task("a"));
+        assert_eq!(left[0].task, task("a"));
         journal.reached("a", Stage::Started).unwrap();
         assert_eq!(sessions(&place), [("a".to_owned(), true)]);
         journal.reached("a", Stage::Stored).unwrap();

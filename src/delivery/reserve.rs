@@ -1,8 +1,8 @@
-//! Space kept for the day when the disk is full.
+//! Disk space that is kept free for results.
 //!
-//! A host whose disk fills up while a task runs must still be able to store the
-//! result. So a file of zeros is kept, preallocated, and given up when a write
-//! says that nothing is left.
+//! A host whose disk fills up during a build must still be able to store the
+//! result. So the agent keeps a preallocated file of zeros, and removes it when a
+//! write fails with `ENOSPC`.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -12,18 +12,17 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::unistd::syncfs;
 
-/// The space, or the place where it was.
+/// The file, which is there unless the disk had no space for it.
 #[derive(Debug)]
-pub struct Reserve {
+pub(super) struct Reserve {
     path: PathBuf,
     size: u64,
 }
 
 impl Reserve {
-    /// Makes sure of `size` bytes under the name `path`, as far as there is
-    /// room. Costs one stat(2) when they are there already.
-    #[must_use]
-    pub fn keep(path: &Path, size: u64) -> Reserve {
+    /// Allocates `size` bytes under the name `path`, if the disk has the space.
+    /// Costs one stat(2) when they are there already.
+    pub(super) fn keep(path: &Path, size: u64) -> Reserve {
         let reserve = Reserve {
             path: path.to_owned(),
             size,
@@ -32,9 +31,9 @@ impl Reserve {
         reserve
     }
 
-    /// Allocates the space again, if it is not there. A disk without room has
-    /// none to keep, which is no error: the next time may be better.
-    pub fn restore(&self) {
+    /// Allocates the space again, if it is not there. A failure is ignored: the
+    /// next call tries again.
+    pub(super) fn restore(&self) {
         let there = fs::metadata(&self.path).is_ok_and(|m| m.len() >= self.size);
         if !there && self.allocate().is_err() {
             let _ = fs::remove_file(&self.path);
@@ -53,13 +52,9 @@ impl Reserve {
         Ok(())
     }
 
-    /// Gives the space up, and waits until it can be used: btrfs frees it with
-    /// the next commit only. Says whether there was any.
-    ///
-    /// # Errors
-    ///
-    /// Those of unlink(2) and syncfs(2).
-    pub fn release(&self) -> io::Result<bool> {
+    /// Frees the space, and waits until it can be used: btrfs frees it with the
+    /// next commit only. Returns whether there was any.
+    pub(super) fn release(&self) -> io::Result<bool> {
         match fs::remove_file(&self.path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
             other => other?,

@@ -1,15 +1,13 @@
-//! Results that wait to be sent, each a file that appears by rename and goes at
-//! once:
+//! The queue of results on disk. Each result is one file:
 //!
 //! ```text
-//! results/<id>                 a line of JSON: where it goes, and what it is;
-//!                              behind it the text to post
-//! artifacts/<id>/artifact-<n>  a file to post before it, gone when posted
-//! aside/<id>/                  `result`, as it was, and the `reason`
+//! results/<id>                 a line of JSON, the task; then the text to post
+//! artifacts/<id>/artifact-<n>  a file to post before it, removed once posted
+//! aside/<id>/                  the `result` as it was, and the `reason`
 //! ```
 //!
-//! A result that is stored has cost two syncs of the disk, of the file and of
-//! its directory. Artifacts are there before it is, and of no use without it.
+//! Storing a result costs two syncs of the disk, of the file and of its directory.
+//! Artifacts are stored before their result; those without one are removed.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -17,49 +15,45 @@ use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use super::envelope::{
-    Artifact, Envelope, Hashing, Stored, StoredArtifact, decode, digest, encode,
-};
+use super::artifacts::Artifact;
 use super::reserve::Reserve;
+use super::stored::{Hashing, StoredArtifact, StoredResult, decode, digest, encode};
+use super::task::TaskRecord;
 use crate::diag;
 use crate::durable;
 use crate::error::{Context as _, Error, Result, reason};
 use crate::json::Value;
 use crate::trace;
 
-/// Results that were set aside are kept for the operator: the newest, at most
-/// this many, and this many bytes.
-const ASIDE_MAX: usize = 100;
-const ASIDE_BYTES: u64 = 256 << 20;
-/// No result is longer: controllers take 15 MiB at most.
-const RESULT_MAX: u64 = 64 << 20;
-/// An envelope has some 1000 bytes, and as many per artifact.
-const ENVELOPE_MAX: u64 = 1 << 20;
+/// The number of results that are kept when they were set aside, the newest ones.
+const MAX_ASIDE: usize = 100;
+/// The number of bytes that they may have together.
+const MAX_ASIDE_BYTES: u64 = 256 << 20;
+/// The largest result in bytes: controllers take 15 MiB at most.
+const MAX_RESULT_BYTES: u64 = 64 << 20;
+/// The longest first line in bytes: a task has some 1000, an artifact as many.
+const MAX_HEAD_BYTES: u64 = 1 << 20;
 
-/// The directory of results.
+/// The queue in a state directory.
 #[derive(Debug)]
-pub struct Results {
+pub(super) struct Queue {
     state: PathBuf,
 }
 
-/// What waits to be sent.
+/// The results that wait to be sent.
 #[derive(Debug, Default)]
-pub struct Waiting {
+pub(super) struct Waiting {
     /// The oldest first.
-    pub results: Vec<Stored>,
-    /// How many more could not be read for a reason that may pass.
+    pub results: Vec<StoredResult>,
+    /// The number of further results that cannot be read at present.
     pub unread: usize,
 }
 
-impl Results {
-    /// Makes the directories in `state` if they are missing, and removes what a
-    /// crash left half-written.
-    ///
-    /// # Errors
-    ///
-    /// Those of the file system.
-    pub fn open(state: &Path) -> Result<Results> {
-        let results = Results {
+impl Queue {
+    /// Creates the directories in `state` if they are missing, and removes files
+    /// that a crash left incomplete.
+    pub(super) fn open(state: &Path) -> Result<Queue> {
+        let queue = Queue {
             state: state.to_owned(),
         };
         for name in ["results", "artifacts", "aside"] {
@@ -72,12 +66,12 @@ impl Results {
                 .context(|| format!("unable to create directory {}", path.display()))
                 .map_err(|error| error.hint("choose another place: --state <dir>"))?;
         }
-        results.tidy()?;
-        Ok(results)
+        queue.tidy()?;
+        Ok(queue)
     }
 
-    /// Removes what is half-written or belongs to no result, and ends what was
-    /// being set aside.
+    /// Removes incomplete results and artifacts without a result, and completes the
+    /// setting aside of results.
     fn tidy(&self) -> Result<()> {
         let remove = |path: &Path, remove: fn(&Path) -> io::Result<()>| {
             trace!(3, "tidy", "rm -r {}", path.display());
@@ -105,35 +99,40 @@ impl Results {
         Ok(())
     }
 
-    /// Stores a result and its artifacts. When this returns, a power cut can no
-    /// longer take them away. On a full disk the reserve is given up for it.
-    ///
-    /// # Errors
-    ///
-    /// Those of the file system; nothing is stored then.
-    pub fn put(
+    /// Stores a result and its artifacts, durably. `challenge` is the signature for
+    /// the artifacts, `seconds` the time since 1970. If the disk is full, the
+    /// reserve is given up for the result. After an error nothing is stored.
+    pub(super) fn put(
         &self,
-        envelope: &Envelope,
+        seconds: u64,
+        task: &TaskRecord,
         text: &[u8],
-        artifacts: &mut [Artifact<'_>],
+        challenge: Option<&str>,
+        artifacts: &mut [Artifact],
         reserve: &Reserve,
-    ) -> Result<Stored> {
+    ) -> Result<()> {
         let what = || format!("unable to store result in {}", self.state.display());
-        // Without space, what can be had again (the artifacts cannot) counts
-        // less than the result: they are tried only once.
-        // One name for both attempts: of one result there is never a second.
-        let id = self.new_id(envelope.stored).context(what)?;
-        match self.put_once(&id, envelope, text, artifacts) {
+        // Both attempts use one name, so that a result is never stored twice.
+        let id = self.new_id(seconds).context(what)?;
+        let mut stored = StoredResult {
+            id,
+            task: task.clone(),
+            artifacts: Vec::new(),
+            sha256: digest(text),
+        };
+        match self.put_once(&mut stored, text, challenge, artifacts) {
             Err(error) if durable::is_full(&error) && reserve.release().context(what)? => {
                 diag::warning(format!(
                     "{} is full: the reserve was given up for a result",
                     self.state.display()
                 ))
                 .emit();
+                // On a full disk the result matters more than its artifacts.
                 if !artifacts.is_empty() {
                     diag::warning("the artifacts of the task were dropped").emit();
                 }
-                self.put_once(&id, envelope, text, &mut []).context(what)
+                self.put_once(&mut stored, text, None, &mut [])
+                    .context(what)
             }
             other => other.context(what),
         }
@@ -141,46 +140,41 @@ impl Results {
 
     fn put_once(
         &self,
-        id: &str,
-        envelope: &Envelope,
+        stored: &mut StoredResult,
         text: &[u8],
-        artifacts: &mut [Artifact<'_>],
-    ) -> io::Result<Stored> {
-        let written = self.write(id, envelope, text, artifacts);
+        challenge: Option<&str>,
+        artifacts: &mut [Artifact],
+    ) -> io::Result<()> {
+        let written = self.write(stored, text, challenge, artifacts);
         written.inspect_err(|_| {
-            // The first error is the one to tell.
-            let _ = fs::remove_dir_all(self.artifacts(id));
+            // The first error is the one that is reported.
+            let _ = fs::remove_dir_all(self.artifacts(&stored.id));
         })
     }
 
     fn write(
         &self,
-        id: &str,
-        envelope: &Envelope,
+        stored: &mut StoredResult,
         text: &[u8],
-        artifacts: &mut [Artifact<'_>],
-    ) -> io::Result<Stored> {
-        let mut stored = Stored {
-            id: id.to_owned(),
-            envelope: envelope.clone(),
-            artifacts: Vec::new(),
-            sha256: digest(text),
-        };
-        let dir = self.artifacts(id);
+        challenge: Option<&str>,
+        artifacts: &mut [Artifact],
+    ) -> io::Result<()> {
+        stored.artifacts.clear();
+        let dir = self.artifacts(&stored.id);
         if !artifacts.is_empty() {
             fs::DirBuilder::new().mode(0o700).create(&dir)?;
             durable::sync_parent(&dir)?;
         }
         for (i, artifact) in artifacts.iter_mut().enumerate() {
             let path = dir.join(format!("artifact-{i}"));
-            let mut contents = Hashing::new(artifact.contents);
+            let mut contents = Hashing::new(&mut artifact.contents);
             durable::write_new(&path, &mut contents)?;
             stored.artifacts.push(StoredArtifact {
                 kind: artifact.kind.clone(),
                 url: artifact.url.clone(),
                 instance: artifact.instance.clone(),
                 name: artifact.name.clone(),
-                challenge: artifact.challenge.clone(),
+                challenge: challenge.map(str::to_owned),
                 sha256: contents.finish(),
                 path,
             });
@@ -188,26 +182,21 @@ impl Results {
         if !artifacts.is_empty() {
             durable::sync_directory(&dir)?;
         }
-        // No line feed in it: JSON has them escaped.
-        let head = format!("{}\n", encode(&stored));
-        durable::appear(&self.path(id), &[head.as_bytes(), text])?;
-        Ok(stored)
+        // The line has no line feed in it: JSON has them escaped.
+        let head = format!("{}\n", encode(stored));
+        durable::appear(&self.path(&stored.id), &[head.as_bytes(), text])
     }
 
-    /// What waits to be sent, the oldest first. What is damaged is set aside, so
-    /// that it is complained about once; what cannot be read now stays.
-    ///
-    /// # Errors
-    ///
-    /// When the directory cannot be read.
-    pub fn waiting(&self) -> Result<Waiting> {
+    /// The results that wait to be sent. A damaged one is reported and set aside;
+    /// one that cannot be read at present stays.
+    pub(super) fn waiting(&self) -> Result<Waiting> {
         let mut waiting = Waiting::default();
         for id in self.names("results", false)? {
             match self.load(&id) {
                 Ok(stored) => waiting.results.push(stored),
                 Err(error) => {
                     diag::failure(&error).emit();
-                    if Results::is_damaged(&error) {
+                    if Queue::is_damaged(&error) {
                         self.move_aside(&id, &error.to_string())?;
                     } else {
                         waiting.unread += 1;
@@ -218,12 +207,12 @@ impl Results {
         Ok(waiting)
     }
 
-    fn load(&self, id: &str) -> Result<Stored> {
+    pub(super) fn load(&self, id: &str) -> Result<StoredResult> {
         let path = self.path(id);
         let what = || format!("unable to read stored result {}", path.display());
         let file = File::open(&path).context(what)?;
         let mut line = String::new();
-        BufReader::new(file.take(ENVELOPE_MAX))
+        BufReader::new(file.take(MAX_HEAD_BYTES))
             .read_line(&mut line)
             .context(what)?;
         let value = Value::parse(&line).context(what)?;
@@ -231,18 +220,11 @@ impl Results {
             .ok_or_else(|| Error::new(format!("{}: bad envelope", what())))
     }
 
-    /// The text of a result.
-    ///
-    /// # Errors
-    ///
-    /// If it cannot be read, or is not what was stored; [`is_damaged`] says
-    /// whether it is worth another attempt.
-    ///
-    /// [`is_damaged`]: Results::is_damaged
-    pub fn text(&self, stored: &Stored) -> Result<Vec<u8>> {
+    /// The text of a result. It must be the one that was stored.
+    pub(super) fn text(&self, stored: &StoredResult) -> Result<Vec<u8>> {
         let path = self.path(&stored.id);
         let what = || format!("unable to read stored result {}", path.display());
-        let mut text = durable::read(&path, ENVELOPE_MAX + RESULT_MAX).context(what)?;
+        let mut text = durable::read(&path, MAX_HEAD_BYTES + MAX_RESULT_BYTES).context(what)?;
         let head = text.iter().position(|b| *b == b'\n');
         text.drain(..head.map_or(text.len(), |end| end + 1));
         if digest(&text) != stored.sha256 {
@@ -252,27 +234,18 @@ impl Results {
     }
 
     /// Whether an error says that a result will never be readable.
-    #[must_use]
-    pub fn is_damaged(error: &Error) -> bool {
+    pub(super) fn is_damaged(error: &Error) -> bool {
         error.io().is_none_or(durable::is_damaged)
     }
 
-    /// Takes note that an artifact has been posted, or never will be.
-    ///
-    /// # Errors
-    ///
-    /// Those of the file system.
-    pub fn artifact_done(&self, artifact: &StoredArtifact) -> Result<()> {
+    /// Removes an artifact that was posted, or that is given up.
+    pub(super) fn artifact_done(&self, artifact: &StoredArtifact) -> Result<()> {
         durable::remove(&artifact.path)
             .context(|| format!("unable to remove {}", artifact.path.display()))
     }
 
     /// Removes a result that has been sent.
-    ///
-    /// # Errors
-    ///
-    /// Those of the file system.
-    pub fn done(&self, stored: &Stored) -> Result<()> {
+    pub(super) fn done(&self, stored: &StoredResult) -> Result<()> {
         let path = self.path(&stored.id);
         durable::remove(&path).context(|| format!("unable to remove {}", path.display()))?;
         let artifacts = self.artifacts(&stored.id);
@@ -282,32 +255,26 @@ impl Results {
         }
     }
 
-    /// Keeps a result that will not be sent any more, with the reason.
-    ///
-    /// # Errors
-    ///
-    /// Those of the file system.
-    pub fn set_aside(&self, stored: &Stored, why: &str) -> Result<()> {
-        self.move_aside(&stored.id, why)
+    /// The directory that a result is kept in when it is set aside.
+    pub(super) fn aside(&self, stored: &StoredResult) -> PathBuf {
+        self.state.join("aside").join(&stored.id)
     }
 
-    /// Where a result is kept when it is set aside.
-    #[must_use]
-    pub fn aside(&self, stored: &Stored) -> PathBuf {
-        self.state.join("aside").join(&stored.id)
+    /// Keeps a result that will not be sent any more, with the reason.
+    pub(super) fn set_aside(&self, stored: &StoredResult, why: &str) -> Result<()> {
+        self.move_aside(&stored.id, why)
     }
 
     fn move_aside(&self, id: &str, why: &str) -> Result<()> {
         let from = self.path(id);
         let to = self.state.join("aside").join(id);
         let what = || format!("unable to set {} aside", from.display());
-        // Whole under its name, see `tidy`.
+        // The directory is complete when it gets its name: see `tidy`.
         let hidden = to.with_file_name(format!(".{id}"));
         let mut builder = fs::DirBuilder::new();
         let made = builder.recursive(true).mode(0o700).create(&hidden);
         made.context(what)?;
-        // Best effort: on a full disk the reason is only in the log, and
-        // mostly there are no artifacts.
+        // On a full disk the reason is in the log only. Few results have artifacts.
         if let Err(error) = durable::replace(&hidden.join("reason"), format!("{why}\n").as_bytes())
         {
             trace!(2, "move_aside", "{}: {}", from.display(), reason(&error));
@@ -335,14 +302,14 @@ impl Results {
         self.state.join("artifacts").join(id)
     }
 
-    /// Names by age; hidden ones are partial.
+    /// Names in order of age. Hidden ones are incomplete.
     fn names(&self, directory: &str, hidden: bool) -> Result<Vec<String>> {
         let path = self.state.join(directory);
         let what = || format!("unable to read directory {}", path.display());
         let mut names = Vec::new();
         for entry in fs::read_dir(&path).context(what)? {
             let name = entry.context(what)?.file_name();
-            // Ours are ASCII; others are not ours.
+            // The names that the agent makes are ASCII.
             if let Ok(name) = name.into_string()
                 && name.starts_with('.') == hidden
             {
@@ -368,7 +335,7 @@ impl Results {
     }
 }
 
-/// What the files below a directory hold; what cannot be seen counts nothing.
+/// The bytes of the files below a directory; those that cannot be read count zero.
 fn size(directory: &Path) -> u64 {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     entries
@@ -379,16 +346,16 @@ fn size(directory: &Path) -> u64 {
         .sum()
 }
 
-/// How many of the oldest have to go; the newest stays whatever its size.
+/// The number of the oldest results that have to go. The newest one always stays.
 fn surplus(sizes: &[u64]) -> usize {
     let mut bytes = 0;
     let keep = sizes
         .iter()
         .rev()
-        .take(ASIDE_MAX)
+        .take(MAX_ASIDE)
         .take_while(|size| {
             bytes += *size;
-            bytes <= ASIDE_BYTES
+            bytes <= MAX_ASIDE_BYTES
         })
         .count();
     sizes.len() - keep.max(1).min(sizes.len())

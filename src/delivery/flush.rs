@@ -1,0 +1,209 @@
+//! Sending the stored results that are due.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::queue::Queue;
+use super::retry::{Retry, is_out_of_reach};
+use super::stored::StoredResult;
+use super::{Courier, Delivery, Now, Stage, Store};
+use crate::controller::failure::{Failure, FailureClass};
+use crate::diag;
+use crate::error::{Context as _, Error, Result};
+
+/// The effect of [`Delivery::flush`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flushed {
+    /// Results that controllers have taken.
+    pub sent: usize,
+    /// Results that were given up and set aside.
+    pub aside: usize,
+    /// Results that still wait.
+    pub waiting: usize,
+    /// When the next of them is due, in time since the start of the host.
+    pub next: Option<Duration>,
+}
+
+/// The end of an attempt to send one result.
+enum Attempt {
+    Sent,
+    Aside(String),
+    Later(Failure),
+    /// It cannot be read at present.
+    Unread(Error),
+}
+
+impl Flushed {
+    fn wait(&mut self, until: Option<Duration>) {
+        self.waiting += 1;
+        self.next = self.next.into_iter().chain(until).min();
+    }
+}
+
+impl Delivery {
+    /// Sends the results that are due, the oldest first, and reports on them.
+    ///
+    /// # Errors
+    ///
+    /// If the state directory cannot be read or written. Failures of controllers
+    /// are no errors: the results wait.
+    pub fn flush(&mut self, now: Now, courier: &mut dyn Courier) -> Result<Flushed> {
+        self.save_again(now, courier);
+        let Some(store) = &mut self.store else {
+            return Ok(Flushed::default());
+        };
+        let limits = self.settings.retry;
+        let waiting = store.queue.waiting()?;
+        let mut flushed = Flushed {
+            waiting: waiting.unread,
+            ..Flushed::default()
+        };
+        let mut out_of_reach = BTreeSet::new();
+        for mut stored in waiting.results {
+            if store.journal.was_sent(&stored.task.session, &stored.id) {
+                store.queue.done(&stored)?;
+                continue;
+            }
+            let retry = self.retries.get(&stored.id).copied();
+            let server = stored.task.result_url.server();
+            let age = self.boot.age(&stored.task.accepted, now);
+            let expired = limits.is_expired(age);
+            let is_due = retry.is_none_or(|retry| retry.due <= now.uptime);
+            let skips = out_of_reach.contains(&server);
+            if !is_due || courier.must_stop() || (skips && !expired) {
+                flushed.wait(retry.map(|retry| retry.due));
+                continue;
+            }
+            // A result expires only after an attempt to reach its server.
+            let attempt = if skips {
+                Attempt::Aside(too_old(limits.expiry))
+            } else {
+                let attempts = retry.map_or(0, |retry| retry.attempts()) + 1;
+                let alone = limits.gives_up_artifacts(attempts, age);
+                match store.send(&mut stored, alone, courier)? {
+                    Attempt::Later(failure) => {
+                        if is_out_of_reach(failure.class()) {
+                            out_of_reach.insert(server);
+                        }
+                        if expired && failure.class() != FailureClass::Stopped {
+                            Attempt::Aside(format!("{}: {failure}", too_old(limits.expiry)))
+                        } else {
+                            Attempt::Later(failure)
+                        }
+                    }
+                    attempt => attempt,
+                }
+            };
+            match attempt {
+                Attempt::Sent => {
+                    self.retries.remove(&stored.id);
+                    store.sent(&stored)?;
+                    flushed.sent += 1;
+                }
+                Attempt::Aside(why) => {
+                    self.retries.remove(&stored.id);
+                    store.set_aside(&stored, &why)?;
+                    flushed.aside += 1;
+                }
+                Attempt::Unread(error) => {
+                    diag::failure(&error).emit();
+                    flushed.wait(None);
+                }
+                Attempt::Later(failure) => {
+                    let retry = self.retries.entry(stored.id.clone());
+                    let retry = retry.or_insert_with(|| Retry::new(&limits));
+                    let pause = retry.failed(now);
+                    report(&stored, failure, pause);
+                    flushed.wait(Some(retry.due));
+                }
+            }
+        }
+        Ok(flushed)
+    }
+}
+
+impl Store {
+    /// Sends the artifacts of a result, then the result. With `alone` artifacts that
+    /// cannot be sent are given up.
+    fn send(
+        &self,
+        stored: &mut StoredResult,
+        alone: bool,
+        courier: &mut dyn Courier,
+    ) -> Result<Attempt> {
+        for artifact in std::mem::take(&mut stored.artifacts) {
+            let (name, task) = (&artifact.name, &stored.task);
+            match courier.send_artifact(&artifact, &task.session) {
+                Ok(message) => {
+                    diag::info(format!("uploaded {name} of {task}: {message}")).emit();
+                }
+                Err(failure)
+                    if failure.class() == FailureClass::Stopped
+                        || !failure.is_final() && !alone =>
+                {
+                    return Ok(Attempt::Later(failure));
+                }
+                Err(failure) => {
+                    let what = format!("unable to upload {name} of {task} to {}", artifact.url);
+                    diag::failure(&failure.into_error(&what)).emit();
+                }
+            }
+            self.queue.artifact_done(&artifact)?;
+        }
+        let text = match self.queue.text(stored) {
+            Ok(text) => text,
+            Err(error) if Queue::is_damaged(&error) => {
+                return Ok(Attempt::Aside(error.to_string()));
+            }
+            Err(error) => return Ok(Attempt::Unread(error)),
+        };
+        Ok(match courier.send_result(&stored.task.result_url, &text) {
+            Ok(()) => Attempt::Sent,
+            Err(failure) if failure.is_final() => Attempt::Aside(failure.to_string()),
+            Err(failure) => Attempt::Later(failure),
+        })
+    }
+
+    /// Records that a result was sent, and removes it.
+    fn sent(&mut self, stored: &StoredResult) -> Result<()> {
+        // The journal comes first: a result that a power cut keeps in the queue is
+        // not sent again. If the journal fails, the result is removed all the same.
+        let noted = self.journal.sent(&stored.task.session, &stored.id);
+        self.queue.done(stored)?;
+        self.reserve.restore();
+        let path = self.journal.path();
+        noted.context(|| format!("unable to write journal {}", path.display()))
+    }
+
+    fn set_aside(&mut self, stored: &StoredResult, why: &str) -> Result<()> {
+        diag::error(format!("result of {} set aside: {why}", stored.task))
+            .info(format!(
+                "it is kept in {}",
+                self.queue.aside(stored).display()
+            ))
+            .emit();
+        self.queue.set_aside(stored, why)?;
+        self.reserve.restore();
+        self.reached(&stored.task.session, Stage::Sent)
+    }
+}
+
+fn too_old(expiry: Duration) -> String {
+    let hours = expiry.as_secs_f32() / 3600.0;
+    format!("not delivered within {hours} hours (--result-expiry)")
+}
+
+/// Reports a failure, and when the next attempt is due.
+fn report(stored: &StoredResult, failure: Failure, pause: Duration) {
+    if failure.class() == FailureClass::Stopped {
+        return;
+    }
+    let what = format!("unable to upload result to {}", stored.task.result_url);
+    diag::failure(&failure.into_error(&what))
+        .info(format!(
+            "the result of {} is stored, next attempt in {} s",
+            stored.task,
+            pause.as_secs()
+        ))
+        .emit();
+}
