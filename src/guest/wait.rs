@@ -317,6 +317,9 @@ impl Guest<'_> {
 fn bad_news(event: Event) -> Option<Why> {
     match event {
         Event::Panicked => Some(Why::Lost("the guest panicked".to_owned())),
+        Event::ProcessorFailed => Some(Why::Host(
+            "kvm failed to execute an instruction of the guest".to_owned(),
+        )),
         Event::DiskFailed { full, reason } => Some(Why::Host(if full {
             "the host's disk is full under the guest, and no space came for too long".to_owned()
         } else {

@@ -2,9 +2,9 @@
 //!
 //! That `/dev/kvm` opens proves nothing: there are hosts (often virtual
 //! machines themselves) where it does, and guests abort or hang in their first
-//! second. So KVM counts as usable only when a guest has run: a boot sector that
-//! asks the BIOS for its disk, goes to long mode and says so (`probe.S`). That
-//! takes a fifth of a second where it works.
+//! second. KVM counts as usable only when a guest has run: a boot sector that asks
+//! the BIOS for its disk, returns from an interrupt in protected mode, enters long
+//! mode and ends QEMU (`probe.S`). That takes a fifth of a second where it works.
 
 use std::fmt;
 use std::fs::OpenOptions;
@@ -12,7 +12,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{ChildStderr, Command, Stdio};
 use std::time::Instant;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -138,17 +138,49 @@ pub fn probe(
     let user = user.map(|user| credentials(user, accel));
     let started = Process::spawn(command, &[disk.as_fd()], user.as_ref());
     let mut process = super::start::executed(started, qemu)?;
-    let ended = process
-        .wait(Some(deadline))
-        .context(|| "unable to wait for qemu")?;
-    Ok(match ended {
+    // QEMU ends or, where KVM fails in the guest, says so and suspends the guest.
+    let stderr = process.take_stderr();
+    let message = stderr.map(|stderr| first_message(stderr, &process, deadline));
+    let message = message.transpose().context(|| "unable to wait for qemu")?;
+    let message = message.flatten().unwrap_or_default();
+    if message.starts_with(KVM_FAILED) {
+        return Ok(Verdict::Unusable(message));
+    }
+    let ended = process.wait(Some(deadline));
+    Ok(match ended.context(|| "unable to wait for qemu")? {
         Some(status) if status.code() == Some(RAN) => Verdict::Usable,
-        Some(status) => Verdict::Unusable(match last_words(&mut process) {
-            Some(words) => format!("qemu ended with {status}: {words}"),
-            None => format!("qemu ended with {status}"),
-        }),
+        Some(status) if message.is_empty() => {
+            Verdict::Unusable(format!("qemu ended with {status}"))
+        }
+        Some(status) => Verdict::Unusable(format!("qemu ended with {status}: {message}")),
         None => Verdict::Unusable("a guest hangs in its first instructions".to_owned()),
     })
+}
+
+/// The start of QEMU's message about an instruction that KVM cannot execute.
+const KVM_FAILED: &str = "KVM internal error";
+
+/// The first line that QEMU writes, if it writes one before its end or `deadline`.
+fn first_message(
+    mut stderr: ChildStderr,
+    process: &Process,
+    deadline: Instant,
+) -> io::Result<Option<String>> {
+    let mut ready = [false; 2];
+    crate::sys::poll::readable(
+        &[stderr.as_fd(), process.as_fd()],
+        &mut ready,
+        Some(deadline),
+    )?;
+    fcntl(&stderr, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    let mut bytes = [0; 4096];
+    let count = match stderr.read(&mut bytes) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+        read => read?,
+    };
+    let mut tail = Tail::new(bytes.len());
+    tail.push(&bytes[..count]);
+    Ok(tail.lines(usize::MAX).into_iter().next())
 }
 
 const DEVICE: &str = "/dev/kvm";
@@ -172,17 +204,6 @@ fn open_kvm() -> io::Result<()> {
     Ok(())
 }
 
-/// The last line that a QEMU which has ended wrote, without waiting for more.
-fn last_words(process: &mut Process) -> Option<String> {
-    let mut stderr = process.take_stderr()?;
-    fcntl(&stderr, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).ok()?;
-    let mut bytes = [0; 4096];
-    let count = stderr.read(&mut bytes).ok()?;
-    let mut tail = Tail::new(bytes.len());
-    tail.push(&bytes[..count]);
-    tail.lines(1).pop()
-}
-
 /// A disk in memory with the boot sector. SeaBIOS boots from no smaller one.
 fn boot_sector() -> io::Result<OwnedFd> {
     const SECTOR: usize = 512;
@@ -202,22 +223,22 @@ const RAN: i32 = 0x15 * 2 + 1;
 
 /// `probe.S`, assembled for address 0x7c00.
 #[rustfmt::skip]
-const CODE: [u8; 198] = [
+const CODE: [u8; 206] = [
     0xfa, 0x31, 0xc0, 0x8e, 0xd8, 0x8e, 0xc0, 0x8e, 0xd0, 0xbc, 0x00, 0x7c, 0xea, 0x11,
     0x7c, 0x00, 0x00, 0xb4, 0x41, 0xbb, 0xaa, 0x55, 0xb2, 0x80, 0xcd, 0x13, 0xfa, 0xbf,
     0x00, 0x10, 0x66, 0x31, 0xc0, 0xb9, 0x00, 0x0c, 0xfc, 0x66, 0xf3, 0xab, 0x66, 0xc7,
     0x06, 0x00, 0x10, 0x03, 0x20, 0x00, 0x00, 0x66, 0xc7, 0x06, 0x00, 0x20, 0x03, 0x30,
     0x00, 0x00, 0x66, 0xc7, 0x06, 0x00, 0x30, 0x83, 0x00, 0x00, 0x00, 0x0f, 0x01, 0x16,
-    0xc0, 0x7c, 0x0f, 0x20, 0xc0, 0x0c, 0x01, 0x0f, 0x22, 0xc0, 0xea, 0x55, 0x7c, 0x08,
-    0x00, 0x66, 0xb8, 0x10, 0x00, 0x8e, 0xd8, 0x8e, 0xd0, 0x31, 0xc0, 0x0f, 0xa2, 0x0f,
+    0xc8, 0x7c, 0x0f, 0x20, 0xc0, 0x0c, 0x01, 0x0f, 0x22, 0xc0, 0xea, 0x55, 0x7c, 0x08,
+    0x00, 0x66, 0xb8, 0x10, 0x00, 0x8e, 0xd8, 0x8e, 0xd0, 0xbc, 0x00, 0x7c, 0x00, 0x00,
+    0x9c, 0x6a, 0x08, 0x68, 0x6b, 0x7c, 0x00, 0x00, 0xcf, 0x31, 0xc0, 0x0f, 0xa2, 0x0f,
     0x20, 0xe0, 0x83, 0xc8, 0x20, 0x0f, 0x22, 0xe0, 0xb8, 0x00, 0x10, 0x00, 0x00, 0x0f,
     0x22, 0xd8, 0xb9, 0x80, 0x00, 0x00, 0xc0, 0x0f, 0x32, 0x0d, 0x00, 0x01, 0x00, 0x00,
     0x0f, 0x30, 0x0f, 0x20, 0xc0, 0x0d, 0x00, 0x00, 0x00, 0x80, 0x0f, 0x22, 0xc0, 0xea,
-    0x92, 0x7c, 0x00, 0x00, 0x18, 0x00, 0xb0, 0x15, 0xe6, 0xf4, 0xf4, 0xeb, 0xfd, 0x0f,
-    0x1f, 0x80, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
-    0xff, 0xff, 0x00, 0x00, 0x00, 0x9a, 0xcf, 0x00, 0xff, 0xff, 0x00, 0x00, 0x00, 0x92,
-    0xcf, 0x00, 0xff, 0xff, 0x00, 0x00, 0x00, 0x9a, 0xaf, 0x00, 0x1f, 0x00, 0xa0, 0x7c,
-    0x00, 0x00,
+    0xa0, 0x7c, 0x00, 0x00, 0x18, 0x00, 0xb0, 0x15, 0xe6, 0xf4, 0xf4, 0xeb, 0xfd, 0x90,
+    0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0x00, 0x00, 0x00, 0x9a,
+    0xcf, 0x00, 0xff, 0xff, 0x00, 0x00, 0x00, 0x92, 0xcf, 0x00, 0xff, 0xff, 0x00, 0x00,
+    0x00, 0x9a, 0xaf, 0x00, 0x1f, 0x00, 0xa8, 0x7c, 0x00, 0x00,
 ];
 
 #[cfg(test)]

@@ -15,6 +15,8 @@ pub enum Event {
     Resumed,
     /// The guest's kernel panicked; the guest is kept, suspended.
     Panicked,
+    /// The accelerator could not execute an instruction; the guest is suspended.
+    ProcessorFailed,
     /// Our disk failed under the guest, which is suspended. `full`: no space
     /// was left. After that is mended [`resume`](super::Machine::resume) makes
     /// QEMU try the write again.

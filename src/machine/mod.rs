@@ -70,6 +70,8 @@ pub struct Machine {
     power_down: Option<Instant>,
     /// The guest executes nothing: by our wish, or because of a failure.
     suspended: bool,
+    /// The guest stopped; QEMU is still to be asked for the reason.
+    is_status_due: bool,
     shutdown: Option<ShutdownReason>,
     exited: Option<ExitStatus>,
     /// It was killed and has not ended in time.
@@ -143,6 +145,10 @@ impl Machine {
     fn hear(&mut self, said: Said) {
         match said {
             Said::Event(name, data) => self.note(events::event(&name, &data)),
+            // `internal-error`: KVM could not execute an instruction (run-state.json).
+            Said::Done("query-status", Some(status)) if status == "internal-error" => {
+                self.queue.push_back(Event::ProcessorFailed);
+            }
             Said::Refused(command, reason) => {
                 self.queue.push_back(Event::Refused { command, reason });
             }
@@ -151,13 +157,16 @@ impl Machine {
             Said::Lost(why) if why != monitor::CLOSED => {
                 self.queue.push_back(Event::MonitorLost(why));
             }
-            Said::Greeting(_) | Said::Done(_) | Said::Lost(_) => {}
+            Said::Greeting(_) | Said::Done(..) | Said::Lost(_) => {}
         }
     }
 
     fn note(&mut self, event: Option<Event>) {
         match &event {
-            Some(Event::Suspended) => self.suspended = true,
+            Some(Event::Suspended) => {
+                self.suspended = true;
+                self.is_status_due = true;
+            }
             Some(Event::Resumed) => self.suspended = false,
             Some(Event::ShuttingDown(reason)) => self.shutdown = Some(*reason),
             _ => {}
@@ -168,6 +177,9 @@ impl Machine {
     fn do_what_is_due(&mut self, now: Instant) {
         while let Some(command) = self.monitor.overdue(now) {
             self.queue.push_back(Event::Unanswered { command });
+        }
+        if std::mem::take(&mut self.is_status_due) {
+            self.monitor.send("query-status", now + ANSWER);
         }
         if self.power_down.is_some_and(|next| next <= now) {
             if self.suspended {

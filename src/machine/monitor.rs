@@ -33,8 +33,8 @@ pub const CLOSED: &str = "closed by qemu";
 pub enum Message {
     /// The first line, with QEMU's version.
     Greeting(String),
-    /// The answer to the command of that id.
-    Return(u64),
+    /// The answer to the command of that id, with the guest's state if it was asked.
+    Return(u64, Option<String>),
     /// The refusal of the command of that id, with the reason.
     Refused(u64, String),
     /// Something happened; the name and the data.
@@ -137,8 +137,9 @@ fn message(value: &Value) -> Option<Message> {
         return Some(Message::Event(name.as_str()?.to_owned(), data));
     }
     let id = value.get("id")?.as_u64()?;
-    if value.get("return").is_some() {
-        return Some(Message::Return(id));
+    if let Some(result) = value.get("return") {
+        let status = result.get("status").and_then(Value::as_str);
+        return Some(Message::Return(id, status.map(str::to_owned)));
     }
     let reason = value.get("error")?.get("desc")?.as_str()?;
     Some(Message::Refused(id, reason.to_owned()))
@@ -157,8 +158,8 @@ struct Pending {
 pub enum Said {
     /// The greeting, with QEMU's version.
     Greeting(String),
-    /// The command was carried out, as far as QEMU is concerned.
-    Done(&'static str),
+    /// QEMU carried out the command. The guest's state, if the command asks for it.
+    Done(&'static str, Option<String>),
     /// The command was refused, with the reason.
     Refused(&'static str, String),
     /// An event: name and data.
@@ -253,7 +254,9 @@ impl Monitor {
                 Message::Greeting(version) => said.push(Said::Greeting(version)),
                 Message::Event(name, data) => said.push(Said::Event(name, data)),
                 // An answer to nothing that we asked is ignored.
-                Message::Return(id) => said.extend(self.answered(id).map(Said::Done)),
+                Message::Return(id, status) => {
+                    said.extend(self.answered(id).map(|name| Said::Done(name, status)));
+                }
                 Message::Refused(id, reason) => {
                     said.extend(self.answered(id).map(|name| Said::Refused(name, reason)));
                 }
@@ -316,7 +319,7 @@ mod tests {
             whole,
             [
                 Message::Greeting("7.2.22".into()),
-                Message::Return(1),
+                Message::Return(1, None),
                 Message::Event("STOP".into(), Value::Null),
                 Message::Refused(2, "no".into()),
             ]

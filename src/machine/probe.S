@@ -36,7 +36,12 @@ protected:
         movw $0x10, %ax
         movw %ax, %ds
         movw %ax, %ss
-        xorl %eax, %eax
+        movl $0x7c00, %esp
+        pushfl                      # the end of an interrupt, as in boot loaders
+        pushl $8
+        pushl $1f
+        iretl
+1:      xorl %eax, %eax
         cpuid                       # leaves to the hypervisor and comes back
         movl %cr4, %eax
         orl $0x20, %eax             # CR4.PAE

@@ -110,6 +110,7 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<Machine> {
         queue: std::collections::VecDeque::new(),
         power_down: None,
         suspended: true,
+        is_status_due: false,
         shutdown: None,
         exited: None,
         stuck: false,
@@ -133,8 +134,8 @@ fn converse(machine: &mut Machine, deadline: Instant) -> Result<()> {
                     crate::trace!(4, "start_machine", "qemu {version}, pid {}", machine.pid());
                     machine.monitor.send("qmp_capabilities", deadline);
                 }
-                Said::Done("qmp_capabilities") => machine.monitor.send("cont", deadline),
-                Said::Done(_) => {
+                Said::Done("qmp_capabilities", _) => machine.monitor.send("cont", deadline),
+                Said::Done(..) => {
                     machine.suspended = false;
                     runs = true;
                 }

@@ -284,6 +284,26 @@ impl Drop for Frozen {
 }
 
 #[test]
+fn a_guest_that_kvm_cannot_execute_is_a_failure_at_once() {
+    for (status, is_failure) in [("internal-error", true), ("paused", false)] {
+        let dir = TempDir::new();
+        let play = format!(
+            "start; say '{{\"event\":\"STOP\"}}'; hear; case $line in *query-status*) \
+             say '{{\"return\":{{\"running\":false,\"status\":\"{status}\"}},\"id\":'\"$id\"'}}' ;; esac; \
+             say '{{\"event\":\"RESUME\"}}'; hear"
+        );
+        let mut machine = start(&dir, &play).unwrap();
+        wait_for(&mut machine, "stop", |e| *e == Event::Suspended);
+        let failed = std::cell::Cell::new(false);
+        wait_for(&mut machine, "resume", |e| {
+            failed.set(failed.get() || *e == Event::ProcessorFailed);
+            *e == Event::Resumed
+        });
+        assert_eq!(failed.get(), is_failure, "{status}");
+    }
+}
+
+#[test]
 fn a_qemu_that_its_disk_keeps_from_ending_is_left_behind() {
     isolated(|| {
         let Some(frozen) = Frozen::new() else { return };
