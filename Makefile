@@ -7,23 +7,14 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 
-CARGO   ?= cargo
-# Paths of the building machine stay out of the binary.
-REMAP   := --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo --remap-path-prefix=$(CURDIR)=.
-RELEASE := --release --locked --config 'build.rustflags="$(REMAP)"'
-
-.PHONY: all build toolchain setup check test demo bench torture fuzz install clean
+.PHONY: all build setup check test fresh demo bench torture fuzz install clean
 
 all: build
 
 ## The static binary.
-build: toolchain
-	$(CARGO) build $(RELEASE) --bin bbot-agent
-	@echo "built $(BIN)"
-
-# The musl target of the toolchain, and a C compiler for ring.
-toolchain:
+build:
 	@tests/tools/setup build
+	@tests/tools/build $(TARGET)
 
 ## rustfmt, clippy and docs without warnings; layering; the binary is static; ratchets.
 check: build
@@ -33,6 +24,11 @@ check: build
 test: build
 	@tests/tools/setup test
 	tests/tools/test
+
+## README's two commands on fresh roots of Debian 12 and 13.
+fresh:
+	@tests/tools/setup fresh
+	tests/tools/fresh
 
 ## Bootstraps a real machine, builds in it and prints the result.
 demo: build
@@ -54,19 +50,10 @@ fuzz:
 	@tests/tools/setup fuzz
 	tests/tools/fuzz
 
-# As root there may be no Rust: what was built is installed then.
-install: $(if $(shell command -v $(CARGO)),build)
-	@test -x $(BIN) || { echo "error: no $(BIN): run make first, as a user with Rust" >&2; exit 1; }
-	install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/bin/bbot-agent
-	install -d $(DESTDIR)$(UNITDIR) $(DESTDIR)$(PREFIX)/share/man/man1 \
-	  $(DESTDIR)$(PREFIX)/share/bash-completion/completions
-	$(BIN) --print-unit service > $(DESTDIR)$(UNITDIR)/bbot-agent@.service
-	$(BIN) --print-unit once > $(DESTDIR)$(UNITDIR)/bbot-agent-once@.service
-	$(BIN) --print-unit timer > $(DESTDIR)$(UNITDIR)/bbot-agent-once@.timer
-	sed -i 's|/usr/local/bin/|$(PREFIX)/bin/|' $(DESTDIR)$(UNITDIR)/bbot-agent*@.service
-	$(BIN) --print-man > $(DESTDIR)$(PREFIX)/share/man/man1/bbot-agent.1
-	$(BIN) --print-completion bash \
-	  > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/bbot-agent
+# Root may have no Rust: then the binary that a user has built is installed.
+install:
+	@test -x $(BIN) || $(MAKE) build
+	tests/tools/install $(BIN) "$(DESTDIR)" "$(PREFIX)" "$(UNITDIR)"
 
 clean:
-	$(CARGO) clean
+	cargo clean
