@@ -43,11 +43,11 @@ fn perform(invocation: Invocation) -> Result<ExitCode> {
         Invocation::Status(of, format) => return show_status(&of, format),
         Invocation::Run(options) => {
             configure(&options);
-            return agent::run(*options).map(ExitCode::from);
+            return agent::run(&options).map(ExitCode::from);
         }
         Invocation::DumpMachines(options) => {
             configure(&options);
-            return agent::dump_machines(*options).map(ExitCode::from);
+            return agent::dump_machines(&options).map(ExitCode::from);
         }
         Invocation::Check(options, format) => return examine(&options, format),
         Invocation::Gc { options, dry_run } => {

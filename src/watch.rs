@@ -53,6 +53,8 @@ pub struct Watch(Arc<Shared>);
 struct Shared {
     signals: Signals,
     stop: Mutex<Option<Stop>>,
+    /// Until when a first request to stop is not obeyed.
+    grace: Mutex<Option<Instant>>,
     board: Mutex<Board>,
 }
 
@@ -80,6 +82,7 @@ impl Watch {
         Ok(Watch(Arc::new(Shared {
             signals,
             stop: Mutex::new(None),
+            grace: Mutex::new(None),
             board: Mutex::new(Board::new(moment())),
         })))
     }
@@ -163,7 +166,8 @@ impl Watch {
     #[must_use]
     pub fn until(&self, deadline: Option<Instant>) -> Option<Instant> {
         let due = self.board().due();
-        deadline.into_iter().chain(due).min()
+        let grace = self.grace().filter(|_| !self.must_stop());
+        deadline.into_iter().chain(due).chain(grace).min()
     }
 
     /// Takes note of signals that came in and does what is due by the clock.
@@ -199,7 +203,22 @@ impl Watch {
     /// Whether to give up what is under way.
     #[must_use]
     pub fn must_stop(&self) -> bool {
-        self.stop() >= Some(Stop::Terminate)
+        match self.stop() {
+            Some(Stop::Hurry) => true,
+            Some(Stop::Terminate) => self.grace().is_none_or(|until| Instant::now() >= until),
+            _ => false,
+        }
+    }
+
+    /// Lets the agent go on for `length` although it was told to stop once. A second
+    /// signal ends that.
+    pub fn grant(&self, length: Duration) {
+        let until = Instant::now() + length;
+        *self.0.grace.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+    }
+
+    fn grace(&self) -> Option<Instant> {
+        *self.0.grace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for `length`, or until a signal comes in, within a phase. Between

@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 
 /// Files that may read a clock or sleep; all others take time as an argument.
 const CLOCK: &[&str] = &[
-    "agent/mod.rs",
-    "agent/offer.rs",
-    "agent/turn.rs",
+    "agent/build.rs",
+    "agent/host.rs",
     "auth/openssl.rs",
     "controller/http.rs",
     "controller/transport.rs",

@@ -1,58 +1,35 @@
 //! The loop: enumerate, ask, perform, deliver, start over.
 //!
-//! The only module that knows all the others. What it holds from turn to turn
-//! is what cannot be read again from the disk: which machines were complained
-//! about, when to send a result again, how often something of ours has failed.
+//! The only module that knows all the others. [`Agent`] decides, [`World`] acts:
+//! the loop is the same for this host and for one that a test plays.
 
-mod offer;
+mod ask;
+mod build;
+mod host;
+pub mod policy;
 pub mod setup;
 mod turn;
+mod work;
+mod world;
 
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use crate::auth::{self, Key};
-use crate::breaker::Breaker;
 use crate::cli::{self, Options, Turns};
-use crate::controller::Controllers;
-use crate::delivery::{ControllerCourier, Delivery, Now, UnfinishedTask};
+use crate::delivery::Delivery;
 use crate::diag;
 use crate::error::{Class, Error, Result};
-use crate::guest;
 use crate::lock::{Attempt, Lock};
-use crate::machine::{Accel, accel};
-use crate::machines::Machines;
-use crate::manifest::Style;
-use crate::network::Netfilter;
-use crate::status::{self, Idle, Notify};
+use crate::manifest::{MachineHeader, Style};
+use crate::status::{self, Notify};
 use crate::sweep;
-use crate::watch::{Stop, Watch};
+use crate::watch::Watch;
 
-use turn::Turn;
+use host::Host;
+use work::compose;
 
-/// Exit status after `SIGHUP`: whoever supervises us should start us again.
-const RESTART: u8 = 3;
-
-/// How long a guest may take to show that KVM works.
-const PROBE: Duration = Duration::from_secs(10);
-
-/// An agent for one toolchain and instance.
-#[derive(Debug)]
-pub struct Agent {
-    options: Options,
-    watch: Watch,
-    machines: Machines,
-    controllers: Controllers,
-    delivery: Delivery,
-    breaker: Breaker,
-    /// What `--accel` comes to on this host, once it was needed.
-    accel: Option<Accel>,
-    /// What owns the rules of redirects, from the first guest on.
-    netfilter: Netfilter,
-    /// Counts turns, and spreads pauses.
-    turns: u32,
-    lock: Option<Lock>,
-}
+pub use work::Agent;
+pub use world::World;
 
 /// Runs the agent as the options say, until it is done or told to stop; returns
 /// the exit status.
@@ -60,18 +37,30 @@ pub struct Agent {
 /// # Errors
 ///
 /// What keeps it from starting: the lock, a directory, a key. With `--once` also
-/// what made its turn fail.
-pub fn run(options: Options) -> Result<u8> {
+/// the reason why its turn failed.
+pub fn run(options: &Options) -> Result<u8> {
     let watch = Watch::start()?;
-    let Some(lock) = lock(&options)? else {
+    let Some(lock) = lock(options)? else {
         return Ok(0);
     };
-    report(&options, &watch);
-    banner(&options);
-    let (mut agent, unfinished) = Agent::new(options, watch.clone(), lock, true)?;
-    agent.recover(unfinished)?;
+    report(options, &watch);
+    banner(options);
+    let mut host = Host::new(options, &watch, lock)?;
+    let key = key(options, &watch)?;
+    let settings = setup::delivery(options);
+    // Trial runs bypass the store: their results are sent at once or dropped.
+    let (delivery, unfinished) = if is_fake(options) || options.dump.is_some() {
+        (Delivery::trial(settings, key), Vec::new())
+    } else {
+        Delivery::open(&setup::state(options), settings, key)?
+    };
+    for target in delivery.targets()? {
+        host.hold_task(&target);
+    }
+    let mut agent = Agent::new(options.clone(), host, delivery);
+    agent.recover(unfinished);
     let status = agent.work();
-    agent.delivery.report_unsaved();
+    agent.end();
     watch.stopped();
     diag::end_repeats();
     status
@@ -82,17 +71,25 @@ pub fn run(options: Options) -> Result<u8> {
 /// # Errors
 ///
 /// When the machines cannot be read, or standard output not written.
-pub fn dump_machines(options: Options) -> Result<u8> {
+pub fn dump_machines(options: &Options) -> Result<u8> {
     let watch = Watch::start()?;
-    let Some(lock) = lock(&options)? else {
+    let Some(lock) = lock(options)? else {
         return Err(
             Error::new("another agent for this toolchain is running").with_class(Class::Locked)
         );
     };
-    let (mut agent, _) = Agent::new(options, watch, lock, false)?;
+    let mut host = Host::new(options, &watch, lock)?;
     let mut text = String::new();
-    for machine in agent.enumerate()?.ready {
-        text += &turn::compose(machine.manifest.machine.header().to_text(Style::TODAY))?;
+    let mut add = |header: &MachineHeader| -> Result<()> {
+        text += &compose(header.to_text(Style::TODAY))?;
+        Ok(())
+    };
+    if let Some(path) = &options.fake_machine {
+        add(&setup::fake_machine(path)?)?;
+    } else {
+        for machine in host.enumerate()?.ready {
+            add(&machine.manifest.machine.header())?;
+        }
     }
     cli::print(text.as_bytes())?;
     Ok(0)
@@ -124,11 +121,11 @@ pub fn collect(options: &Options, dry_run: bool) -> Result<u8> {
     Ok(status)
 }
 
-/// Takes the lock of this agent; `None` inside if it can do without, outside if
-/// another agent has it and that is as good.
+/// Takes this agent's lock. `Some(None)`: a trial run may go on without one. `None`:
+/// another agent holds it and `--once` was given, so there is nothing to do.
 fn lock(options: &Options) -> Result<Option<Option<Lock>>> {
     let attempt = match Lock::take(&setup::run_dir(options)) {
-        // Who may not make the lock may not harm the agent that has it either.
+        // A user who cannot create the lock file cannot disturb the agent that holds it.
         Err(_) if is_fake(options) => return Ok(Some(None)),
         attempt => attempt?,
     };
@@ -147,7 +144,7 @@ fn lock(options: &Options) -> Result<Option<Option<Lock>>> {
     }
 }
 
-/// Whether parts of the host are played by somebody else.
+/// Whether this is a trial run (`--fake-*`).
 fn is_fake(options: &Options) -> bool {
     options.fake_bootstrap
         || options.fake_build
@@ -171,7 +168,7 @@ fn report(options: &Options, watch: &Watch) {
     });
 }
 
-/// Under systemd: who we are, in the words of the original. Not in each turn of a
+/// Under systemd: the settings, in the words of the original. Not in each turn of a
 /// timer.
 fn banner(options: &Options) {
     if !options.systemd_daemon || options.turns == Turns::Once {
@@ -189,144 +186,8 @@ fn banner(options: &Options) {
     record.emit();
 }
 
-impl Agent {
-    /// `delivers`: whether there may be results to deliver.
-    fn new(
-        options: Options,
-        watch: Watch,
-        lock: Option<Lock>,
-        delivers: bool,
-    ) -> Result<(Agent, Vec<UnfinishedTask>)> {
-        let controllers =
-            Controllers::new(&options.controllers, &setup::controllers(&options), &watch)?;
-        let key = key(&options, &watch)?;
-        let settings = setup::delivery(&options);
-        // Trial runs bypass the store: their results are sent at once or dropped.
-        let (delivery, unfinished) = if !delivers || is_fake(&options) || options.dump.is_some() {
-            (Delivery::trial(settings, key), Vec::new())
-        } else {
-            Delivery::open(&setup::state(&options), settings, key)?
-        };
-        let agent = Agent {
-            machines: Machines::new(setup::machines(&options)),
-            breaker: Breaker::new(options.breaker),
-            options,
-            watch,
-            controllers,
-            delivery,
-            accel: None,
-            netfilter: Netfilter::default(),
-            turns: 0,
-            lock,
-        };
-        Ok((agent, unfinished))
-    }
-
-    /// Gives back the tasks that were under way when the former agent ended, and
-    /// keeps other agents from the tasks whose results are stored.
-    fn recover(&mut self, unfinished: Vec<UnfinishedTask>) -> Result<()> {
-        let mut courier = ControllerCourier {
-            controllers: &mut self.controllers,
-            watch: &self.watch,
-        };
-        for UnfinishedTask { task, started } in unfinished {
-            let state = if started { "being built" } else { "accepted" };
-            diag::warning(format_args!("{task} was {state} when the agent ended"))
-                .info(format_args!("{} may hand it out again", task.controller))
-                .emit();
-            let why = "the agent ended while the task was performed";
-            let given_back = self
-                .delivery
-                .give_back(&task, why, Now::read(), &mut courier);
-            // A task that cannot be given back (without its key, for instance) does
-            // not keep the agent from starting: its controller times out.
-            if let Err(error) = given_back {
-                diag::failure(&error).emit();
-            }
-        }
-        for target in self.delivery.targets()? {
-            self.controllers.hold(&target);
-        }
-        Ok(())
-    }
-
-    /// Removes what dead agents of our toolchain left behind.
-    fn sweep(&self) {
-        if self.lock.is_some() && !is_fake(&self.options) {
-            sweep::sweep(&setup::sweep(&self.options), self.lock.as_ref());
-        }
-    }
-
-    /// Turn after turn, until there is a reason to stop.
-    fn work(&mut self) -> Result<u8> {
-        loop {
-            let turn = self.turn();
-            self.turns = self.turns.wrapping_add(1);
-            if let Some(status) = self.stopped() {
-                return Ok(status);
-            }
-            let once = self.options.turns != Turns::Endless;
-            let (reason, detail) = match turn {
-                Ok(Turn::Dumped) => return Ok(0),
-                Ok(Turn::Worked) if once => return Ok(0),
-                Ok(Turn::Worked) => continue,
-                Ok(Turn::Idle(Idle::ControllersDown | Idle::ResultsWaiting, _)) if once => {
-                    return Ok(Class::Unavailable.exit_code());
-                }
-                Ok(Turn::Idle(..)) if once => return Ok(0),
-                Ok(Turn::Failed) if once => return Ok(Class::Failure.exit_code()),
-                Err(error) if once => return Err(error),
-                Ok(Turn::Idle(reason, detail)) => (reason, detail),
-                Ok(Turn::Failed) => (Idle::Failed, String::new()),
-                Err(error) => {
-                    diag::failure(&error).emit();
-                    (Idle::Failed, error.to_string())
-                }
-            };
-            let pause = setup::jitter(self.options.poll_interval, self.turns.wrapping_mul(7919));
-            let _ = self.watch.idle(reason, &detail, pause);
-            if let Some(status) = self.stopped() {
-                return Ok(status);
-            }
-        }
-    }
-
-    /// The exit status, if a signal asked for the end.
-    fn stopped(&self) -> Option<u8> {
-        match self.watch.stop()? {
-            Stop::Restart => Some(RESTART),
-            Stop::Drain | Stop::Terminate | Stop::Hurry => Some(0),
-        }
-    }
-
-    /// The settings of guests, for which the accelerator must be known: finding
-    /// out takes a second, so it is done when a guest is about to be started.
-    fn guest(&mut self) -> Result<guest::Config> {
-        let accel = match self.accel {
-            Some(accel) => accel,
-            None => self.find_accel()?,
-        };
-        setup::guest(&self.options, accel, &self.netfilter)
-    }
-
-    fn find_accel(&mut self) -> Result<Accel> {
-        let choice = match self.options.accel {
-            cli::Accel::Kvm => accel::Choice::Kvm,
-            cli::Accel::Tcg => accel::Choice::Tcg,
-            cli::Accel::Auto => accel::Choice::Auto,
-        };
-        let user = setup::user(&self.options)?;
-        let deadline = Instant::now() + PROBE;
-        let (accel, why) = accel::resolve(choice, &self.options.qemu, user.as_ref(), deadline)?;
-        if let Some(why) = why {
-            diag::warning(format_args!("emulating guests, which is slow: {why}")).emit();
-        }
-        self.accel = Some(accel);
-        Ok(accel)
-    }
-}
-
-/// The key, if there is one: what cannot work with it shall fail now.
+/// The key, if there is one. It is tried now, so that a bad one keeps the agent from
+/// starting.
 fn key(options: &Options, watch: &Watch) -> Result<Option<Key>> {
     let directory = std::env::var_os("CREDENTIALS_DIRECTORY");
     let credential = auth::credential(directory.as_deref().map(Path::new));

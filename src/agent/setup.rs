@@ -1,17 +1,18 @@
 //! From the options to the settings that each module wants.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::bootstrap;
 use crate::cli::{self, Options};
 use crate::controller;
 use crate::delivery::{DeliverySettings, RetryLimits};
-use crate::error::Result;
+use crate::error::{Context as _, Result};
 use crate::guest;
 use crate::lock;
 use crate::machine::Accel;
 use crate::machines;
+use crate::manifest::MachineHeader;
 use crate::network::{Netfilter, RedirectKind, tap_name};
 use crate::perform::{self, Fake};
 use crate::sweep;
@@ -135,10 +136,10 @@ pub fn perform(options: &Options, guest: guest::Config) -> perform::Config {
         work: options.build_timeout,
         retries: options.build_retries,
         upload_limit: UPLOAD_LIMIT,
-        fake: if options.fake_machine.is_some() {
-            Some(Fake::Machine)
+        fake: if options.fake_build {
+            Some(Fake::Build)
         } else {
-            options.fake_build.then_some(Fake::Build)
+            options.fake_machine.is_some().then_some(Fake::Machine)
         },
     }
 }
@@ -154,6 +155,12 @@ pub fn delivery(options: &Options) -> DeliverySettings {
             ..RetryLimits::default()
         },
     }
+}
+
+/// The machine that `--fake-machine` describes.
+pub fn fake_machine(path: &Path) -> Result<MachineHeader> {
+    MachineHeader::parse(&cli::input(path)?, &path.to_string_lossy())
+        .context(|| "invalid machine header manifest")
 }
 
 /// How to talk to controllers.

@@ -20,7 +20,7 @@ pub mod url;
 use std::fs::File;
 use std::path::PathBuf;
 
-use crate::error::{Context as _, Error, Result};
+use crate::error::Result;
 use crate::manifest::{ParseError, Style, TaskManifest, TaskRequest, TaskResponse};
 use crate::watch::Watch;
 
@@ -74,43 +74,6 @@ impl Assignment {
     }
 }
 
-/// A controller that could not be asked, and why.
-#[derive(Clone, Debug)]
-pub struct Failed {
-    /// The controller, without a password.
-    pub controller: String,
-    /// Why.
-    pub failure: Failure,
-}
-
-impl Failed {
-    /// As an error: `unable to request task from <url>: <reason>`.
-    #[must_use]
-    pub fn into_error(self) -> Error {
-        let what = format!("unable to request task from {}", self.controller);
-        self.failure.into_error(&what)
-    }
-}
-
-/// The outcome of asking the controllers in turn.
-#[derive(Debug, Default)]
-pub struct Round {
-    /// The first task offered, if any.
-    pub assignment: Option<Assignment>,
-    /// Who could not be asked before that.
-    pub failed: Vec<Failed>,
-    /// Who had nothing to do.
-    pub idle: usize,
-}
-
-impl Round {
-    /// Whether nobody could be asked: `--once` then exits with 69.
-    #[must_use]
-    pub fn nobody_answered(&self) -> bool {
-        self.assignment.is_none() && self.idle == 0 && !self.failed.is_empty()
-    }
-}
-
 /// One controller of the command line.
 #[derive(Debug)]
 struct Controller {
@@ -160,43 +123,41 @@ impl Controllers {
         self.list.iter().map(|c| c.address.to_string())
     }
 
-    /// Asks the controllers in turn until one has a task.
+    /// The numbers of the controllers, in the order to ask them now.
+    pub fn order(&mut self) -> Vec<usize> {
+        let priorities: Vec<_> = self.list.iter().map(|c| c.priority).collect();
+        self.shuffle.order(&priorities)
+    }
+
+    /// A controller as it is shown, by its number on the command line.
+    #[must_use]
+    pub fn name(&self, number: usize) -> String {
+        self.list[number].address.to_string()
+    }
+
+    /// Asks a controller for a task.
     ///
     /// # Errors
     ///
-    /// Only if the request itself cannot be written: a name in it has characters
-    /// that no manifest may have.
-    pub fn request(&mut self, request: &TaskRequest, watch: &Watch) -> Result<Round> {
-        let text = request
-            .to_text(Style::OLD)
-            .context(|| "unable to write task request")?;
-        let mut round = Round::default();
-        let priorities: Vec<_> = self.list.iter().map(|c| c.priority).collect();
-        for index in self.shuffle.order(&priorities) {
-            let address = self.list[index].address.clone();
-            let answer = match &address {
-                ControllerAddress::Http(url) => self.ask(url, &text),
-                ControllerAddress::Directory(path) => self.spool(path).respond(request),
-            };
-            match answer.and_then(|response| assignment(&address, response)) {
-                Ok(None) => round.idle += 1,
-                Ok(some) => {
-                    round.assignment = some;
-                    break;
-                }
-                Err(failure) => round.failed.push(Failed {
-                    controller: address.to_string(),
-                    failure,
-                }),
-            }
-            if watch.must_stop() {
-                break;
-            }
-        }
-        Ok(round)
+    /// Why it could not be asked. The next one may still have a task.
+    pub fn ask(
+        &mut self,
+        number: usize,
+        request: &TaskRequest,
+    ) -> Result<Option<Assignment>, Failure> {
+        let address = self.list[number].address.clone();
+        let response = match &address {
+            ControllerAddress::Http(url) => self.post_request(url, request)?,
+            ControllerAddress::Directory(path) => self.spool(path).respond(request)?,
+        };
+        assignment(&address, response)
     }
 
-    fn ask(&self, url: &Url, text: &str) -> Result<TaskResponse, Failure> {
+    fn post_request(&self, url: &Url, request: &TaskRequest) -> Result<TaskResponse, Failure> {
+        let text = request.to_text(Style::OLD).map_err(|error| {
+            let why = format!("unable to write task request: {error}");
+            Failure::new(FailureClass::Setup, why)
+        })?;
         let body = Body::Bytes(text.as_bytes());
         let answer = self.client.post(url, MANIFEST, &body, RESPONSE_MAX)?;
         TaskResponse::parse(&answer.body, "")

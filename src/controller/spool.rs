@@ -215,6 +215,9 @@ impl Spool {
                 manifest.machine()
             ));
         }
+        if let Some(why) = manifest.not_served() {
+            return Verdict::Leave(format!("task {} is left: {why}", locked.path.display()));
+        }
         let again = directory == "claimed";
         if again {
             let tries = self.tries(task) + 1;

@@ -3,7 +3,7 @@
 use super::Delivery;
 use super::task::TaskRecord;
 use crate::diag;
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Context as _, Result};
 use crate::manifest::{
     Cut, OperationResult, ResultManifest, ResultRequest, ResultStatus, Style, fit,
 };
@@ -51,19 +51,12 @@ impl Delivery {
         Ok(text)
     }
 
-    /// The signature of the challenge of a task.
+    /// The signature of the challenge of a task. Without a key there is none: such a
+    /// task was not accepted, and the agent only gives it back.
     pub(super) fn sign(&self, task: &TaskRecord) -> Result<Option<String>> {
         match (&task.challenge, &self.key) {
             (Some(challenge), Some(key)) => key.sign(challenge.as_bytes()).map(Some),
-            (Some(_), None) => Err(no_key()),
-            (None, _) => Ok(None),
+            _ => Ok(None),
         }
     }
-}
-
-/// The error for a challenge that cannot be signed.
-#[must_use]
-pub fn no_key() -> Error {
-    Error::new("unable to sign the challenge of the controller: there is no key")
-        .hint("name a key that the controller knows: --auth-key <file>")
 }

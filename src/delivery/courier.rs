@@ -24,6 +24,10 @@ pub trait Courier {
         session: &str,
     ) -> Result<String, Failure>;
 
+    /// Puts a task of a directory that plays controller back, as if it had not been
+    /// taken. Does nothing for other controllers, which are sent a result.
+    fn release(&mut self, target: &UploadTarget);
+
     /// Whether the agent must stop, so that no further exchange is begun.
     fn must_stop(&self) -> bool;
 }
@@ -64,6 +68,10 @@ impl Courier for ControllerCourier<'_> {
         };
         self.controllers
             .upload_artifact(&artifact.url, &form, &file)
+    }
+
+    fn release(&mut self, target: &UploadTarget) {
+        self.controllers.release(target);
     }
 
     fn must_stop(&self) -> bool {

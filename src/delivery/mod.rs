@@ -60,7 +60,6 @@ use retry::Retry;
 use unsaved::UnsavedResult;
 
 pub use clock::{Boot, Now, Stamp};
-pub use compose::no_key;
 pub use courier::{ControllerCourier, Courier};
 pub use event::UnfinishedTask;
 pub use flush::Flushed;
@@ -251,7 +250,7 @@ impl Delivery {
     ///
     /// # Errors
     ///
-    /// As [`Delivery::finish`]; also if the challenge cannot be signed.
+    /// As [`Delivery::finish`].
     pub fn give_back(
         &mut self,
         task: &TaskRecord,
@@ -259,11 +258,9 @@ impl Delivery {
         now: Now,
         courier: &mut dyn Courier,
     ) -> Result<()> {
+        courier.release(&task.result_url);
         if task.result_url.offers_again() {
             return self.close(task);
-        }
-        if task.challenge.is_some() && self.key.is_none() {
-            return Err(no_key());
         }
         if self.store.is_none() {
             return Ok(());

@@ -239,17 +239,21 @@ impl Guest<'_> {
         }
     }
 
-    /// Says what happened, with all the evidence there is, then keeps the guest,
-    /// suspended, for as long as the operator wants to look at it.
-    ///
-    /// # Errors
-    ///
-    /// When waiting fails.
+    /// Reports what happened, with all the evidence, then holds the guest.
     pub fn report_and_hold(&mut self, what: &str, ended: &Ended) -> Result<()> {
+        match self.report(what, ended) {
+            true => self.hold(),
+            false => Ok(()),
+        }
+    }
+
+    /// Reports what happened, with all the evidence. Suspends the guest and returns
+    /// true if it is to be held for inspection: see [`Guest::hold`].
+    pub fn report(&mut self, what: &str, ended: &Ended) -> bool {
         if ended.why == Why::Stopped {
             // Not the guest's doing, and nobody wants to look at it.
             diag::info(format_args!("{what} for machine {}: {ended}", self.label)).emit();
-            return Ok(());
+            return false;
         }
         let gone = self.machine.exited().is_some();
         let holds = !gone && self.hold != Hold::For(Duration::ZERO);
@@ -278,12 +282,12 @@ impl Guest<'_> {
             });
         }
         record.emit();
-        if holds { self.keep() } else { Ok(()) }
+        holds
     }
 
-    /// Serves nothing any more, and waits for the end of the hold, of QEMU or of
-    /// the operator's patience.
-    fn keep(&mut self) -> Result<()> {
+    /// Waits, without serving the guest, until the time of the hold is over, QEMU has
+    /// ended, or the agent is told to stop.
+    pub fn hold(&mut self) -> Result<()> {
         let length = match self.hold {
             Hold::For(length) => Some(length),
             Hold::Forever => None,

@@ -68,6 +68,15 @@ impl TaskManifest {
         })
     }
 
+    /// Why this agent cannot perform the task, wherever its machine is: a clause.
+    pub fn not_served(&self) -> Option<String> {
+        if let Some(breakpoint) = self.interactive() {
+            return Some(format!("it is interactive (stops at {breakpoint})"));
+        }
+        let (_, machine) = self.auxiliary_machines().next()?;
+        Some(format!("it needs the auxiliary machine {machine}"))
+    }
+
     /// The step at which the build stops for a person to log in.
     pub fn interactive(&self) -> Option<&str> {
         self.0.get("interactive").filter(|v| !v.is_empty())

@@ -1,10 +1,10 @@
-//! Doing without a guest, for tests of everything around it.
+//! Trial runs without a guest.
 
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Outcome, Performed, RESULTS, TASKS, read};
+use super::{BuildEnd, Performed, RESULTS, TASKS, read};
 use crate::error::{Context as _, Error, Result};
 use crate::guest::{Directory, Upload};
 use crate::manifest::{ResultManifest, ResultStatus, TaskManifest};
@@ -14,39 +14,39 @@ use crate::watch::{Wake, Watch};
 /// How often to look for the result.
 const POLL: Duration = Duration::from_secs(1);
 
-/// A result of this size is no test any more.
+/// The largest result, in bytes.
 const LIMIT: u64 = 256 << 20;
 
-/// What to do in place of running a guest.
+/// What replaces the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fake {
     /// The result is an `abort`, at once (`--fake-build`).
     Build,
-    /// Somebody else reads the task from `get/manifest` and writes the result to
+    /// Another program reads the task from `get/manifest` and writes the result to
     /// `put/manifest` (`--fake-machine`).
     Machine,
 }
 
 impl Fake {
-    pub(super) fn perform(
+    pub(super) fn perform<G>(
         self,
         task: &TaskManifest,
         text: &str,
         directory: &Path,
         watch: &Watch,
-    ) -> Result<Performed<'static>> {
+    ) -> Result<Performed<G>> {
         match self {
             Fake::Build => {
                 let result = ResultManifest::new(task.name(), task.version(), ResultStatus::Abort);
-                Ok(Performed::Done(Outcome::of(result)))
+                Ok(Performed::of(BuildEnd::Result(result)))
             }
-            Fake::Machine => somebody(text, directory, watch),
+            Fake::Machine => await_external_result(text, directory, watch),
         }
     }
 }
 
-/// Waits for somebody to do the task, for as long as it takes.
-fn somebody(task: &str, directory: &Path, watch: &Watch) -> Result<Performed<'static>> {
+/// Waits for the result of another program, for as long as it takes.
+fn await_external_result<G>(task: &str, directory: &Path, watch: &Watch) -> Result<Performed<G>> {
     let directory = Directory::create(directory)?;
     let get = directory.path().join("get");
     let put = directory.path().join("put");
@@ -61,13 +61,18 @@ fn somebody(task: &str, directory: &Path, watch: &Watch) -> Result<Performed<'st
         path: put.join(RESULTS[0]),
     };
     while !upload.path.exists() {
-        trace!(4, "somebody", "waiting for {}", upload.path.display());
+        trace!(
+            4,
+            "await_external_result",
+            "waiting for {}",
+            upload.path.display()
+        );
         if watch.pause(POLL) == Wake::Signal && watch.must_stop() {
-            return Ok(Performed::Stopped);
+            return Ok(Performed::of(BuildEnd::Stopped));
         }
     }
     let text = upload.read(LIMIT)?;
     let result = read(&text, &upload.name).map_err(Error::new)?;
     directory.close()?;
-    Ok(Performed::Done(Outcome::of(result)))
+    Ok(Performed::of(BuildEnd::Result(result)))
 }

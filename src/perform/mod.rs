@@ -8,6 +8,7 @@ mod fake;
 use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::diag;
@@ -16,7 +17,7 @@ use crate::guest::{self, Boot, Directory, Ended, Guest, Phase, Step, Upload, Why
 use crate::lz4;
 use crate::machine::Purpose;
 use crate::manifest::{
-    MachineManifest, ResultManifest, ResultStatus, Style, TaskManifest, failure_result, sanitize,
+    MachineManifest, ResultManifest, ResultStatus, Style, TaskManifest, sanitize,
 };
 use crate::snapshot::Snapshot;
 use crate::status::{self, Laps};
@@ -69,44 +70,94 @@ pub struct Job<'a> {
     pub directory: &'a Path,
 }
 
-/// What came of a task.
+/// The end of a build.
 #[derive(Debug)]
-pub enum Performed<'w> {
-    /// A result, the worker's or ours.
-    Done(Box<Outcome<'w>>),
-    /// We were told to stop.
+pub struct Performed<G> {
+    /// What it came to.
+    pub end: BuildEnd,
+    /// The archive of artifacts.
+    pub artifacts: Option<Artifacts>,
+    /// The guest and its snapshot. Removing them takes far longer than delivering
+    /// the result, and a failed guest may be held for hours, so both are done
+    /// afterwards.
+    pub guest: Option<G>,
+}
+
+/// What a build came to.
+#[derive(Debug)]
+pub enum BuildEnd {
+    /// The worker's result.
+    Result(ResultManifest),
+    /// No result, and a failure that was reported.
+    Failed(BuildFailure),
+    /// The agent was told to stop.
     Stopped,
 }
 
-/// A result and what goes with it.
-#[derive(Debug)]
-pub struct Outcome<'w> {
-    /// The worker's result, or one of ours that says why there is none.
-    pub result: ResultManifest,
-    /// If the failure is ours and not the package's: what it was.
-    pub fault: Option<String>,
-    /// The archive of artifacts.
-    pub artifacts: Option<Artifacts>,
-    /// What is left of the guest run: it takes the time of a dozen deliveries to
-    /// remove, so that is for afterwards.
-    pub remains: Option<Remains<'w>>,
+/// Why there is no result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BuildFailure {
+    /// The side that failed.
+    pub side: FailedSide,
+    /// How far the build had come.
+    pub stage: BuildStage,
+    /// The reason, as a clause.
+    pub why: String,
 }
 
-/// A guest that is ending, and its snapshot; removed when this goes.
+/// The side that a failure is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailedSide {
+    /// The host: its disk, its network, QEMU.
+    Host,
+    /// The guest: it did not boot, crashed, or took too long.
+    Guest,
+}
+
+/// How far a build has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BuildStage {
+    /// The worker has not asked for its task: nothing of the package has run.
+    BeforeTask,
+    /// The worker has its task.
+    WithTask,
+}
+
+/// A guest that has ended or is held, and its snapshot; removed when this goes.
 #[derive(Debug)]
 pub struct Remains<'w> {
     // Dropped in this order.
     guest: Guest<'w>,
     snapshot: Snapshot,
+    holds: bool,
 }
 
-impl Remains<'_> {
-    /// Removes all that was made for the guest.
-    ///
-    /// # Errors
-    ///
-    /// The first one of doing so; the rest is done all the same.
-    pub fn close(self) -> Result<()> {
+/// A guest whose build has ended.
+pub trait HeldGuest {
+    /// Whether the guest is suspended, to be held for inspection.
+    fn holds(&self) -> bool;
+
+    /// Waits until the hold of the guest is over.
+    fn hold(&mut self) -> Result<()>;
+
+    /// Removes all that was made for the guest. Returns the first error; the rest is
+    /// removed all the same.
+    fn close(self) -> Result<()>;
+}
+
+impl HeldGuest for Remains<'_> {
+    fn holds(&self) -> bool {
+        self.holds
+    }
+
+    fn hold(&mut self) -> Result<()> {
+        match std::mem::take(&mut self.holds) {
+            true => self.guest.hold(),
+            false => Ok(()),
+        }
+    }
+
+    fn close(self) -> Result<()> {
         let down = self.guest.close();
         down.and(self.snapshot.close())
     }
@@ -120,35 +171,42 @@ pub struct Artifacts {
     _directory: Directory,
 }
 
-impl<'w> Outcome<'w> {
-    /// What there is to say when something of ours failed: an `abort` with the
-    /// reason.
-    #[must_use]
-    pub fn failed(task: &TaskManifest, why: &str) -> Outcome<'w> {
-        *Outcome::of(failure_result(task, ResultStatus::Abort, why))
-    }
-
-    fn of(result: ResultManifest) -> Box<Outcome<'w>> {
-        Box::new(Outcome {
-            result,
-            fault: None,
+impl<G> Performed<G> {
+    /// The end of a build of which nothing is left.
+    pub fn of(end: BuildEnd) -> Performed<G> {
+        Performed {
+            end,
             artifacts: None,
-            remains: None,
-        })
+            guest: None,
+        }
     }
 }
 
 /// Performs a job, and notes how long each part of it took.
-///
-/// # Errors
-///
-/// When something of ours fails: the host, its disk, QEMU.
 pub fn perform<'w>(
     config: &Config,
     job: &Job<'_>,
     laps: &mut Laps,
     watch: &'w Watch,
-) -> Result<Performed<'w>> {
+) -> Performed<Remains<'w>> {
+    let mut stage = BuildStage::BeforeTask;
+    perform_at(config, job, &mut stage, laps, watch).unwrap_or_else(|error| {
+        diag::failure(&error).emit();
+        Performed::of(BuildEnd::Failed(BuildFailure {
+            side: FailedSide::Host,
+            stage,
+            why: error.to_string(),
+        }))
+    })
+}
+
+fn perform_at<'w>(
+    config: &Config,
+    job: &Job<'_>,
+    stage: &mut BuildStage,
+    laps: &mut Laps,
+    watch: &'w Watch,
+) -> Result<Performed<Remains<'w>>> {
     let text = job
         .task
         .to_text(Style::default())
@@ -160,66 +218,46 @@ pub fn perform<'w>(
     let uploads = Directory::create(&directory)?;
     let put = uploads.path().join("put");
     fs::create_dir(&put).context(|| format!("unable to create directory {}", put.display()))?;
+    let contents: Arc<[u8]> = text.into_bytes().into();
     let map = TASKS.into_iter().fold(Map::new().put(&put), |map, name| {
-        map.contents(name, text.as_bytes().to_vec())
+        map.contents(name, Arc::clone(&contents))
     });
 
     let mut left = config.retries;
-    let mut outcome = loop {
-        let ended = match attempt(config, job, map.clone(), left == 0, laps, watch)? {
-            Step::Done(outcome) => break outcome,
-            Step::Ended(ended) if ended.why == Why::Stopped => return Ok(Performed::Stopped),
-            Step::Ended(ended) => ended,
-        };
-        if !ended.never_asked() || left == 0 {
-            break failed(job.task, &ended);
+    let mut performed = loop {
+        let last = left == 0;
+        match attempt(config, job, map.clone(), last, stage, laps, watch)? {
+            Some(performed) => break performed,
+            None => left -= 1,
         }
-        left -= 1;
-        diag::warning(format_args!(
-            "build {} for machine {}, trying again: {ended}",
-            ended.title(),
-            job.directory.display()
-        ))
-        .emit();
     };
     let path = put.join(ARTIFACTS);
     if path.is_file() {
-        outcome.artifacts = Some(Artifacts {
+        performed.artifacts = Some(Artifacts {
             path,
             _directory: uploads,
         });
     } else if let Err(error) = uploads.close() {
-        // It must not cost the result; the next sweep tries again.
+        // The next sweep tries again.
         diag::failure(&error).emit();
     }
-    Ok(Performed::Done(outcome))
+    Ok(performed)
 }
 
-/// The result of a guest that failed: an `abort` that says in a sentence what
-/// happened.
-fn failed<'w>(task: &TaskManifest, ended: &Ended) -> Box<Outcome<'w>> {
-    let why = ended.to_string();
-    let mut outcome = Outcome::of(failure_result(task, ResultStatus::Abort, &why));
-    // What happens after a worker has asked for its task is the package's doing.
-    if ended.is_ours() || ended.phase == Phase::Startup {
-        outcome.fault = Some(why);
-    }
-    outcome
-}
-
-/// One run of the guest, in a snapshot of its own. A failure is reported, and
-/// the guest held, unless it will be tried again.
+/// One run of the guest, in a snapshot of its own. `None`: the guest made no request
+/// and is to be tried again, since this was not the `last` attempt.
 fn attempt<'w>(
     config: &Config,
     job: &Job<'_>,
     map: Map,
     last: bool,
+    stage: &mut BuildStage,
     laps: &mut Laps,
     watch: &'w Watch,
-) -> Result<Step<Box<Outcome<'w>>>> {
+) -> Result<Option<Performed<Remains<'w>>>> {
     let rest = &mut |length| watch.rest(length);
     let Some(snapshot) = Snapshot::scratch_in_turn(job.directory, job.directory, rest)? else {
-        return Ok(Step::Ended(Ended::before(Why::Stopped)));
+        return Ok(Some(Performed::of(BuildEnd::Stopped)));
     };
     laps.lap("snapshot", Instant::now());
     let boot = Boot {
@@ -230,32 +268,63 @@ fn attempt<'w>(
         upload_limit: config.upload_limit,
     };
     let mut guest = Guest::boot(&config.guest, boot, watch)?;
-    let step = converse(config, &mut guest, laps, watch)?;
-    match step {
-        Step::Done(upload) => {
-            let mut outcome = conclude(config, job.task, &mut guest, &upload)?;
-            laps.lap_unless_brief("hold", Instant::now());
-            // It has time to end while its result is on its way.
-            guest.quit();
-            outcome.remains = Some(Remains { guest, snapshot });
-            Ok(Step::Done(outcome))
+    let step = converse(config, &mut guest, stage, laps, watch)?;
+    let (end, holds) = match step {
+        Step::Done(upload) => conclude(config, &mut guest, &upload)?,
+        Step::Ended(ended) if ended.never_asked() && !last => {
+            diag::warning(format_args!(
+                "build {} for machine {}, trying again: {ended}",
+                ended.title(),
+                job.directory.display()
+            ))
+            .emit();
+            guest.close().and(snapshot.close())?;
+            laps.lap("clean-up", Instant::now());
+            return Ok(None);
         }
         Step::Ended(ended) => {
-            if last || !ended.never_asked() {
-                guest.report_and_hold(&format!("build {}", ended.title()), &ended)?;
-            }
-            laps.lap_unless_brief("hold", Instant::now());
-            Remains { guest, snapshot }.close()?;
-            laps.lap("clean-up", Instant::now());
-            Ok(Step::Ended(ended))
+            let holds = guest.report(&format!("build {}", ended.title()), &ended);
+            (failed(*stage, &ended), holds)
         }
+    };
+    if !holds {
+        // The guest has time to end while its result is on its way.
+        guest.quit();
     }
+    let remains = Remains {
+        guest,
+        snapshot,
+        holds,
+    };
+    Ok(Some(Performed {
+        end,
+        artifacts: None,
+        guest: Some(remains),
+    }))
+}
+
+/// The end of a build whose guest failed.
+fn failed(stage: BuildStage, ended: &Ended) -> BuildEnd {
+    if ended.why == Why::Stopped {
+        return BuildEnd::Stopped;
+    }
+    let side = if ended.is_ours() {
+        FailedSide::Host
+    } else {
+        FailedSide::Guest
+    };
+    BuildEnd::Failed(BuildFailure {
+        side,
+        stage,
+        why: ended.to_string(),
+    })
 }
 
 /// The guest's side of the task: it boots and asks, works, and uploads.
 fn converse(
     config: &Config,
     guest: &mut Guest<'_>,
+    stage: &mut BuildStage,
     laps: &mut Laps,
     watch: &Watch,
 ) -> Result<Step<Upload>> {
@@ -265,20 +334,15 @@ fn converse(
     if let Step::Ended(ended) = step {
         return Ok(Step::Ended(ended));
     }
+    *stage = BuildStage::WithTask;
     watch.enter(status::Phase::Building, Some(config.work));
     let step = guest.await_upload(&RESULTS, config.work)?;
     laps.lap("work", Instant::now());
     Ok(step)
 }
 
-/// Reads the result that was uploaded; keeps the guest if there is reason to
-/// look at it.
-fn conclude<'w>(
-    config: &Config,
-    task: &TaskManifest,
-    guest: &mut Guest<'w>,
-    upload: &Upload,
-) -> Result<Box<Outcome<'w>>> {
+/// Reads the result that was uploaded. Returns also whether the guest is to be held.
+fn conclude(config: &Config, guest: &mut Guest<'_>, upload: &Upload) -> Result<(BuildEnd, bool)> {
     let text = upload.read(config.upload_limit)?;
     trace!(
         3,
@@ -291,17 +355,17 @@ fn conclude<'w>(
         Ok(result) => result,
         Err(why) => {
             let ended = guest.ended(Phase::Work, config.work, why);
-            guest.report_and_hold("build failure", &ended)?;
-            let why = ended.to_string();
-            return Ok(Outcome::of(failure_result(task, ResultStatus::Abort, &why)));
+            let holds = guest.report("build failure", &ended);
+            return Ok((failed(BuildStage::WithTask, &ended), holds));
         }
     };
+    let mut holds = false;
     if result.status == ResultStatus::Abnormal {
         let why = "the worker reported an abnormal end".to_owned();
         let ended = guest.ended(Phase::Work, config.work, why);
-        guest.report_and_hold("build terminated abnormally", &ended)?;
+        holds = guest.report("build terminated abnormally", &ended);
     }
-    Ok(Outcome::of(result))
+    Ok((BuildEnd::Result(result), holds))
 }
 
 /// The text of an upload: the result, or an LZ4 frame of it.

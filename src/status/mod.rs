@@ -75,8 +75,10 @@ pub enum Idle {
     ControllersDown,
     /// A guest is held for inspection.
     Held,
-    /// The task cannot be performed: its machine is not one of ours.
-    UnknownMachine,
+    /// The task cannot be performed and was given back.
+    TaskDeclined,
+    /// The host lacks something that guests need.
+    HostNotReady,
     /// Results wait for a controller that takes them.
     ResultsWaiting,
     /// Something of ours failed; a pause, then another turn.
@@ -89,13 +91,14 @@ pub enum Idle {
 
 impl Idle {
     /// Every reason.
-    pub const ALL: [Idle; 10] = [
+    pub const ALL: [Idle; 11] = [
         Idle::NoMachines,
         Idle::NoTask,
         Idle::BelowFreeSpace,
         Idle::ControllersDown,
         Idle::Held,
-        Idle::UnknownMachine,
+        Idle::TaskDeclined,
+        Idle::HostNotReady,
         Idle::ResultsWaiting,
         Idle::Failed,
         Idle::BreakerOpen,
@@ -111,7 +114,8 @@ impl Idle {
             Idle::BelowFreeSpace => "below-free-space",
             Idle::ControllersDown => "controllers-down",
             Idle::Held => "held",
-            Idle::UnknownMachine => "unknown-machine",
+            Idle::TaskDeclined => "task-declined",
+            Idle::HostNotReady => "host-not-ready",
             Idle::ResultsWaiting => "results-waiting",
             Idle::Failed => "failed",
             Idle::BreakerOpen => "breaker-open",
@@ -128,7 +132,8 @@ impl Idle {
             Idle::BelowFreeSpace => "below free space",
             Idle::ControllersDown => "controllers down",
             Idle::Held => "held for inspection",
-            Idle::UnknownMachine => "task for unknown machine",
+            Idle::TaskDeclined => "task declined",
+            Idle::HostNotReady => "host not ready",
             Idle::ResultsWaiting => "results waiting",
             Idle::Failed => "last turn failed",
             Idle::BreakerOpen => "breaker open",

@@ -4,10 +4,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::support::brep::{Brep, Setup};
-use crate::support::host::{Host, TURN, finish};
+use crate::support::host::{Host, TURN, ended, finish};
 use crate::support::http::openssl;
-use crate::support::{eventually, guest, isolated, require_programs};
+use crate::support::{eventually, guest, isolated, require_programs, run};
 
 fn task(mode: &str) -> String {
     format!(
@@ -134,5 +137,55 @@ fn a_build_whose_agent_was_killed_is_given_back() {
         let result = state.builds[0].result.clone().unwrap();
         assert!(result.contains("status: interrupt\n"), "{result}");
         assert!(state.ignored.is_empty(), "{:?}", state.ignored);
+    });
+}
+
+#[test]
+fn a_build_that_is_stopped_is_given_back_before_the_agent_ends() {
+    isolated(|| {
+        let Some(host) = Host::new() else { return };
+        host.add_bootstrapped("linux-gcc", "");
+        let brep = Brep::start(Setup::default());
+        brep.queue(&task("stall"));
+        let _turn = guest::turn();
+        let mut command = host.agent(&["--toolchain-ver", "0.17.0", "--hold", "600"]);
+        command.arg(brep.url());
+        let mut process = host.start(command, "log");
+        eventually("the task is given", || !brep.state().builds.is_empty());
+        let building = || {
+            let status = fs::read_to_string(host.path("run/default-1/status.json"));
+            status.unwrap_or_default().contains("\"building\"")
+        };
+        eventually("the build has begun", building);
+        let pid = i32::try_from(process.0.id()).unwrap();
+        kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
+        assert_eq!(ended(&mut process, TURN), Some(0));
+        let log = fs::read_to_string(host.path("log")).unwrap();
+        assert!(brep.state().builds[0].is_interrupted(), "{log}");
+    });
+}
+
+#[test]
+fn a_host_without_its_bridge_asks_for_no_work() {
+    isolated(|| {
+        let Some(host) = Host::new() else { return };
+        host.add_bootstrapped("linux-gcc", "");
+        let brep = Brep::start(Setup::default());
+        brep.queue(&task("normal"));
+        run("ip link del br1");
+        let turn = || {
+            let mut command = host.agent(&["--once", "--toolchain-ver", "0.17.0"]);
+            command.arg(brep.url());
+            finish(command, TURN)
+        };
+        let ran = turn();
+        assert_eq!(ran.code, Some(78), "{}", ran.err);
+        assert!(ran.err.contains("no bridge br1"), "{}", ran.err);
+        assert_eq!(brep.state().asked, 0);
+        guest::bridge("br1");
+        let _turn = guest::turn();
+        let ran = turn();
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        assert_eq!(brep.state().asked, 1);
     });
 }

@@ -1,5 +1,6 @@
 //! Turns with controllers on the network.
 
+use crate::support::brep::{Brep, Setup};
 use crate::support::host::{Host, TURN, finish, task};
 use crate::support::http::{Identity, Server, closed_port};
 use crate::support::{TempDir, guest, isolated};
@@ -87,24 +88,38 @@ fn a_turn_that_no_controller_answers_says_so_in_its_exit_status() {
 }
 
 #[test]
-fn a_task_for_an_unknown_machine_is_reported_and_not_asked_for_at_once_again() {
+fn a_task_that_cannot_be_done_is_given_back_and_the_next_controller_is_asked() {
     isolated(|| {
         let Some(host) = Host::new() else { return };
         host.add_bootstrapped("linux-gcc", "");
-        let body = task("another", "");
-        let body = body.strip_prefix(": 1\n").unwrap_or_default();
-        let server = Server::answering(
-            "200 OK",
-            format!(": 1\nsession: s\nresult-url: http://127.0.0.1/\n:\n{body}"),
-        );
-        let mut command = host.agent(&["--once"]);
-        command.arg(server.url("/"));
-        let ran = finish(command, TURN);
-        assert!(
-            ran.err.contains(" for unknown machine another"),
-            "{}",
-            ran.err
-        );
-        assert_eq!(server.connections(), 1);
+        let lines = task("linux-gcc", "");
+        for (text, why) in [
+            (
+                lines.replace("machine: linux-gcc", "machine: another"),
+                "machine another was not offered",
+            ),
+            (
+                lines.clone() + "interactive: error\n",
+                "it is interactive (stops at error)",
+            ),
+            (
+                lines.clone() + "auxiliary-machine: db\n",
+                "it needs the auxiliary machine db",
+            ),
+        ] {
+            let first = Brep::start(Setup {
+                careless: true,
+                ..Setup::default()
+            });
+            let next = Brep::start(Setup::default());
+            first.queue(text.strip_prefix(": 1\n").unwrap());
+            let mut command = host.agent(&["--once", "--toolchain-ver", "0.17.0"]);
+            command.arg(first.url()).arg(next.url());
+            let ran = finish(command, TURN);
+            assert!(ran.err.contains(why), "{}", ran.err);
+            let build = first.state().builds[0].clone();
+            assert!(build.is_interrupted(), "{:?}", build.result);
+            assert_eq!(next.state().asked, 1);
+        }
     });
 }

@@ -11,6 +11,8 @@ use std::time::Duration;
 use bbot_agent::controller::failure::Failure;
 use bbot_agent::controller::http::{Answer, Body, Client, Settings};
 use bbot_agent::controller::url::Url;
+use bbot_agent::controller::{Assignment, Controllers};
+use bbot_agent::manifest::TaskRequest;
 use bbot_agent::watch::Watch;
 
 /// Timeouts long enough for a busy machine, for what should not time out.
@@ -20,6 +22,30 @@ pub fn patient() -> Settings {
         request_timeout: Duration::from_secs(30),
         ..Settings::default()
     }
+}
+
+/// The answers of controllers that were asked in turn, until one had a task.
+#[derive(Debug, Default)]
+pub struct Answers {
+    pub assignment: Option<Assignment>,
+    pub failed: Vec<Failure>,
+    pub idle: usize,
+}
+
+/// Asks the controllers in their order, as the agent does.
+pub fn ask_in_order(controllers: &mut Controllers, request: &TaskRequest) -> Answers {
+    let mut answers = Answers::default();
+    for number in controllers.order() {
+        match controllers.ask(number, request) {
+            Ok(None) => answers.idle += 1,
+            Ok(assignment) => {
+                answers.assignment = assignment;
+                break;
+            }
+            Err(failure) => answers.failed.push(failure),
+        }
+    }
+    answers
 }
 
 /// Posts once, reading at most `most` bytes of the answer.

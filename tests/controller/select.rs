@@ -2,12 +2,12 @@
 
 use std::fs;
 
+use bbot_agent::controller::Controllers;
 use bbot_agent::controller::failure::FailureClass;
-use bbot_agent::controller::{Controllers, Round};
 use bbot_agent::manifest::TaskRequest;
 use bbot_agent::watch::Watch;
 
-use super::patient;
+use super::{Answers, ask_in_order, patient};
 use crate::support::http::{Server, closed_port};
 use crate::support::{TempDir, header};
 
@@ -37,10 +37,10 @@ fn request() -> TaskRequest {
     }
 }
 
-fn ask(urls: &[String]) -> Round {
+fn ask(urls: &[String]) -> Answers {
     let watch = Watch::start().unwrap();
     let mut controllers = Controllers::new(urls, &patient(), &watch).unwrap();
-    controllers.request(&request(), &watch).unwrap()
+    ask_in_order(&mut controllers, &request())
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn whatever_one_controller_does_the_next_is_asked() {
     let failed: Vec<_> = round
         .failed
         .iter()
-        .map(|f| (f.failure.class(), f.failure.to_string()))
+        .map(|failure| (failure.class(), failure.to_string()))
         .collect();
     let expected = [
         (FailureClass::Connect, "connection refused"),
@@ -131,18 +131,6 @@ fn whatever_one_controller_does_the_next_is_asked() {
         assert_eq!(*class, wanted, "{text}");
         assert!(text.contains(part), "{text:?} without {part:?}");
     }
-}
-
-#[test]
-fn nobody_answered_is_told_from_nothing_to_do() {
-    let closed = format!("http://127.0.0.1:{}/", closed_port());
-    let round = ask(&[closed.clone(), closed.clone()]);
-    assert!(round.nobody_answered());
-    assert_eq!(round.failed[0].clone().into_error().class().exit_code(), 69);
-    let quiet = idle();
-    let round = ask(&[closed, quiet.url("/")]);
-    assert!(!round.nobody_answered());
-    assert!(round.assignment.is_none());
 }
 
 #[test]

@@ -7,11 +7,11 @@ use std::process::Command;
 
 use bbot_agent::controller::address::UploadTarget;
 use bbot_agent::controller::failure::FailureClass;
-use bbot_agent::controller::{Assignment, Controllers, Round};
+use bbot_agent::controller::{Assignment, Controllers};
 use bbot_agent::manifest::{ResultManifest, ResultRequest, ResultStatus, Style, TaskRequest};
 use bbot_agent::watch::Watch;
 
-use super::patient;
+use super::{Answers, ask_in_order, patient};
 use crate::support::{TempDir, header};
 
 const TASK: &str = ": 1\nname: libfoo\nversion: 1.2.3\nrepository-url: https://example.org/1/a\n\
@@ -41,7 +41,7 @@ impl Place {
     fn agent_at(&self, argument: &str) -> Agent {
         let watch = Watch::start().unwrap();
         let controllers = Controllers::new(&[argument.to_owned()], &patient(), &watch).unwrap();
-        Agent { controllers, watch }
+        Agent { controllers }
     }
 
     /// All files below, with what they hold.
@@ -70,17 +70,16 @@ impl Place {
 
 struct Agent {
     controllers: Controllers,
-    watch: Watch,
 }
 
 impl Agent {
-    fn round(&mut self) -> Round {
+    fn round(&mut self) -> Answers {
         let request = TaskRequest {
             agent: "host".to_owned(),
             machines: vec![header("linux-gcc-1", "linux-gcc").into()],
             ..TaskRequest::default()
         };
-        self.controllers.request(&request, &self.watch).unwrap()
+        ask_in_order(&mut self.controllers, &request)
     }
 
     fn task(&mut self) -> Option<Assignment> {
@@ -217,12 +216,10 @@ fn a_directory_that_is_missing_is_a_failure_and_no_more() {
     let place = Place::new();
     let mut agent = place.agent_at("/nonexistent/controller");
     let round = agent.round();
-    assert!(round.nobody_answered());
-    let failed = round.failed.into_iter().next().unwrap();
-    assert_eq!(failed.failure.class(), FailureClass::Directory);
+    assert_eq!(round.failed[0].class(), FailureClass::Directory);
     assert_eq!(
-        failed.into_error().to_string(),
-        "unable to request task from /nonexistent/controller: no directory /nonexistent/controller"
+        round.failed[0].to_string(),
+        "no directory /nonexistent/controller"
     );
 }
 

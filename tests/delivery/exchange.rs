@@ -33,11 +33,8 @@ fn an_authenticated_agent_is_given_work_and_its_result_is_taken() {
 
     let mut nobody = Agent::new(&scratch.path().join("s1"), &brep.url(), None);
     let request = nobody.request();
-    let round = nobody.controllers.request(&request, &nobody.watch).unwrap();
-    assert_eq!(
-        round.failed[0].failure.to_string(),
-        "refused with 401 unauthorized"
-    );
+    let failure = nobody.controllers.ask(0, &request).unwrap_err();
+    assert_eq!(failure.to_string(), "refused with 401 unauthorized");
     let mut stranger = Agent::new(&scratch.path().join("s2"), &brep.url(), Some(&other));
     assert!(stranger.task().is_none());
 

@@ -118,8 +118,7 @@ impl Agent {
 
     fn task(&mut self) -> Option<Assignment> {
         let request = self.request();
-        let round = self.controllers.request(&request, &self.watch).unwrap();
-        round.assignment
+        self.controllers.ask(0, &request).ok().flatten()
     }
 
     fn record(&self, assignment: &Assignment) -> TaskRecord {

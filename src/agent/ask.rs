@@ -1,0 +1,183 @@
+//! Asking the controllers for a task that this agent can do.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::work::Agent;
+use super::world::World;
+use crate::backoff::Backoff;
+use crate::cli;
+use crate::controller::Assignment;
+use crate::controller::failure::FailureClass;
+use crate::delivery::TaskRecord;
+use crate::diag;
+use crate::error::{Context as _, Error, Result};
+use crate::machines::Machine;
+use crate::manifest::{TaskManifest, TaskRequest};
+use crate::status::Idle;
+
+/// The longest time for which a controller is not asked.
+const LONGEST_PAUSE: Duration = Duration::from_secs(600);
+
+/// A controller that is not asked for a while.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Resting {
+    backoff: Backoff,
+    until: Duration,
+}
+
+/// The answer of the controllers together.
+pub(super) enum Asked {
+    /// A task, and its machine.
+    Task(Box<Assignment>, Rc<Machine>),
+    /// No task, because; with details.
+    Nothing(Idle, String),
+}
+
+impl<W: World> Agent<W> {
+    /// Asks the controllers in turn until one has a task that can be done. A task
+    /// that cannot be done is given back, and the next controller is asked.
+    pub(super) fn ask(&mut self, machines: &[Rc<Machine>]) -> Result<Asked> {
+        if let Some(path) = &self.options.fake_request {
+            let task = TaskManifest::parse(&cli::input(path)?, &path.to_string_lossy())
+                .context(|| "invalid task manifest")?;
+            return Ok(self.fake(task, machines));
+        }
+        let request = self.request(machines)?;
+        let (mut answered, mut declined) = (0, None);
+        for number in self.world.order() {
+            if self.world.must_stop() {
+                break;
+            }
+            let now = self.world.now().uptime;
+            let resting = self.resting.get(&number).copied();
+            if resting.is_some_and(|resting| now < resting.until) {
+                continue;
+            }
+            match self.world.ask(number, &request) {
+                Ok(assignment) => {
+                    answered += 1;
+                    let Some(assignment) = assignment else {
+                        self.resting.remove(&number);
+                        continue;
+                    };
+                    match self.acceptable(&assignment, machines) {
+                        Ok(machine) => {
+                            self.resting.remove(&number);
+                            return Ok(Asked::Task(Box::new(assignment), machine));
+                        }
+                        Err(why) => {
+                            self.decline(&assignment, &why);
+                            // Controllers hand such a task out again at once.
+                            self.rest(number);
+                            declined = Some(why);
+                        }
+                    }
+                }
+                Err(failure) => {
+                    if takes_time(failure.class()) {
+                        self.rest(number);
+                    }
+                    let name = self.world.controller(number);
+                    let what = format!("unable to request task from {name}");
+                    diag::failure(&failure.into_error(&what)).emit();
+                }
+            }
+        }
+        Ok(match declined {
+            Some(why) => Asked::Nothing(Idle::TaskDeclined, why),
+            None if answered == 0 => Asked::Nothing(Idle::ControllersDown, String::new()),
+            None => Asked::Nothing(Idle::NoTask, String::new()),
+        })
+    }
+
+    /// The task of `--fake-request`.
+    fn fake(&self, task: TaskManifest, machines: &[Rc<Machine>]) -> Asked {
+        let assignment = Assignment::fake(task);
+        match self.acceptable(&assignment, machines) {
+            Ok(machine) => Asked::Task(Box::new(assignment), machine),
+            Err(why) => {
+                diag::error(format_args!("unable to accept task: {why}")).emit();
+                Asked::Nothing(Idle::TaskDeclined, why)
+            }
+        }
+    }
+
+    /// The machine of a task, or why the agent does not do the task.
+    fn acceptable(
+        &self,
+        assignment: &Assignment,
+        machines: &[Rc<Machine>],
+    ) -> Result<Rc<Machine>, String> {
+        let task = &assignment.task;
+        if let Some(why) = task.not_served() {
+            return Err(why);
+        }
+        if assignment.challenge.is_some() && self.delivery.fingerprint().is_none() {
+            return Err("it has a challenge, and the agent has no key (--auth-key)".to_owned());
+        }
+        let offered = |machine: &&Rc<Machine>| machine.manifest.machine.name() == task.machine();
+        let machine = machines.iter().find(offered).cloned();
+        machine.ok_or_else(|| format!("machine {} was not offered", task.machine()))
+    }
+
+    /// Gives a task back that the agent does not do.
+    fn decline(&mut self, assignment: &Assignment, why: &str) {
+        let record = TaskRecord::new(assignment, self.delivery.stamp(self.world.now()));
+        diag::error(format_args!("unable to accept task {record}: {why}"))
+            .info(format_args!("it is given back to {}", record.controller))
+            .emit();
+        let given_back = self.give_back(&record, why);
+        if let Err(error) = given_back.and_then(|()| self.flush()) {
+            diag::failure(&error).emit();
+        }
+    }
+
+    /// Does not ask a controller for a while.
+    fn rest(&mut self, number: usize) {
+        // Half of the pause between turns: after the first failure the next turn
+        // asks again.
+        let first = self.options.poll_interval / 2;
+        let resting = self.resting.entry(number).or_insert(Resting {
+            backoff: Backoff::new(first, LONGEST_PAUSE),
+            until: Duration::ZERO,
+        });
+        let pause = resting.backoff.failed();
+        resting.until = self.world.now().uptime + pause;
+    }
+
+    fn request(&self, machines: &[Rc<Machine>]) -> Result<TaskRequest> {
+        let options = &self.options;
+        let agent = match &options.agent_name {
+            Some(name) => name.clone(),
+            None => host_name()?,
+        };
+        Ok(TaskRequest {
+            agent,
+            toolchain: (!options.legacy_request).then(|| {
+                (
+                    options.toolchain_name.clone(),
+                    options.toolchain_ver.clone(),
+                )
+            }),
+            fingerprint: self.delivery.fingerprint().map(str::to_owned),
+            machines: machines.iter().map(|m| Rc::clone(&m.offer)).collect(),
+        })
+    }
+}
+
+/// Whether a failure may have taken the time of the controllers after it.
+fn takes_time(class: FailureClass) -> bool {
+    matches!(
+        class,
+        FailureClass::Name | FailureClass::Connect | FailureClass::Tls | FailureClass::Timeout
+    )
+}
+
+/// The name of this host, as controllers know it.
+fn host_name() -> Result<String> {
+    let name = nix::unistd::gethostname().context(|| "unable to get the host name")?;
+    name.into_string().map_err(|_| {
+        Error::new("unable to use the host name: it is not UTF-8").hint("use --agent-name")
+    })
+}

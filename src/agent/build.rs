@@ -1,0 +1,309 @@
+//! One task: accepted, performed, delivered.
+
+use std::time::{Duration, Instant};
+
+use super::policy::{BreakerGets, ControllerGets, MachineGets, TaskEnd};
+use super::turn::Turn;
+use super::work::{Agent, compose};
+use super::world::World;
+use crate::backoff::Backoff;
+use crate::cli::{self, Dump};
+use crate::controller::Assignment;
+use crate::delivery::{FinishedTask, TaskRecord};
+use crate::diag::{self, Scope};
+use crate::error::{Error, Result};
+use crate::machines::Machine;
+use crate::manifest::{
+    ResultManifest, ResultRules, ResultStatus, Style, accept_checksums, agent_checksum,
+    failure_result, normalize,
+};
+use crate::perform::{BuildEnd, BuildStage, FailedSide, HeldGuest as _, Performed};
+use crate::status::{self, Laps, Subject};
+use crate::trace;
+
+/// How long the agent may go on sending when it was told to stop.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// How long a machine is not offered after its guest made no request: the first and
+/// the longest pause.
+const FIRST_REST: Duration = Duration::from_secs(5 * 60);
+const LONGEST_REST: Duration = Duration::from_secs(3600);
+
+/// A machine whose guests make no request.
+#[derive(Clone, Debug)]
+pub(super) struct RestingMachine {
+    /// The revision that failed.
+    pub(super) id: String,
+    /// It is offered again then.
+    pub(super) until: Duration,
+    backoff: Backoff,
+}
+
+/// The results of the steps after a build: the host faults among them.
+#[derive(Default)]
+struct Faults(Vec<Error>);
+
+impl Faults {
+    fn note(&mut self, result: Result<()>) {
+        if let Err(error) = result {
+            diag::failure(&error).emit();
+            self.0.push(error);
+        }
+    }
+}
+
+impl<W: World> Agent<W> {
+    /// Accepts a task, performs it, and delivers the result.
+    pub(super) fn build(&mut self, mut assignment: Assignment, machine: &Machine) -> Result<Turn> {
+        let record = TaskRecord::new(&assignment, self.delivery.stamp(self.world.now()));
+        let about = format!("{}/{}", record.name, record.version);
+        let _scope = Scope::new(format!("{about} on {}", record.machine));
+        self.world.watch().subject(Subject {
+            machine: Some(record.machine.clone()),
+            task: Some(about.clone()),
+            session: Some(record.session.clone()),
+            controller: Some(record.controller.clone()),
+        });
+        let turn = self.build_in_scope(&mut assignment, &record, machine);
+        self.world.watch().subject(Subject::default());
+        turn
+    }
+
+    fn build_in_scope(
+        &mut self,
+        assignment: &mut Assignment,
+        record: &TaskRecord,
+        machine: &Machine,
+    ) -> Result<Turn> {
+        let checksum = self.checksum();
+        let task = &mut assignment.task;
+        let theirs = assignment.agent_checksum.as_deref();
+        let checksum_matches = accept_checksums(task, theirs, &checksum);
+        if !self.options.trust.is_empty() {
+            task.replace_trust(&self.options.trust);
+        }
+        let recorded = self
+            .delivery
+            .accept(record)
+            .and_then(|()| self.delivery.start(record));
+        if let Err(error) = recorded {
+            let why = error.to_string();
+            diag::failure(&error).emit();
+            let end = TaskEnd::Failed(FailedSide::Host, BuildStage::BeforeTask);
+            return Ok(self.end_without_result(end, record, &why, machine));
+        }
+
+        let mut laps = Laps::start(Instant::now());
+        let Performed {
+            end,
+            artifacts,
+            mut guest,
+        } = self.world.perform(&assignment.task, machine, &mut laps);
+        let (mut end, result, why) = match end {
+            BuildEnd::Result(result) => (TaskEnd::Result, Some(result), String::new()),
+            BuildEnd::Stopped => (TaskEnd::Stopped, None, "the agent was stopped".to_owned()),
+            BuildEnd::Failed(failure) => {
+                let end = self.examine(failure.side, failure.stage);
+                (end, None, failure.why)
+            }
+        };
+        let result = result.or_else(|| {
+            let aborts = end.consequences().controller == ControllerGets::Abort;
+            aborts.then(|| failure_result(&assignment.task, ResultStatus::Abort, &why))
+        });
+        let mut faults = Faults::default();
+        if let Some(result) = result {
+            let rules = ResultRules {
+                task: &assignment.task,
+                checksum_matches,
+                legacy: self.options.legacy_request,
+            };
+            let (result, notes) = normalize(result, &rules);
+            for note in notes {
+                diag::warning(note).emit();
+            }
+            if self.options.dump == Some(Dump::Result) {
+                cli::print(compose(result.to_text(Style::TODAY))?.as_bytes())?;
+                return Ok(Turn::Dumped);
+            }
+            let status = result.status;
+            let archive = artifacts.as_ref().map(|archive| archive.path.as_path());
+            faults.note(self.store(record, result, checksum, archive));
+            faults.note(self.flush().map(drop));
+            laps.lap("upload", Instant::now());
+            self.finished(record, status, &laps);
+        } else {
+            if end == TaskEnd::Stopped {
+                self.world.watch().grant(STOP_GRACE);
+            }
+            faults.note(self.give_back(record, &why));
+            faults.note(self.flush().map(drop));
+            if end == TaskEnd::Stopped {
+                diag::info("the task is given back: the agent was stopped").emit();
+            } else {
+                diag::error(format_args!("the task is given back: {why}")).emit();
+            }
+            laps.lap("upload", Instant::now());
+        }
+        // The controller has the result, or it is stored: now there is time.
+        if let Some(guest) = &mut guest {
+            faults.note(guest.hold());
+            laps.lap_unless_brief("hold", Instant::now());
+        }
+        if let Some(guest) = guest {
+            faults.note(guest.close());
+            laps.lap("clean-up", Instant::now());
+        }
+        trace!(
+            2,
+            "build", "built {record} for {}: {laps}", record.controller
+        );
+        let why = match faults.0.first() {
+            Some(error) if end == TaskEnd::Result => {
+                end = TaskEnd::ResultWithHostFault;
+                error.to_string()
+            }
+            _ => why,
+        };
+        Ok(self.conclude(end, &why, machine))
+    }
+
+    /// Where a guest failed, looks whether the host has what guests need.
+    fn examine(&mut self, side: FailedSide, stage: BuildStage) -> TaskEnd {
+        match self.world.probe(false) {
+            Err(error) if side == FailedSide::Guest || stage == BuildStage::WithTask => {
+                diag::failure(&error).emit();
+                TaskEnd::HostLacks
+            }
+            _ => TaskEnd::Failed(side, stage),
+        }
+    }
+
+    fn end_without_result(
+        &mut self,
+        end: TaskEnd,
+        record: &TaskRecord,
+        why: &str,
+        machine: &Machine,
+    ) -> Turn {
+        let given_back = self.give_back(record, why);
+        if let Err(error) = given_back.and_then(|()| self.flush()) {
+            diag::failure(&error).emit();
+        }
+        self.conclude(end, why, machine)
+    }
+
+    /// Applies the consequences of the end of a task to machine, breaker and turn.
+    fn conclude(&mut self, end: TaskEnd, why: &str, machine: &Machine) -> Turn {
+        let consequences = end.consequences();
+        let name = machine.manifest.machine.name();
+        match consequences.machine {
+            MachineGets::Cleared => {
+                self.resting_machines.remove(name);
+            }
+            MachineGets::Nothing => {}
+            MachineGets::Rest => self.rest_machine(machine),
+        }
+        match consequences.breaker {
+            BreakerGets::Success => {
+                if self.breaker.succeeded() {
+                    diag::info("tasks succeed again").emit();
+                }
+            }
+            BreakerGets::Nothing => {}
+            BreakerGets::Fault => self.host_fault(why),
+        }
+        self.probe_anew |= consequences.probe;
+        match (consequences.at_once, end) {
+            (true, _) => Turn::Worked,
+            (false, TaskEnd::Stopped) => Turn::Idle(status::Idle::Drained, String::new()),
+            (false, _) => Turn::Failed(why.to_owned()),
+        }
+    }
+
+    fn rest_machine(&mut self, machine: &Machine) {
+        let manifest = &machine.manifest.machine;
+        let (name, id) = (manifest.name().to_owned(), manifest.id().to_owned());
+        let resting = self
+            .resting_machines
+            .entry(name.clone())
+            .or_insert(RestingMachine {
+                id: id.clone(),
+                until: Duration::ZERO,
+                backoff: Backoff::new(FIRST_REST, LONGEST_REST),
+            });
+        if resting.id != id {
+            resting.id = id;
+            resting.backoff = Backoff::new(FIRST_REST, LONGEST_REST);
+        }
+        let pause = resting.backoff.failed();
+        resting.until = self.world.now().uptime + pause;
+        diag::warning(format_args!(
+            "machine {name} is not offered in the next {} s: its guest made no request",
+            pause.as_secs()
+        ))
+        .emit();
+    }
+
+    /// Counts a host fault, and reports when there are too many.
+    fn host_fault(&mut self, why: &str) {
+        if let Some(pause) = self.breaker.failed(why, self.world.now().uptime) {
+            let (count, why) = self.breaker.faults();
+            diag::error(format_args!(
+                "{count} tasks in a row failed for reasons of this host"
+            ))
+            .info(format_args!("the last one: {why}"))
+            .info(format_args!(
+                "no work is asked for in the next {} s",
+                pause.as_secs()
+            ))
+            .emit();
+        }
+    }
+
+    fn store(
+        &mut self,
+        record: &TaskRecord,
+        result: ResultManifest,
+        checksum: String,
+        archive: Option<&std::path::Path>,
+    ) -> Result<()> {
+        let finished = FinishedTask {
+            result,
+            agent_checksum: (!self.options.legacy_request).then_some(checksum),
+            archive,
+        };
+        let now = self.world.now();
+        self.delivery.finish(record, finished, now, &mut self.world)
+    }
+
+    pub(super) fn give_back(&mut self, record: &TaskRecord, why: &str) -> Result<()> {
+        let now = self.world.now();
+        self.delivery.give_back(record, why, now, &mut self.world)
+    }
+
+    /// The agent's checksum: of everything on this side that can change a result.
+    fn checksum(&self) -> String {
+        let options = &self.options;
+        agent_checksum([
+            ("toolchain-id", options.toolchain_id.as_str()),
+            ("toolchain-version", options.toolchain_ver.as_str()),
+        ])
+    }
+
+    /// One line for a task that has a result.
+    fn finished(&self, record: &TaskRecord, status: ResultStatus, laps: &Laps) {
+        diag::info(format_args!(
+            "{status} in {} s ({laps})",
+            laps.total().as_secs()
+        ))
+        .emit();
+        self.world.watch().finished(status::Outcome {
+            task: format!("{}/{}", record.name, record.version),
+            machine: record.machine.clone(),
+            status: status.word().to_owned(),
+            at: Duration::ZERO,
+            took: laps.total(),
+        });
+    }
+}

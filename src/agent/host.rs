@@ -1,0 +1,270 @@
+//! The real world: this host, its guests, its controllers.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::setup;
+use super::world::World;
+use crate::cli::{self, Options};
+use crate::controller::address::UploadTarget;
+use crate::controller::failure::Failure;
+use crate::controller::{Assignment, Controllers};
+use crate::delivery::{ControllerCourier, Courier, Now, StoredArtifact};
+use crate::diag;
+use crate::error::{Class, Error, Result};
+use crate::guest;
+use crate::lock::Lock;
+use crate::machine::{Accel, accel};
+use crate::machines::room::{self, Low};
+use crate::machines::{Enumeration, Machine, Machines};
+use crate::manifest::{TaskManifest, TaskRequest};
+use crate::network::{Bridge, Netfilter};
+use crate::perform::{
+    BuildEnd, BuildFailure, BuildStage, FailedSide, Job, Performed, Remains, perform,
+};
+use crate::status::{Idle, Laps};
+use crate::sweep;
+use crate::watch::Watch;
+
+/// How long a guest may take to show that KVM works.
+const KVM_PROBE: Duration = Duration::from_secs(10);
+
+/// Where execvp(3) of musl looks for programs if `$PATH` is not set.
+const DEFAULT_PATH: &str = "/usr/local/bin:/bin:/usr/bin";
+
+/// This host.
+#[derive(Debug)]
+pub(super) struct Host<'w> {
+    options: &'w Options,
+    watch: &'w Watch,
+    machines: Machines,
+    controllers: Controllers,
+    /// The result of `--accel` on this host, once it was needed.
+    accel: Option<Accel>,
+    /// The owner of the rules of redirects, from the first guest on.
+    netfilter: Netfilter,
+    lock: Option<Lock>,
+}
+
+impl<'w> Host<'w> {
+    pub(super) fn new(options: &'w Options, watch: &'w Watch, lock: Option<Lock>) -> Result<Self> {
+        Ok(Host {
+            options,
+            watch,
+            machines: Machines::new(setup::machines(options)),
+            controllers: Controllers::new(
+                &options.controllers,
+                &setup::controllers(options),
+                watch,
+            )?,
+            accel: None,
+            netfilter: Netfilter::default(),
+            lock,
+        })
+    }
+
+    /// Keeps other agents from a task whose result is stored.
+    pub(super) fn hold_task(&mut self, target: &UploadTarget) {
+        self.controllers.hold(target);
+    }
+
+    fn courier(&mut self) -> ControllerCourier<'_> {
+        ControllerCourier {
+            controllers: &mut self.controllers,
+            watch: self.watch,
+        }
+    }
+
+    /// The settings of guests. Trial runs start none, so that the host is not asked
+    /// what it can do.
+    fn guest(&mut self) -> Result<guest::Config> {
+        let accel = if is_trial(self.options) {
+            Accel::Tcg
+        } else {
+            self.find_accel()?
+        };
+        setup::guest(self.options, accel, &self.netfilter)
+    }
+
+    /// Finds the accelerator, which takes up to a second, once.
+    fn find_accel(&mut self) -> Result<Accel> {
+        if let Some(accel) = self.accel {
+            return Ok(accel);
+        }
+        let options = self.options;
+        let choice = match options.accel {
+            cli::Accel::Kvm => accel::Choice::Kvm,
+            cli::Accel::Tcg => accel::Choice::Tcg,
+            cli::Accel::Auto => accel::Choice::Auto,
+        };
+        let user = setup::user(options)?;
+        let deadline = Instant::now() + KVM_PROBE;
+        let (accel, why) = accel::resolve(choice, &options.qemu, user.as_ref(), deadline)?;
+        if let Some(why) = why {
+            diag::warning(format_args!("emulating guests, which is slow: {why}")).emit();
+        }
+        self.accel = Some(accel);
+        Ok(accel)
+    }
+
+    fn try_perform(
+        &mut self,
+        task: &TaskManifest,
+        machine: &Machine,
+        laps: &mut Laps,
+    ) -> Result<Performed<Remains<'w>>> {
+        let guest = self.guest()?;
+        let config = setup::perform(self.options, guest);
+        let job = Job {
+            task,
+            machine: &machine.manifest.machine,
+            directory: &machine.dir,
+        };
+        Ok(perform(&config, &job, laps, self.watch))
+    }
+}
+
+impl Courier for Host<'_> {
+    fn send_result(&mut self, target: &UploadTarget, text: &[u8]) -> Result<(), Failure> {
+        self.courier().send_result(target, text)
+    }
+
+    fn send_artifact(
+        &mut self,
+        artifact: &StoredArtifact,
+        session: &str,
+    ) -> Result<String, Failure> {
+        self.courier().send_artifact(artifact, session)
+    }
+
+    fn release(&mut self, target: &UploadTarget) {
+        self.courier().release(target);
+    }
+
+    fn must_stop(&self) -> bool {
+        self.watch.must_stop()
+    }
+}
+
+impl<'w> World for Host<'w> {
+    type Guest = Remains<'w>;
+
+    fn now(&self) -> Now {
+        Now::read()
+    }
+
+    fn watch(&self) -> &Watch {
+        self.watch
+    }
+
+    fn sweep(&mut self) {
+        if self.lock.is_some() && !super::is_fake(self.options) {
+            sweep::sweep(&setup::sweep(self.options), self.lock.as_ref());
+        }
+    }
+
+    fn probe(&mut self, anew: bool) -> Result<()> {
+        let options = self.options;
+        if is_trial(options) {
+            return Ok(());
+        }
+        // These cost some system calls each.
+        Bridge::probe(&options.bridge)?;
+        if !options.tftp.is_dir() {
+            return Err(
+                Error::new(format!("no TFTP directory {}", options.tftp.display()))
+                    .with_class(Class::Config)
+                    .hint("make it, or name another one: --tftp <dir>"),
+            );
+        }
+        if !is_program(&options.qemu) {
+            return Err(Error::new(format!("no program {}", options.qemu.display()))
+                .with_class(Class::Config)
+                .hint(
+                    "install it (Debian: apt-get install --no-install-recommends \
+                         qemu-system-x86) or name another one by --qemu",
+                ));
+        }
+        if anew {
+            self.accel = None;
+        }
+        // With `auto` the guests are emulated if there is no KVM.
+        if options.accel == cli::Accel::Kvm {
+            self.find_accel()?;
+        }
+        Ok(())
+    }
+
+    fn enumerate(&mut self) -> Result<Enumeration> {
+        let min_free = self.options.min_free;
+        let Low {
+            volumes: low,
+            said: full,
+        } = room::low(
+            &self.options.machines,
+            |total| min_free.of(total),
+            self.watch,
+        )?;
+        let mut found = self.machines.enumerate(None, &low, self.watch)?;
+        if found.waiting > 0 && !self.watch.must_stop() {
+            // Only now is there a reason to look for KVM.
+            let guest = self.guest()?;
+            let config = setup::bootstrap(self.options, guest);
+            found = self.machines.enumerate(Some(&config), &low, self.watch)?;
+        }
+        found.full = full;
+        Ok(found)
+    }
+
+    fn order(&mut self) -> Vec<usize> {
+        self.controllers.order()
+    }
+
+    fn controller(&self, number: usize) -> String {
+        self.controllers.name(number)
+    }
+
+    fn ask(&mut self, number: usize, request: &TaskRequest) -> Result<Option<Assignment>, Failure> {
+        self.controllers.ask(number, request)
+    }
+
+    fn perform(
+        &mut self,
+        task: &TaskManifest,
+        machine: &Machine,
+        laps: &mut Laps,
+    ) -> Performed<Remains<'w>> {
+        self.try_perform(task, machine, laps)
+            .unwrap_or_else(|error| {
+                diag::failure(&error).emit();
+                Performed::of(BuildEnd::Failed(BuildFailure {
+                    side: FailedSide::Host,
+                    stage: BuildStage::BeforeTask,
+                    why: error.to_string(),
+                }))
+            })
+    }
+
+    fn idle(&mut self, reason: Idle, detail: &str, length: Duration) {
+        let _ = self.watch.idle(reason, detail, length);
+    }
+}
+
+/// Whether no guest is started.
+fn is_trial(options: &Options) -> bool {
+    options.fake_build || options.fake_machine.is_some() || options.fake_bootstrap
+}
+
+/// Whether a name or path is that of a file that can be executed.
+fn is_program(program: &Path) -> bool {
+    let is_executable = |path: &Path| {
+        path.metadata()
+            .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+    };
+    if program.components().count() > 1 {
+        return is_executable(program);
+    }
+    let path = std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
+    std::env::split_paths(&path).any(|directory| is_executable(&directory.join(program)))
+}

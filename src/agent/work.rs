@@ -1,0 +1,126 @@
+//! The loop: turn after turn, until there is a reason to stop.
+
+use std::collections::BTreeMap;
+
+use super::ask::Resting;
+use super::build::RestingMachine;
+use super::setup;
+use super::turn::Turn;
+use super::world::World;
+use crate::breaker::Breaker;
+use crate::cli::{Options, Turns};
+use crate::delivery::{Delivery, UnfinishedTask};
+use crate::diag;
+use crate::error::{Class, Context as _, Result};
+use crate::manifest::SerializeError;
+use crate::status::Idle;
+use crate::watch::Stop;
+
+/// Exit status after `SIGHUP`: the supervisor is to start the agent again.
+const RESTART: u8 = 3;
+
+/// An agent for one toolchain and instance. It holds what cannot be read again from
+/// the disk.
+#[derive(Debug)]
+pub struct Agent<W> {
+    pub(super) options: Options,
+    pub(super) world: W,
+    pub(super) delivery: Delivery,
+    pub(super) breaker: Breaker,
+    /// Controllers that are not asked for a while, by number.
+    pub(super) resting: BTreeMap<usize, Resting>,
+    /// Machines that are not offered for a while, by name.
+    pub(super) resting_machines: BTreeMap<String, RestingMachine>,
+    /// Whether the host is examined anew before the next request for work.
+    pub(super) probe_anew: bool,
+    /// Counts turns, and spreads pauses.
+    turns: u32,
+}
+
+impl<W: World> Agent<W> {
+    /// An agent in `world`.
+    pub fn new(options: Options, world: W, delivery: Delivery) -> Agent<W> {
+        Agent {
+            breaker: Breaker::new(options.breaker),
+            options,
+            world,
+            delivery,
+            resting: BTreeMap::new(),
+            resting_machines: BTreeMap::new(),
+            probe_anew: true,
+            turns: 0,
+        }
+    }
+
+    /// Gives back the tasks that were under way when the former agent ended.
+    pub fn recover(&mut self, unfinished: Vec<UnfinishedTask>) {
+        for UnfinishedTask { task, started } in unfinished {
+            let state = if started { "being built" } else { "accepted" };
+            diag::warning(format_args!("{task} was {state} when the agent ended"))
+                .info(format_args!("{} may hand it out again", task.controller))
+                .emit();
+            // A task that cannot be given back (without its key, for instance) does
+            // not keep the agent from starting: its controller times out.
+            let why = "the agent ended while the task was performed";
+            if let Err(error) = self.give_back(&task, why) {
+                diag::failure(&error).emit();
+            }
+        }
+    }
+
+    /// Turn after turn. Returns the exit status.
+    pub fn work(&mut self) -> Result<u8> {
+        loop {
+            let turn = self.turn();
+            self.turns = self.turns.wrapping_add(1);
+            if let Some(status) = self.stopped() {
+                return Ok(status);
+            }
+            let once = self.options.turns != Turns::Endless;
+            let (reason, detail) = match turn {
+                Ok(Turn::Dumped) => return Ok(0),
+                Ok(Turn::Worked) if once => return Ok(0),
+                Ok(Turn::Worked) => continue,
+                Ok(Turn::Idle(Idle::ControllersDown | Idle::ResultsWaiting, _)) if once => {
+                    return Ok(Class::Unavailable.exit_code());
+                }
+                Ok(Turn::Idle(..)) if once => return Ok(0),
+                Ok(Turn::Failed(_)) if once => return Ok(Class::Failure.exit_code()),
+                Err(error) | Ok(Turn::NotReady(error)) if once => return Err(error),
+                Ok(Turn::Idle(reason, detail)) => (reason, detail),
+                Ok(Turn::Failed(why)) => (Idle::Failed, why),
+                Ok(Turn::NotReady(error)) => {
+                    diag::failure(&error).emit();
+                    (Idle::HostNotReady, error.to_string())
+                }
+                Err(error) => {
+                    diag::failure(&error).emit();
+                    (Idle::Failed, error.to_string())
+                }
+            };
+            let pause = setup::jitter(self.options.poll_interval, self.turns.wrapping_mul(7919));
+            self.world.idle(reason, &detail, pause);
+            if let Some(status) = self.stopped() {
+                return Ok(status);
+            }
+        }
+    }
+
+    /// Reports what is lost with the end of the agent.
+    pub fn end(&self) {
+        self.delivery.report_unsaved();
+    }
+
+    /// The exit status, if a signal asked for the end.
+    fn stopped(&self) -> Option<u8> {
+        match self.world.watch().stop()? {
+            Stop::Restart => Some(RESTART),
+            Stop::Drain | Stop::Terminate | Stop::Hurry => Some(0),
+        }
+    }
+}
+
+/// A manifest as text.
+pub(super) fn compose(text: std::result::Result<String, SerializeError>) -> Result<String> {
+    text.context(|| "unable to compose a manifest")
+}

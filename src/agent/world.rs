@@ -1,0 +1,60 @@
+//! What the loop does to the world. The loop itself reads no clock, opens no file
+//! and starts no process, so that a test can play the world and make days pass in
+//! milliseconds.
+
+use crate::controller::Assignment;
+use crate::controller::failure::Failure;
+use crate::delivery::{Courier, Now};
+use crate::error::Result;
+use crate::machines::{Enumeration, Machine};
+use crate::manifest::{TaskManifest, TaskRequest};
+use crate::perform::{HeldGuest, Performed};
+use crate::status::{Idle, Laps};
+use crate::watch::Watch;
+use std::time::Duration;
+
+/// Host, guests and controllers.
+pub trait World: Courier {
+    /// The guest of a build that has ended.
+    type Guest: HeldGuest;
+
+    /// The present time.
+    fn now(&self) -> Now;
+
+    /// Signals, and the status.
+    fn watch(&self) -> &Watch;
+
+    /// Removes what a killed agent left behind.
+    fn sweep(&mut self);
+
+    /// Looks whether the host has what guests need. With `anew` nothing is taken
+    /// from earlier looks.
+    ///
+    /// # Errors
+    ///
+    /// What is missing, with the remedy.
+    fn probe(&mut self, anew: bool) -> Result<()>;
+
+    /// Lists the machines, and bootstraps those that need it.
+    fn enumerate(&mut self) -> Result<Enumeration>;
+
+    /// The numbers of the controllers, in the order to ask them now.
+    fn order(&mut self) -> Vec<usize>;
+
+    /// The name of a controller, without a password.
+    fn controller(&self, number: usize) -> String;
+
+    /// Asks a controller for a task.
+    fn ask(&mut self, number: usize, request: &TaskRequest) -> Result<Option<Assignment>, Failure>;
+
+    /// Builds a task.
+    fn perform(
+        &mut self,
+        task: &TaskManifest,
+        machine: &Machine,
+        laps: &mut Laps,
+    ) -> Performed<Self::Guest>;
+
+    /// Waits between turns for `length`, or until a signal comes in.
+    fn idle(&mut self, reason: Idle, detail: &str, length: Duration);
+}
