@@ -20,6 +20,7 @@
 //! | 0 | [`json`] | JSON reader and writer |
 //! | 0 | [`licenses`] | licenses of the linked crates |
 //! | 0 | [`manifest`] | the manifest format and its types; pure |
+//! | 0 | [`settings`] | choices of the operator that several modules share |
 //! | 0 | [`sys`] | system calls; all unsafe code |
 //! | 0 | [`units`] | systemd units |
 //! | 1 | [`breaker`] | stops requests for work after failures of the host in a row |
@@ -110,6 +111,7 @@ pub mod manifest;
 pub mod network;
 pub mod perform;
 pub mod program;
+pub mod settings;
 pub mod snapshot;
 pub mod status;
 pub mod sweep;

@@ -15,7 +15,7 @@ use bbot_agent::sys::btrfs;
 use nix::mount::{MsFlags, mount, umount};
 
 use crate::support::btrfs::Volume;
-use crate::support::{Process, TempDir, eventually, isolated};
+use crate::support::{Process, TempDir, eventually, example, isolated};
 
 fn name(path: &Path) -> CString {
     CString::new(path.file_name().unwrap().to_str().unwrap()).unwrap()
@@ -360,29 +360,13 @@ fn the_program_prints_what_it_would_remove_and_then_removes_it() {
     });
 }
 
-/// Not a test by itself: what
-/// [`a_killed_agents_snapshot_is_litter_and_a_living_ones_is_not`] kills.
-#[test]
-fn an_agent_that_waits_to_be_killed() {
-    let Ok(source) = std::env::var("BBOT_TEST_SOURCE") else {
-        return;
-    };
-    let source = Path::new(&source);
-    let snapshot = Snapshot::scratch(source, &source.with_file_name("a-b-gcc")).unwrap();
-    // A child that outlives us must not keep the lock.
-    let mut child = Command::new("sleep").arg("60").spawn().unwrap();
-    fs::write(snapshot.path().join("ready"), child.id().to_string()).unwrap();
-    let _ = child.wait();
-}
-
 #[test]
 fn a_killed_agents_snapshot_is_litter_and_a_living_ones_is_not() {
     on_host(|host| {
         let mut agent = Process(
-            Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", "sweep::an_agent_that_waits_to_be_killed"])
-                .env("BBOT_TEST_SOURCE", &host.revision)
-                .stdout(Stdio::null())
+            Command::new(example("owner"))
+                .arg("scratch")
+                .arg(&host.revision)
                 .spawn()
                 .unwrap(),
         );

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::setup;
 use super::world::World;
-use crate::cli::{self, Options};
+use crate::cli::Options;
 use crate::controller::address::UploadTarget;
 use crate::controller::failure::Failure;
 use crate::controller::{Assignment, Controllers};
@@ -23,6 +23,7 @@ use crate::network::{Bridge, Netfilter};
 use crate::perform::{
     BuildEnd, BuildFailure, BuildStage, FailedSide, Job, Performed, Remains, perform,
 };
+use crate::settings::AccelChoice;
 use crate::status::{Idle, Laps};
 use crate::sweep;
 use crate::watch::Watch;
@@ -93,14 +94,9 @@ impl<'w> Host<'w> {
             return Ok(accel);
         }
         let options = self.options;
-        let choice = match options.accel {
-            cli::Accel::Kvm => accel::Choice::Kvm,
-            cli::Accel::Tcg => accel::Choice::Tcg,
-            cli::Accel::Auto => accel::Choice::Auto,
-        };
         let user = setup::user(options)?;
         let deadline = Instant::now() + KVM_PROBE;
-        let (accel, why) = accel::resolve(choice, &options.qemu, user.as_ref(), deadline)?;
+        let (accel, why) = accel::resolve(options.accel, &options.qemu, user.as_ref(), deadline)?;
         if let Some(why) = why {
             diag::warning(format_args!("emulating guests, which is slow: {why}")).emit();
         }
@@ -190,7 +186,7 @@ impl<'w> World for Host<'w> {
             self.accel = None;
         }
         // With `auto` the guests are emulated if there is no KVM.
-        if options.accel == cli::Accel::Kvm {
+        if options.accel == AccelChoice::Kvm {
             self.find_accel()?;
         }
         Ok(())

@@ -13,7 +13,7 @@ use crate::lock;
 use crate::machine::Accel;
 use crate::machines;
 use crate::manifest::MachineHeader;
-use crate::network::{Netfilter, RedirectKind, tap_name};
+use crate::network::{Netfilter, tap_name};
 use crate::perform::{self, Fake};
 use crate::sweep;
 use crate::sys::process::Credentials;
@@ -52,12 +52,7 @@ pub fn guest(options: &Options, accel: Accel, netfilter: &Netfilter) -> Result<g
         instance: options.instance,
         bridge: options.bridge.clone(),
         tap: tap_name(&options.toolchain_name, u32::from(options.instance)),
-        redirect: match options.redirect {
-            cli::Redirect::Auto => RedirectKind::Auto,
-            cli::Redirect::Nft => RedirectKind::Nft,
-            cli::Redirect::Iptables => RedirectKind::Iptables,
-            cli::Redirect::None => RedirectKind::None,
-        },
+        redirect: options.redirect,
         netfilter: netfilter.clone(),
         run_dir: run_dir(options),
         qemu: options.qemu.clone(),
@@ -65,10 +60,7 @@ pub fn guest(options: &Options, accel: Accel, netfilter: &Netfilter) -> Result<g
         cpus: options.cpu,
         ram_kb: options.ram,
         user: user(options)?,
-        hold: match options.hold {
-            cli::Hold::For(length) => guest::Hold::For(length),
-            cli::Hold::Forever => guest::Hold::Forever,
-        },
+        hold: options.hold,
     })
 }
 

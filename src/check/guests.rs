@@ -7,8 +7,9 @@ use std::time::Duration;
 use nix::unistd::{AccessFlags, access};
 
 use super::{Finding, Grade};
-use crate::cli::{Accel as Wanted, Options};
-use crate::machine::accel::{self, Accel, Verdict};
+use crate::cli::Options;
+use crate::machine::accel::{self, Accel, ProbeResult};
+use crate::settings::AccelChoice;
 use crate::user;
 use crate::watch::{Watch, moment};
 
@@ -77,8 +78,8 @@ fn accel(options: &Options) -> Vec<Finding> {
         Some(Err(error)) => return vec![Finding::error("user of guests", &error)],
     };
     let first = match options.accel {
-        Wanted::Kvm | Wanted::Auto => Accel::Kvm,
-        Wanted::Tcg => Accel::Tcg,
+        AccelChoice::Kvm | AccelChoice::Auto => Accel::Kvm,
+        AccelChoice::Tcg => Accel::Tcg,
     };
     let run = |accel| {
         let deadline = moment().instant + FIRST_INSTRUCTIONS;
@@ -86,12 +87,12 @@ fn accel(options: &Options) -> Vec<Finding> {
     };
     let unusable = match run(first) {
         Err(error) => return vec![Finding::error(SUBJECT, &error)],
-        Ok(Verdict::Usable) => {
+        Ok(ProbeResult::Usable) => {
             return vec![Finding::good(SUBJECT, format!("{first}: a guest ran"))];
         }
-        Ok(Verdict::Unusable(why)) => format!("{first}: {why}"),
+        Ok(ProbeResult::Unusable(why)) => format!("{first}: {why}"),
     };
-    if options.accel == Wanted::Auto && matches!(run(Accel::Tcg), Ok(Verdict::Usable)) {
+    if options.accel == AccelChoice::Auto && matches!(run(Accel::Tcg), Ok(ProbeResult::Usable)) {
         return vec![
             Finding::warning(SUBJECT, format!("{unusable}; tcg: a guest ran"))
                 .remedy("guests will be some ten times slower"),

@@ -3,8 +3,9 @@
 use std::net::SocketAddrV4;
 
 use super::Finding;
-use crate::cli::{self, Options};
-use crate::network::{Bridge, Netfilter, Redirect, RedirectKind, Strategy, Tap, Target};
+use crate::cli::Options;
+use crate::network::{Bridge, Netfilter, Redirect, Strategy, Tap, Target};
+use crate::settings::RedirectKind;
 use crate::watch::Watch;
 
 /// Nobody listens there: the rule is gone before anybody asks (RFC 863).
@@ -30,13 +31,7 @@ pub(super) fn all(options: &Options, _watch: &Watch) -> Vec<Finding> {
     };
     findings.push(Finding::good("tap", "made, attached to the bridge, up"));
 
-    let kind = match options.redirect {
-        cli::Redirect::Auto => RedirectKind::Auto,
-        cli::Redirect::Nft => RedirectKind::Nft,
-        cli::Redirect::Iptables => RedirectKind::Iptables,
-        cli::Redirect::None => RedirectKind::None,
-    };
-    findings.push(redirect(kind, &bridge, &tap));
+    findings.push(redirect(options.redirect, &bridge, &tap));
     tap.close();
     findings
 }
@@ -47,7 +42,6 @@ fn redirect(kind: RedirectKind, bridge: &Bridge, tap: &Tap) -> Finding {
         Ok(strategy) => strategy,
         Err(error) => return Finding::error(SUBJECT, &error),
     };
-    let records = std::env::temp_dir();
     let port = match strategy {
         Strategy::None => crate::network::PORT,
         _ => DISCARD,
@@ -59,10 +53,9 @@ fn redirect(kind: RedirectKind, bridge: &Bridge, tap: &Tap) -> Finding {
         mac: None,
         server: SocketAddrV4::new(*address.ip(), port),
         owner: "check",
-        records: &records,
         netfilter: &Netfilter::default(),
     };
-    let tried = Redirect::install(&strategy, &target).and_then(Redirect::close);
+    let tried = Redirect::install(strategy, &target).and_then(Redirect::close);
     match tried {
         Ok(()) => Finding::good(SUBJECT, format!("by {}", strategy.name())),
         Err(error) => Finding::error(SUBJECT, &error),

@@ -19,7 +19,7 @@ mod value;
 use std::path::PathBuf;
 
 pub use self::input::input;
-pub use self::options::{Accel, Dump, Hold, Options, Redirect, Space, Turns};
+pub use self::options::{Dump, Options, Space, Turns};
 pub use self::output::{page, print};
 pub use self::parse::{parse, parse_options_file};
 pub use self::render::{bash_completion, help, man, version};

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::flags;
+use crate::settings::{AccelChoice, Hold, RedirectKind};
 
 /// Defines a struct together with its blank value, in which every field has
 /// the `Default` of its type. The defaults that operators see are texts in the
@@ -82,12 +83,12 @@ plain! {
         /// The bridge that taps are attached to.
         pub bridge: String,
         /// How guests' requests reach our server.
-        pub redirect: Redirect,
+        pub redirect: RedirectKind,
 
         /// The `qemu-system-x86_64` program, by name or path.
         pub qemu: PathBuf,
         /// KVM or emulation.
-        pub accel: Accel,
+        pub accel: AccelChoice,
         /// Processors of a guest.
         pub cpu: u32,
         /// Memory of a guest, in kB.
@@ -164,58 +165,6 @@ impl Space {
             (Some(share), Some(bytes)) => share.min(bytes),
             (Some(amount), None) | (None, Some(amount)) => amount,
             (None, None) => 0,
-        }
-    }
-}
-
-/// How the guest's requests to 196.254.111.222 port 69 reach our server.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Redirect {
-    /// By `nft` where it is found, else by `iptables`.
-    #[default]
-    Auto,
-    /// By `nft`.
-    Nft,
-    /// By `iptables`.
-    Iptables,
-    /// Not at all: the operator put the address on the bridge.
-    None,
-}
-
-/// What executes the guest's instructions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Accel {
-    /// The processor; without a usable `/dev/kvm` that is an error.
-    #[default]
-    Kvm,
-    /// QEMU's emulation.
-    Tcg,
-    /// The processor where `/dev/kvm` is usable, else emulation.
-    Auto,
-}
-
-/// How long a guest that went wrong is kept, suspended, for inspection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hold {
-    /// That long; zero: not at all.
-    For(Duration),
-    /// Until somebody ends it.
-    Forever,
-}
-
-impl Default for Hold {
-    fn default() -> Hold {
-        Hold::For(Duration::ZERO)
-    }
-}
-
-impl Hold {
-    /// The length; `None` is for ever.
-    #[must_use]
-    pub fn length(self) -> Option<Duration> {
-        match self {
-            Hold::For(length) => Some(length),
-            Hold::Forever => None,
         }
     }
 }

@@ -206,9 +206,10 @@ fn directories(settings: &[Setting]) -> Result<()> {
 mod tests {
     use std::time::Duration;
 
-    use super::super::{Format, Hold, Unit};
+    use super::super::{Format, Unit};
     use super::*;
     use crate::error::Class;
+    use crate::settings::Hold;
 
     fn parsed(line: &str, environment: &str) -> Result<Invocation> {
         parse(line.split_whitespace().map(OsString::from), &|name| {

@@ -7,7 +7,8 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::options::{Hold, Space};
+use super::options::Space;
+use crate::settings::Hold;
 
 /// What was expected, to complete `invalid value 'x' for option '--y': expected ...`.
 #[derive(Debug, PartialEq, Eq)]

@@ -22,7 +22,8 @@ use nix::libc;
 use crate::error::{Context as _, Error, Result};
 use crate::machine::{Accel, Machine, Purpose, Spec};
 use crate::manifest::MachineManifest;
-use crate::network::{Bridge, Mac, Netfilter, Redirect, RedirectKind, Strategy, Tap, Target};
+use crate::network::{Bridge, Mac, Netfilter, Redirect, Strategy, Tap, Target};
+use crate::settings::{Hold, RedirectKind};
 use crate::sys::poll;
 use crate::sys::process::Credentials;
 use crate::tftp::{self, Map, TftpServer};
@@ -70,7 +71,7 @@ pub struct Config {
     pub redirect: RedirectKind,
     /// What owns the rules of redirects.
     pub netfilter: Netfilter,
-    /// The directory for sockets, the console log and records of our rules.
+    /// The directory for sockets and the console log.
     pub run_dir: PathBuf,
     /// The QEMU program.
     pub qemu: PathBuf,
@@ -84,15 +85,6 @@ pub struct Config {
     pub user: Option<Credentials>,
     /// How long a failed guest is kept for inspection.
     pub hold: Hold,
-}
-
-/// How long a failed guest is kept, suspended, so that somebody can look at it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hold {
-    /// That long; zero means not at all.
-    For(Duration),
-    /// Until somebody ends it.
-    Forever,
 }
 
 /// What differs from run to run.
@@ -205,7 +197,7 @@ impl Link {
     /// In the way that this host knows, once what was left has gone.
     fn open(config: &Config, boot: &Boot<'_>, mac: Mac, bridge: &Bridge) -> Result<Link> {
         let until = Instant::now() + GONE;
-        let make = |strategy: &Strategy| loop {
+        let make = |strategy: Strategy| loop {
             match Link::make(config, boot, mac, bridge, strategy) {
                 Err(error) if is_taken(&error) && Instant::now() < until => {
                     poll::wait(&mut [], Some(Instant::now() + AGAIN))
@@ -214,13 +206,13 @@ impl Link {
                 result => return result,
             }
         };
-        let probed = || make(&Redirect::probe(config.redirect, bridge)?);
+        let probed = || make(Redirect::probe(config.redirect, bridge)?);
         match config.redirect {
             // The usual way is tried without asking whether it can be done: that
             // would take as long. If it cannot, whoever asks learns why, and
             // what else can.
-            RedirectKind::Auto | RedirectKind::Nft => make(&Strategy::Nft).or_else(|_| probed()),
-            RedirectKind::Iptables | RedirectKind::None => probed(),
+            RedirectKind::Auto | RedirectKind::Nft => make(Strategy::Nft).or_else(|_| probed()),
+            RedirectKind::None => probed(),
         }
     }
 
@@ -229,7 +221,7 @@ impl Link {
         boot: &Boot<'_>,
         mac: Mac,
         bridge: &Bridge,
-        strategy: &Strategy,
+        strategy: Strategy,
     ) -> Result<Link> {
         let server = TftpServer::bind(strategy.server_address(bridge), limits(boot))?;
         let address = server.local_addr()?;
@@ -242,7 +234,6 @@ impl Link {
                 mac: known_mac(boot.machine, mac),
                 server: address,
                 owner: &config.owner,
-                records: &config.run_dir,
                 netfilter: &config.netfilter,
             },
         )?;

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use super::limit::Limit;
 use super::refusals::Refusals;
-use super::{Ended, Guest, Hold, Phase, Step, Why};
+use super::{Ended, Guest, Phase, Step, Why};
 use crate::diag;
 use crate::error::{Context as _, Result};
 use crate::machine::{Event, ShutdownReason};
+use crate::settings::Hold;
 use crate::snapshot::sync;
 use crate::status;
 use crate::sys::file::read_at_most;

@@ -20,6 +20,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::capture::Tail;
 use crate::error::{Class, Context as _, Error, Result};
+use crate::settings::AccelChoice;
 use crate::sys::process::{Credentials, Process};
 
 /// The accelerators that we use.
@@ -53,48 +54,38 @@ impl fmt::Display for Accel {
     }
 }
 
-/// What the operator asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Choice {
-    /// KVM, or an error.
-    #[default]
-    Kvm,
-    /// Emulation.
-    Tcg,
-    /// KVM where a guest runs under it, else emulation.
-    Auto,
-}
-
-/// What came of trying an accelerator.
+/// The result of trying an accelerator.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ProbeResult {
     /// A guest ran.
     Usable,
     /// None did, for this reason.
     Unusable(String),
 }
 
-/// The accelerator to use, and why not KVM if [`Choice::Auto`] decided so.
+/// The accelerator to use, and why not KVM if [`AccelChoice::Auto`] decided so.
 /// Trying KVM ends at `deadline`; 10 s are plenty.
 ///
 /// # Errors
 ///
-/// With [`Choice::Kvm`], if KVM is not usable; if there is no such `qemu`.
+/// With [`AccelChoice::Kvm`], if KVM is not usable; if there is no such `qemu`.
 pub fn resolve(
-    choice: Choice,
+    choice: AccelChoice,
     qemu: &Path,
     user: Option<&Credentials>,
     deadline: Instant,
 ) -> Result<(Accel, Option<String>)> {
-    if choice == Choice::Tcg {
+    if choice == AccelChoice::Tcg {
         return Ok((Accel::Tcg, None));
     }
     match (probe(Accel::Kvm, qemu, user, deadline)?, choice) {
-        (Verdict::Usable, _) => Ok((Accel::Kvm, None)),
-        (Verdict::Unusable(why), Choice::Auto) => Ok((Accel::Tcg, Some(why))),
-        (Verdict::Unusable(why), _) => Err(Error::new(format!("kvm is not usable here: {why}"))
-            .with_class(Class::Config)
-            .hint("use --accel tcg to emulate, some ten times slower, or --accel auto")),
+        (ProbeResult::Usable, _) => Ok((Accel::Kvm, None)),
+        (ProbeResult::Unusable(why), AccelChoice::Auto) => Ok((Accel::Tcg, Some(why))),
+        (ProbeResult::Unusable(why), _) => {
+            Err(Error::new(format!("kvm is not usable here: {why}"))
+                .with_class(Class::Config)
+                .hint("use --accel tcg to emulate, some ten times slower, or --accel auto"))
+        }
     }
 }
 
@@ -108,13 +99,13 @@ pub fn probe(
     qemu: &Path,
     user: Option<&Credentials>,
     deadline: Instant,
-) -> Result<Verdict> {
+) -> Result<ProbeResult> {
     if accel == Accel::Kvm
         && let Err(error) = open_kvm()
         && (user.is_none() || error.kind() == io::ErrorKind::NotFound)
     {
         let reason = crate::error::reason(&error);
-        return Ok(Verdict::Unusable(format!(
+        return Ok(ProbeResult::Unusable(format!(
             "unable to open {DEVICE}: {reason}"
         )));
     }
@@ -144,16 +135,16 @@ pub fn probe(
     let message = message.transpose().context(|| "unable to wait for qemu")?;
     let message = message.flatten().unwrap_or_default();
     if message.starts_with(KVM_FAILED) {
-        return Ok(Verdict::Unusable(message));
+        return Ok(ProbeResult::Unusable(message));
     }
     let ended = process.wait(Some(deadline));
     Ok(match ended.context(|| "unable to wait for qemu")? {
-        Some(status) if status.code() == Some(RAN) => Verdict::Usable,
+        Some(status) if status.code() == Some(RAN) => ProbeResult::Usable,
         Some(status) if message.is_empty() => {
-            Verdict::Unusable(format!("qemu ended with {status}"))
+            ProbeResult::Unusable(format!("qemu ended with {status}"))
         }
-        Some(status) => Verdict::Unusable(format!("qemu ended with {status}: {message}")),
-        None => Verdict::Unusable("a guest hangs in its first instructions".to_owned()),
+        Some(status) => ProbeResult::Unusable(format!("qemu ended with {status}: {message}")),
+        None => ProbeResult::Unusable("a guest hangs in its first instructions".to_owned()),
     })
 }
 
@@ -274,7 +265,7 @@ mod tests {
     #[test]
     fn emulation_asks_for_no_probe() {
         let nowhere = Path::new("/nonexistent/qemu");
-        let chosen = resolve(Choice::Tcg, nowhere, None, Instant::now()).unwrap();
+        let chosen = resolve(AccelChoice::Tcg, nowhere, None, Instant::now()).unwrap();
         assert_eq!(chosen, (Accel::Tcg, None));
     }
 }

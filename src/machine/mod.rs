@@ -32,7 +32,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::sys::poll;
 use crate::sys::process::Process;
 
-pub use accel::{Accel, Choice};
+pub use accel::Accel;
 pub use events::{Event, ShutdownReason};
 pub use qemu::{Purpose, Spec};
 

@@ -18,9 +18,6 @@ pub struct Bridge {
     pub address: Ipv4Addr,
     /// All of its IPv4 addresses, with the networks that they are in.
     pub networks: Vec<Network>,
-    /// Whether this bridge passes its packets through iptables, whatever
-    /// `net.bridge.bridge-nf-call-iptables` says.
-    pub calls_iptables: bool,
 }
 
 /// An IPv4 network, and the host's address in it.
@@ -69,8 +66,6 @@ const AF_INET: u8 = 2;
 const IFADDRMSG: usize = 8;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
-const IFLA_INFO_DATA: u16 = 2;
-const IFLA_BR_NF_CALL_IPTABLES: u16 = 36;
 /// `struct ifinfomsg`, which comes before the attributes of a link.
 const IFINFOMSG: usize = 16;
 
@@ -101,11 +96,7 @@ impl Bridge {
             index => index.context(unable)?,
         };
         let socket = Socket::route().context(unable)?;
-        let Link {
-            kind,
-            calls_iptables,
-        } = Link::of(&socket, index).context(unable)?;
-        if kind != "bridge" {
+        if link_kind(&socket, index).context(unable)? != "bridge" {
             return Err(config(format!("{name} is not a bridge"))
                 .hint("name the bridge of the guests with --bridge"));
         }
@@ -126,41 +117,26 @@ impl Bridge {
             name,
             address,
             networks: networks(&socket, index).context(unable)?,
-            calls_iptables,
         })
     }
 }
 
-/// What rtnetlink(7) says of a link.
-struct Link {
-    kind: String,
-    calls_iptables: bool,
-}
-
-impl Link {
-    fn of(socket: &Socket, index: u32) -> io::Result<Link> {
-        let mut link = Link {
-            kind: String::new(),
-            calls_iptables: false,
-        };
-        let mut header = [0; IFINFOMSG];
-        header[4..8].copy_from_slice(&index.to_ne_bytes());
-        let mut batch = Batch::new();
-        batch.begin(RTM_GETLINK, netlink::ACK, &header);
-        socket.exchange(&batch, |message| {
-            let attributes = message.payload.get(IFINFOMSG..).unwrap_or_default();
-            let info = netlink::attribute(attributes, IFLA_LINKINFO).unwrap_or_default();
-            if let Some(kind) = netlink::attribute(info, IFLA_INFO_KIND) {
-                link.kind = String::from_utf8_lossy(kind)
-                    .trim_end_matches('\0')
-                    .to_owned();
-            }
-            let data = netlink::attribute(info, IFLA_INFO_DATA).unwrap_or_default();
-            link.calls_iptables =
-                netlink::attribute(data, IFLA_BR_NF_CALL_IPTABLES).is_some_and(|v| v == [1]);
-        })?;
-        Ok(link)
-    }
+/// The kind of the link numbered `index` (rtnetlink(7)).
+fn link_kind(socket: &Socket, index: u32) -> io::Result<String> {
+    let mut found = String::new();
+    let mut header = [0; IFINFOMSG];
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    let mut batch = Batch::new();
+    batch.begin(RTM_GETLINK, netlink::ACK, &header);
+    socket.exchange(&batch, |message| {
+        let attributes = message.payload.get(IFINFOMSG..).unwrap_or_default();
+        let info = netlink::attribute(attributes, IFLA_LINKINFO).unwrap_or_default();
+        if let Some(kind) = netlink::attribute(info, IFLA_INFO_KIND) {
+            let kind = String::from_utf8_lossy(kind);
+            kind.trim_end_matches('\0').clone_into(&mut found);
+        }
+    })?;
+    Ok(found)
 }
 
 /// The addresses that the interface numbered `index` has.

@@ -11,25 +11,21 @@
 //! or from anywhere else, never reaches our server. Taps are isolated ports:
 //! guests do not reach each other.
 //!
-//! Nothing here needs a program except the `iptables` strategy, and all of it
-//! but that strategy's rules goes with our descriptors, however we die.
+//! The module needs no program, and the kernel removes everything it makes with the
+//! agent's descriptors, also after `kill -9`.
 
 mod bridge;
-mod conntrack;
-mod iptables;
 mod mac;
 mod nft;
-mod program;
 mod redirect;
 mod tap;
 
 use std::net::Ipv4Addr;
 
 pub use bridge::{Bridge, Network};
-pub use iptables::remove_recorded;
 pub use mac::Mac;
 pub use nft::Netfilter;
-pub use redirect::{Peers, Redirect, RedirectKind, Strategy, Target};
+pub use redirect::{Peers, Redirect, Strategy, Target};
 pub use tap::{Tap, tap_name};
 
 /// Where guests believe the TFTP server to be: bbot's fixed address...

@@ -2,75 +2,39 @@
 
 use std::net::SocketAddrV4;
 use std::net::UdpSocket;
-use std::path::Path;
-use std::str::FromStr;
 use std::sync::Arc;
 
-use super::iptables;
-use super::program::Program;
 use super::{Bridge, Mac, Netfilter, PORT, SERVER, Tap, nft};
 use crate::diag;
 use crate::error::{Class, Context as _, Error, Result};
+use crate::settings::RedirectKind;
 use crate::sys::net::{Control, Name};
 use crate::trace;
 
-/// What the operator chose.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum RedirectKind {
-    /// The first of the others that works.
-    #[default]
-    Auto,
-    /// Rules of `nf_tables`.
-    Nft,
-    /// Rules by the `iptables` program.
-    Iptables,
-    /// None: 196.254.111.222 is an address of the bridge.
-    None,
-}
-
-impl FromStr for RedirectKind {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<RedirectKind> {
-        match text {
-            "auto" => Ok(RedirectKind::Auto),
-            "nft" => Ok(RedirectKind::Nft),
-            "iptables" => Ok(RedirectKind::Iptables),
-            "none" => Ok(RedirectKind::None),
-            _ => Err(Error::new(format!("invalid redirect '{text}'"))
-                .with_class(Class::Usage)
-                .hint("one of auto, nft, iptables, none")),
-        }
-    }
-}
-
 /// How it is done on this host, found out by [`Redirect::probe`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Strategy {
-    /// Rules of `nf_tables`, which die with us.
+    /// Rules of `nf_tables`, which the kernel removes with the agent.
     Nft,
-    /// Rules by the `iptables` program, which a sweep removes if we die.
-    Iptables(Program),
-    /// Our server has 196.254.111.222:69 itself. One agent per bridge, then.
+    /// The server is bound to 196.254.111.222:69: one agent per bridge.
     None,
 }
 
 impl Strategy {
     /// Where the server is to be bound: port 0 where any will do.
     #[must_use]
-    pub fn server_address(&self, bridge: &Bridge) -> SocketAddrV4 {
+    pub fn server_address(self, bridge: &Bridge) -> SocketAddrV4 {
         match self {
-            Strategy::Nft | Strategy::Iptables(_) => SocketAddrV4::new(bridge.address, 0),
+            Strategy::Nft => SocketAddrV4::new(bridge.address, 0),
             Strategy::None => SocketAddrV4::new(SERVER, PORT),
         }
     }
 
     /// Its name as an option value.
     #[must_use]
-    pub fn name(&self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Strategy::Nft => "nft",
-            Strategy::Iptables(_) => "iptables",
             Strategy::None => "none",
         }
     }
@@ -90,8 +54,6 @@ pub struct Target<'a> {
     pub server: SocketAddrV4,
     /// Who we are (toolchain and instance), noted with the rules.
     pub owner: &'a str,
-    /// The directory for records of what outlives us.
-    pub records: &'a Path,
     /// What owns rules of `nf_tables`.
     pub netfilter: &'a Netfilter,
 }
@@ -111,7 +73,6 @@ pub struct Redirect {
 #[derive(Debug)]
 enum Rules {
     Nft(nft::Tables),
-    Iptables(iptables::Rules),
     None,
 }
 
@@ -124,7 +85,6 @@ impl Redirect {
     pub fn probe(kind: RedirectKind, bridge: &Bridge) -> Result<Strategy> {
         match kind {
             RedirectKind::Nft => probe_nft(bridge),
-            RedirectKind::Iptables => Program::probe(bridge).map(Strategy::Iptables),
             RedirectKind::None => probe_none(bridge),
             RedirectKind::Auto => {
                 let nft = match probe_nft(bridge) {
@@ -132,14 +92,10 @@ impl Redirect {
                     Err(error) => error,
                     found => return found,
                 };
-                let iptables = match Program::probe(bridge) {
-                    Ok(program) => return Ok(Strategy::Iptables(program)),
-                    Err(error) => error,
-                };
                 probe_none(bridge).map_err(|none| {
                     let mut error = Error::new("unable to redirect TFTP requests of guests")
                         .with_class(Class::Config);
-                    for reason in [&nft, &iptables, &none] {
+                    for reason in [&nft, &none] {
                         error = error.hint(reason.to_string());
                         for hint in reason.hints() {
                             error = error.hint(hint);
@@ -151,13 +107,12 @@ impl Redirect {
         }
     }
 
-    /// Installs the redirect; to be done before the guest starts, since with
-    /// iptables the kernel would remember a connection that it had seen without.
+    /// Installs the redirect, before the guest starts.
     ///
     /// # Errors
     ///
     /// When the rules are refused.
-    pub fn install(strategy: &Strategy, target: &Target<'_>) -> Result<Redirect> {
+    pub fn install(strategy: Strategy, target: &Target<'_>) -> Result<Redirect> {
         let tap = target.tap.kernel_name();
         let unable = || {
             format!(
@@ -189,17 +144,6 @@ impl Redirect {
                 };
                 Rules::Nft(nft::Tables::install(target.netfilter, &rules).context(unable)?)
             }
-            Strategy::Iptables(program) => Rules::Iptables(
-                iptables::Rules::install(
-                    program,
-                    target.bridge,
-                    tap,
-                    target.server,
-                    target.owner,
-                    target.records,
-                )
-                .context(unable)?,
-            ),
             Strategy::None => {
                 if let Some(mac) = target.mac {
                     peers = Peers::Station {
@@ -238,7 +182,6 @@ impl Redirect {
         match self.rules.take() {
             None | Some(Rules::None) => Ok(()),
             Some(Rules::Nft(tables)) => tables.remove().context(unable),
-            Some(Rules::Iptables(rules)) => rules.remove().context(unable),
         }
     }
 }

@@ -27,7 +27,6 @@ use std::path::{Path, PathBuf};
 use crate::diag;
 use crate::error::{Context as _, Result};
 use crate::lock::Lock;
-use crate::network;
 
 /// Where we leave things.
 #[derive(Clone, Debug)]
@@ -54,7 +53,6 @@ pub struct Litter {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
     Guest(u32),
-    Rules,
     File,
     RunDirectory,
     Tree,
@@ -80,7 +78,6 @@ impl Litter {
     pub fn reason(&self) -> &'static str {
         match self.what {
             What::Guest(_) => "qemu of a dead agent",
-            What::Rules => "redirect rules of a dead agent",
             What::File | What::RunDirectory => "run file of a dead agent",
             What::Tree => "tftp directory of a dead agent",
             What::Scratch => "scratch snapshot of a dead agent",
@@ -95,7 +92,6 @@ impl Litter {
     pub fn remove(&self) -> Result<()> {
         match self.what {
             What::Guest(pid) => guests::kill(pid, &self.path),
-            What::Rules => network::remove_recorded(&self.path).map(drop),
             What::File => gone(fs::remove_file(&self.path), &self.path),
             What::RunDirectory | What::Tree => gone(fs::remove_dir_all(&self.path), &self.path),
             What::Scratch => scratch::remove(&self.path),
@@ -171,8 +167,6 @@ fn run_file(name: &str) -> Option<What> {
         Some(What::File)
     } else if name == "vm" {
         Some(What::RunDirectory)
-    } else if name.ends_with(".iptables") {
-        Some(What::Rules)
     } else {
         None
     }
@@ -197,7 +191,6 @@ mod tests {
     fn only_what_a_guest_run_makes_is_litter_of_the_run_directory() {
         assert_eq!(run_file("qmp"), Some(What::File));
         assert_eq!(run_file("vm"), Some(What::RunDirectory));
-        assert_eq!(run_file("bb-gcc-1234567.iptables"), Some(What::Rules));
         assert_eq!(run_file(".status.json.new"), Some(What::File));
         for kept in ["agent.lock", "status.json", "console.log", "notes", ".x"] {
             assert_eq!(run_file(kept), None, "{kept}");

@@ -1,6 +1,5 @@
 //! What the host side costs: snapshots against the `btrfs` program and a bare C
-//! program with the same ioctls, taps and redirects against `ip`, `nft` and
-//! `iptables`.
+//! program with the same ioctls, taps and redirects against `ip` and `nft`.
 //!
 //! Needs root; runs in namespaces of its own, on a btrfs file system in a loop
 //! file, in memory. Prints a table of medians, and appends lines of JSON to
@@ -27,11 +26,11 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use bbot_agent::network::{Bridge, Mac, Netfilter, Redirect, RedirectKind, Tap, Target};
+use bbot_agent::network::{Bridge, Mac, Netfilter, Redirect, Strategy, Tap, Target};
 use bbot_agent::snapshot::{self, Snapshot};
 use nix::mount::{MsFlags, mount};
 use support::btrfs::Volume;
-use support::{TempDir, program, run};
+use support::{TempDir, program};
 
 /// Times of one operation, in each way that it can be done.
 struct Row {
@@ -286,8 +285,6 @@ fn redirects(rows: &mut Vec<Row>) {
     let Ok(bridge) = Bridge::probe("br1") else {
         return;
     };
-    run("ip link set br1 type bridge nf_call_iptables 1");
-    let bridge = Bridge::probe(bridge.name.as_str()).unwrap();
     let tap = Tap::open(&bridge, "bb-1").unwrap();
     let records = TempDir::new();
     let target = Target {
@@ -296,24 +293,15 @@ fn redirects(rows: &mut Vec<Row>) {
         mac: Some(Mac([2, 0, 0, 0, 0, 1])),
         server: SocketAddrV4::new(bridge.address, 40000),
         owner: "bench-1",
-        records: records.path(),
         netfilter: &Netfilter::default(),
     };
-    let mut ours = Vec::new();
-    for kind in [RedirectKind::Nft, RedirectKind::Iptables] {
-        let Ok(strategy) = Redirect::probe(kind, &bridge) else {
-            continue;
-        };
-        ours.push(time(
-            || {
-                Redirect::install(&strategy, &target)
-                    .unwrap()
-                    .close()
-                    .unwrap();
-            },
-            |()| (),
-        ));
-    }
+    let ours = time(
+        || {
+            let redirect = Redirect::install(Strategy::Nft, &target).unwrap();
+            redirect.close().unwrap();
+        },
+        |()| (),
+    );
     let tool = program("nft").map(|_| {
         let rules = records.path().join("rules.nft");
         fs::write(&rules, include_str!("rules.nft")).unwrap();
@@ -328,17 +316,12 @@ fn redirects(rows: &mut Vec<Row>) {
         );
         (time, "nft")
     });
-    for (ours, (operation, tool)) in ours.into_iter().zip([
-        ("redirect by nft, and gone", tool),
-        ("redirect by iptables, and gone", None),
-    ]) {
-        rows.push(Row {
-            operation,
-            ours,
-            c: None,
-            tool,
-        });
-    }
+    rows.push(Row {
+        operation: "redirect by nft, and gone",
+        ours,
+        c: None,
+        tool,
+    });
 }
 
 #[allow(clippy::cast_precision_loss)]

@@ -5,9 +5,10 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use bbot_agent::machine::accel::{self, Choice, Verdict};
+use bbot_agent::machine::accel::{self, ProbeResult};
 use bbot_agent::machine::{Accel, Event, Machine, ShutdownReason, Spec};
 use bbot_agent::network::{Bridge, Tap};
+use bbot_agent::settings::AccelChoice;
 use bbot_agent::sys::process::Credentials;
 
 use super::{LONG, next, no_tap, soon, spec, wait_for, wait_for_console};
@@ -266,7 +267,7 @@ fn a_guests_first_instructions_run_under_emulation() {
         return skip("no qemu");
     }
     let verdict = accel::probe(Accel::Tcg, Path::new(guest::QEMU), None, soon()).unwrap();
-    assert_eq!(verdict, Verdict::Usable);
+    assert_eq!(verdict, ProbeResult::Usable);
 }
 
 #[test]
@@ -277,8 +278,8 @@ fn kvm_is_used_only_where_a_guest_runs() {
     let qemu = Path::new(guest::QEMU);
     let started = Instant::now();
     let verdict = accel::probe(Accel::Kvm, qemu, None, soon()).unwrap();
-    let (chosen, why) = accel::resolve(Choice::Auto, qemu, None, soon()).unwrap();
-    if verdict == Verdict::Usable {
+    let (chosen, why) = accel::resolve(AccelChoice::Auto, qemu, None, soon()).unwrap();
+    if verdict == ProbeResult::Usable {
         assert_eq!((chosen, why), (Accel::Kvm, None));
         return;
     }
@@ -286,6 +287,6 @@ fn kvm_is_used_only_where_a_guest_runs() {
     assert!(why.is_some());
     // A message of QEMU ends the probe, not its deadline.
     assert!(started.elapsed() < LONG / 4, "{why:?}");
-    let error = accel::resolve(Choice::Kvm, qemu, None, soon()).unwrap_err();
+    let error = accel::resolve(AccelChoice::Kvm, qemu, None, soon()).unwrap_err();
     assert!(error.hints().any(|hint| hint.contains("--accel tcg")));
 }

@@ -7,7 +7,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bbot_agent::machine::{Event, Machine, Purpose, ShutdownReason};
-use bbot_agent::network::{Bridge, Netfilter, Redirect, RedirectKind, Tap, Target};
+use bbot_agent::network::{Bridge, Netfilter, Redirect, Tap, Target};
+use bbot_agent::settings::RedirectKind;
 use bbot_agent::tftp::{Config, Map, Served, TftpServer};
 
 use super::{soon, spec, wait_for};
@@ -69,10 +70,9 @@ fn a_machine_is_bootstrapped_and_then_builds() {
                 mac: Some(spec.mac),
                 server: address,
                 owner: "test",
-                records: dir.path(),
                 netfilter: &netfilter,
             };
-            let redirect = Redirect::install(&strategy, &target).unwrap();
+            let redirect = Redirect::install(strategy, &target).unwrap();
             let mut machine = Machine::start(&spec, tap.fd(), soon()).unwrap();
             let path = serve(&mut server, &mut machine, upload);
             if purpose == Purpose::Bootstrap {

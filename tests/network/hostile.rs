@@ -11,7 +11,7 @@ use bbot_agent::network::{Bridge, Strategy};
 use bbot_agent::sys::net::Name;
 use bbot_agent::sys::tap;
 
-use super::{Station, TFTP, mac, with_bridge, with_rules};
+use super::{Station, TFTP, mac, with_bridge};
 use crate::support::netns::{GATEWAY, Guest};
 use crate::support::{PATIENCE, eventually, require_programs, run};
 
@@ -107,8 +107,8 @@ fn a_guest_claims_no_address_that_is_not_for_guests() {
             return;
         }
         run("ip link set br1 address 02:00:00:00:00:b1");
-        let a = Station::new(bridge, &Strategy::Nft, 1);
-        let b = Station::new(bridge, &Strategy::Nft, 2);
+        let a = Station::new(bridge, Strategy::Nft, 1);
+        let b = Station::new(bridge, Strategy::Nft, 2);
         let no_guests = [
             Ipv4Addr::UNSPECIFIED,
             GATEWAY,
@@ -140,8 +140,8 @@ fn a_guest_claims_no_address_that_is_not_for_guests() {
 #[test]
 fn tags_do_not_hide_what_a_guest_sends() {
     with_bridge(|bridge| {
-        let a = Station::new(bridge, &Strategy::Nft, 1);
-        let b = Station::new(bridge, &Strategy::Nft, 2);
+        let a = Station::new(bridge, Strategy::Nft, 1);
+        let b = Station::new(bridge, Strategy::Nft, 2);
         // The kernel shall believe every answer once the clock has ticked.
         fs::write("/proc/sys/net/ipv4/neigh/br1/locktime", "0").unwrap();
         a.talk(&a.guest.udp(0), b"1", b"2");
@@ -167,7 +167,7 @@ fn tags_do_not_hide_what_a_guest_sends() {
 fn nothing_but_ip_and_arp_leaves_a_guest() {
     with_bridge(|bridge| {
         let lan = uplink();
-        let a = Station::new(bridge, &Strategy::Nft, 1);
+        let a = Station::new(bridge, Strategy::Nft, 1);
         // LLDP, a test protocol, one with a length for its kind (spanning tree).
         for kind in [0x88cc, 0x88b5, 0x9100, 0x8864, 38] {
             send(a.tap.fd(), &frame(ALL, mac(1).0, kind, &[0x42; 60]));
@@ -197,10 +197,10 @@ fn nothing_but_ip_and_arp_leaves_a_guest() {
 
 #[test]
 fn what_is_sent_to_a_guest_goes_to_no_other_port() {
-    with_rules(|bridge, strategy| {
+    with_bridge(|bridge| {
         let lan = uplink();
-        let a = Station::new(bridge, strategy, 1);
-        let b = Station::new(bridge, strategy, 2);
+        let a = Station::new(bridge, Strategy::Nft, 1);
+        let b = Station::new(bridge, Strategy::Nft, 2);
         let client = a.guest.udp(0);
         // No rule sees a frame to that address; it is the bridge that learns.
         for (thief, to) in [(b.tap.fd(), LLDP), (lan.as_fd(), LLDP), (lan.as_fd(), ALL)] {
@@ -223,9 +223,9 @@ fn what_is_sent_to_a_guest_goes_to_no_other_port() {
 
 #[test]
 fn a_guest_takes_no_address_of_a_station_beyond_the_bridge() {
-    with_rules(|bridge, strategy| {
+    with_bridge(|bridge| {
         let _lan = uplink();
-        let a = Station::new(bridge, strategy, 1);
+        let a = Station::new(bridge, Strategy::Nft, 1);
         send(a.tap.fd(), &frame(LLDP, mac(9).0, 0x88cc, &[0; 60]));
         a.talk(&a.guest.udp(0), b"1", b"2");
         if require_programs(&["bridge"]) {
@@ -237,11 +237,11 @@ fn a_guest_takes_no_address_of_a_station_beyond_the_bridge() {
 
 #[test]
 fn guests_do_not_reach_each_other_by_way_of_a_host_that_routes() {
-    with_rules(|bridge, strategy| {
+    with_bridge(|bridge| {
         run("ip link set br1 address 02:00:00:00:00:b1");
         forward();
-        let a = Station::new(bridge, strategy, 1);
-        let b = Station::new(bridge, strategy, 2);
+        let a = Station::new(bridge, Strategy::Nft, 1);
+        let b = Station::new(bridge, Strategy::Nft, 2);
         b.talk(&b.guest.udp(0), b"1", b"2");
         let (from, to) = (a.guest.udp(0), b.guest.udp(3000));
         for gateway in ["02:00:00:00:00:b1", HOST_SIDE] {
@@ -260,14 +260,14 @@ fn guests_do_not_reach_each_other_by_way_of_a_host_that_routes() {
 
 #[test]
 fn a_guest_reaches_the_host_and_what_is_beyond_it() {
-    with_rules(|_, strategy| {
+    with_bridge(|_| {
         // The host has another address there, and routes.
         run("ip addr add 192.168.123.53/24 dev br1");
         forward();
         let bridge = Bridge::probe("br1").unwrap();
         let lan = Guest::new(uplink().as_fd(), 99, mac(9).0);
         let _card = another_card();
-        let a = Station::new(&bridge, strategy, 1);
+        let a = Station::new(&bridge, Strategy::Nft, 1);
         let client = a.guest.udp(0);
         let here = |address: Ipv4Addr| UdpSocket::bind((address, 4000)).unwrap();
         for (address, server) in [
@@ -307,7 +307,7 @@ fn answers_go_to_the_tap_or_nowhere() {
             lan.udp(0).send_to(b"1", (GATEWAY, 4000)).unwrap();
             assert_eq!(here.recv_from(&mut [0; 8]).unwrap().0, 1);
         };
-        let a = Station::new(bridge, &Strategy::Nft, 1);
+        let a = Station::new(bridge, Strategy::Nft, 1);
         a.talk(&a.guest.udp(0), b"1", b"2");
         knock();
         let victim = lan.udp(3000);
@@ -331,8 +331,8 @@ fn answers_go_to_the_tap_or_nowhere() {
 
 #[test]
 fn a_guest_may_get_another_address() {
-    with_rules(|bridge, strategy| {
-        let a = Station::new(bridge, strategy, 1);
+    with_bridge(|bridge| {
+        let a = Station::new(bridge, Strategy::Nft, 1);
         a.talk(&a.guest.udp(0), b"firmware", b"2");
         for n in [21, 22] {
             a.guest.inside(|| {

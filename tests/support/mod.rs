@@ -90,6 +90,14 @@ pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
+/// A helper program of `tests/tools`; cargo builds them with the tests.
+pub fn example(name: &str) -> PathBuf {
+    let path = std::env::current_exe().unwrap();
+    let path = path.parent().unwrap().with_file_name("examples").join(name);
+    assert!(path.exists(), "{} (cargo build --examples)", path.display());
+    path
+}
+
 /// What an agent offers of a machine.
 pub fn header(id: &str, name: &str) -> MachineHeader {
     let text = format!(": 1\nid: {id}\nname: {name}\nsummary: Linux with GCC\n");

@@ -166,15 +166,10 @@ impl Site {
             let name = line.split(' ').nth(1)?.split(['@', ':']).next()?;
             Some(format!("interface {name}"))
         }));
-        for (program_name, line) in [
-            ("nft", "nft list ruleset"),
-            ("iptables-save", "iptables-save"),
-        ] {
-            if program(program_name).is_some() {
-                let rules = run(line);
-                let lines = rules.lines().filter(|line| line.contains("bbot-agent"));
-                all.extend(lines.map(|line| format!("rule {line}")));
-            }
+        if program("nft").is_some() {
+            let rules = run("nft list ruleset");
+            let lines = rules.lines().filter(|line| line.contains("bbot-agent"));
+            all.extend(lines.map(|line| format!("rule {line}")));
         }
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
         all.extend(mounts.lines().map(|line| format!("mount {line}")));

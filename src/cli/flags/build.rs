@@ -1,7 +1,7 @@
 //! Controllers, machines and guests.
 
-use super::super::options::{Accel, Redirect};
 use super::{Complete, Default, FLAG, Flag, Group, Takes, put};
+use crate::settings::{AccelChoice, RedirectKind};
 
 pub(super) const CONTROLLERS: Group = Group {
     title: "Controllers",
@@ -206,17 +206,16 @@ pub(super) const MACHINES: Group = Group {
         Flag {
             name: "redirect",
             takes: Takes::Value("how"),
-            complete: Complete::Words(&["auto", "nft", "iptables", "none"]),
+            complete: Complete::Words(&["auto", "nft", "none"]),
             default: Default::Is("auto"),
-            help: "How requests of guests to 196.254.111.222 port 69 reach us: by a rule of nft \
-                   or iptables, auto for the one that is found, or none when that address is on \
-                   the bridge.",
+            help: "The way in which requests of guests to 196.254.111.222 port 69 reach the agent: \
+                   rules of nf_tables (nft, Linux 5.12 or newer), or none if the bridge has that \
+                   address (then one agent per bridge). auto: the first that works.",
             set: |d, v| {
                 let words = [
-                    ("auto", Redirect::Auto),
-                    ("nft", Redirect::Nft),
-                    ("iptables", Redirect::Iptables),
-                    ("none", Redirect::None),
+                    ("auto", RedirectKind::Auto),
+                    ("nft", RedirectKind::Nft),
+                    ("none", RedirectKind::None),
                 ];
                 put(&mut d.options.redirect, v.one_of(&words))
             },
@@ -246,9 +245,9 @@ pub(super) const GUESTS: Group = Group {
                    of them that works (auto).",
             set: |d, v| {
                 let words = [
-                    ("kvm", Accel::Kvm),
-                    ("tcg", Accel::Tcg),
-                    ("auto", Accel::Auto),
+                    ("kvm", AccelChoice::Kvm),
+                    ("tcg", AccelChoice::Tcg),
+                    ("auto", AccelChoice::Auto),
                 ];
                 put(&mut d.options.accel, v.one_of(&words))
             },

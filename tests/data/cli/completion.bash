@@ -33,7 +33,7 @@ _bbot_agent()
       COMPREPLY=($(compgen -W 'bash' -- "$cur"))
       return ;;
     --redirect|--redirect=)
-      COMPREPLY=($(compgen -W 'auto nft iptables none' -- "$cur"))
+      COMPREPLY=($(compgen -W 'auto nft none' -- "$cur"))
       return ;;
     --accel|--accel=)
       COMPREPLY=($(compgen -W 'kvm tcg auto' -- "$cur"))

@@ -2,9 +2,7 @@
 //! network stacks.
 
 mod hostile;
-mod records;
 
-use std::fs;
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
 use std::process::{Command, Stdio};
@@ -12,15 +10,15 @@ use std::time::Duration;
 
 use bbot_agent::error::Class;
 use bbot_agent::network::{
-    self, Bridge, Mac, Netfilter, Peers, Redirect, RedirectKind, SERVER, Strategy, Tap, Target,
-    tap_name,
+    Bridge, Mac, Netfilter, Peers, Redirect, SERVER, Strategy, Tap, Target, tap_name,
 };
+use bbot_agent::settings::RedirectKind;
 
 use nix::libc;
 
 use crate::support::netns::{GATEWAY, Guest, bridge};
 use crate::support::{
-    PATIENCE, Process, TempDir, eventually, isolated, require, require_programs, run,
+    PATIENCE, Process, TempDir, eventually, example, isolated, require, require_programs, run,
 };
 
 const TFTP: SocketAddrV4 = SocketAddrV4::new(SERVER, 69);
@@ -40,22 +38,6 @@ fn with_bridge(test: impl FnOnce(&Bridge) + Send) {
     });
 }
 
-/// The same once for each strategy that has rules.
-fn with_rules(test: impl Fn(&Bridge, &Strategy) + Send + Sync) {
-    with_bridge(|bridge| {
-        let strategy = Redirect::probe(RedirectKind::Nft, bridge).unwrap();
-        test(bridge, &strategy);
-    });
-    with_bridge(|bridge| {
-        if require_programs(&["iptables"]) {
-            run("ip link set br1 type bridge nf_call_iptables 1");
-            let bridge = Bridge::probe(bridge.name.as_str()).unwrap();
-            let strategy = Redirect::probe(RedirectKind::Iptables, &bridge).unwrap();
-            test(&bridge, &strategy);
-        }
-    });
-}
-
 /// A guest with its tap, its server and the redirect between them.
 struct Station {
     // Released in this order.
@@ -63,12 +45,11 @@ struct Station {
     server: UdpSocket,
     guest: Guest,
     tap: Tap,
-    records: TempDir,
     netfilter: Netfilter,
 }
 
 impl Station {
-    fn new(bridge: &Bridge, strategy: &Strategy, n: u8) -> Station {
+    fn new(bridge: &Bridge, strategy: Strategy, n: u8) -> Station {
         let tap = Tap::open(bridge, &format!("bb-{n}")).unwrap();
         let server = UdpSocket::bind(strategy.server_address(bridge)).unwrap();
         server.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -77,28 +58,26 @@ impl Station {
             guest: Guest::new(tap.fd(), 10 + n, mac(n).0),
             server,
             tap,
-            records: TempDir::new(),
             netfilter: Netfilter::default(),
         };
         station.redirect = Some(station.install(bridge, strategy));
         station
     }
 
-    fn install(&self, bridge: &Bridge, strategy: &Strategy) -> Redirect {
+    fn install(&self, bridge: &Bridge, strategy: Strategy) -> Redirect {
         let target = Target {
             bridge,
             tap: &self.tap,
             mac: Some(mac(self.tap.name().as_bytes()[3] - b'0')),
             server: address(&self.server),
             owner: "test-1",
-            records: self.records.path(),
             netfilter: &self.netfilter,
         };
         Redirect::install(strategy, &target).unwrap()
     }
 
     /// Another server on another port, and the redirect to it.
-    fn next_server(&mut self, bridge: &Bridge, strategy: &Strategy) {
+    fn next_server(&mut self, bridge: &Bridge, strategy: Strategy) {
         self.server = UdpSocket::bind(strategy.server_address(bridge)).unwrap();
         self.server.set_read_timeout(Some(PATIENCE)).unwrap();
         self.redirect = Some(self.install(bridge, strategy));
@@ -162,20 +141,17 @@ fn address(socket: &UdpSocket) -> SocketAddrV4 {
     }
 }
 
-/// All rules of the namespace as the kernel's other programs list them.
+/// The agent's rules in the namespace as nft lists them.
 fn rules() -> String {
-    let mut rules = run("nft list ruleset");
-    if rules.contains("FORWARD") || rules.contains("PREROUTING") {
-        rules = run("iptables-save");
-    }
+    let rules = run("nft list ruleset");
     rules.lines().filter(|line| line.contains("bbot")).collect()
 }
 
 #[test]
 fn two_guests_on_one_bridge_reach_each_its_own_server() {
-    with_rules(|bridge, strategy| {
-        let a = Station::new(bridge, strategy, 1);
-        let b = Station::new(bridge, strategy, 2);
+    with_bridge(|bridge| {
+        let a = Station::new(bridge, Strategy::Nft, 1);
+        let b = Station::new(bridge, Strategy::Nft, 2);
         let (client_a, client_b) = (a.guest.udp(0), b.guest.udp(0));
         for _ in 0..3 {
             a.talk(&client_a, b"from a", b"to a");
@@ -186,8 +162,8 @@ fn two_guests_on_one_bridge_reach_each_its_own_server() {
 
 #[test]
 fn blocks_of_any_size_pass_in_fragments() {
-    with_rules(|bridge, strategy| {
-        let a = Station::new(bridge, strategy, 1);
+    with_bridge(|bridge| {
+        let a = Station::new(bridge, Strategy::Nft, 1);
         let client = a.guest.udp(0);
         for size in [1468, 1469, 8192, 65464] {
             let (up, down) = (vec![1; size + 4], vec![2; size + 4]);
@@ -198,8 +174,8 @@ fn blocks_of_any_size_pass_in_fragments() {
 
 #[test]
 fn a_packet_without_a_checksum_stays_so() {
-    with_rules(|bridge, strategy| {
-        let a = Station::new(bridge, strategy, 1);
+    with_bridge(|bridge| {
+        let a = Station::new(bridge, Strategy::Nft, 1);
         let client = a.guest.udp(0);
         // socket(7): as firmware does.
         nix::sys::socket::setsockopt(&client, NoCheck, &true).unwrap();
@@ -220,9 +196,9 @@ nix::setsockopt_impl!(
 
 #[test]
 fn only_the_guest_of_the_tap_reaches_the_server() {
-    with_rules(|bridge, strategy| {
-        let a = Station::new(bridge, strategy, 1);
-        let b = Station::new(bridge, strategy, 2);
+    with_bridge(|bridge| {
+        let a = Station::new(bridge, Strategy::Nft, 1);
+        let b = Station::new(bridge, Strategy::Nft, 2);
         let client = a.guest.udp(2000);
         a.talk(&client, b"hello", b"welcome");
 
@@ -248,8 +224,8 @@ fn only_the_guest_of_the_tap_reaches_the_server() {
 #[test]
 fn a_guest_cannot_claim_the_address_of_another() {
     with_bridge(|bridge| {
-        let a = Station::new(bridge, &Strategy::Nft, 1);
-        let b = Station::new(bridge, &Strategy::Nft, 2);
+        let a = Station::new(bridge, Strategy::Nft, 1);
+        let b = Station::new(bridge, Strategy::Nft, 2);
         let client = a.guest.udp(2000);
         a.talk(&client, b"1", b"2");
         // By ARP: who asks for the gateway also says who it is.
@@ -271,9 +247,9 @@ fn a_guest_cannot_claim_the_address_of_another() {
 
 #[test]
 fn guests_do_not_reach_each_other() {
-    with_rules(|bridge, strategy| {
-        let a = Station::new(bridge, strategy, 1);
-        let b = Station::new(bridge, strategy, 2);
+    with_bridge(|bridge| {
+        let a = Station::new(bridge, Strategy::Nft, 1);
+        let b = Station::new(bridge, Strategy::Nft, 2);
         let (from, to) = (a.guest.udp(0), b.guest.udp(3000));
         // Not by way of the host either: it does not forward.
         from.send_to(b"psst", "192.168.123.12:3000").unwrap();
@@ -287,9 +263,9 @@ fn guests_do_not_reach_each_other() {
 
 #[test]
 fn frames_with_another_source_address_are_dropped() {
-    with_rules(|bridge, strategy| {
-        let a = Station::new(bridge, strategy, 1);
-        let b = Station::new(bridge, strategy, 2);
+    with_bridge(|bridge| {
+        let a = Station::new(bridge, Strategy::Nft, 1);
+        let b = Station::new(bridge, Strategy::Nft, 2);
         a.talk(&a.guest.udp(0), b"1", b"2");
         // The bridge would send the other's packets to whoever claims them; and
         // nobody at all has the second address.
@@ -313,12 +289,12 @@ fn frames_with_another_source_address_are_dropped() {
 
 #[test]
 fn a_redirect_leaves_nothing_behind() {
-    with_rules(|bridge, strategy| {
-        if !require_programs(&["nft", "iptables-save"]) {
+    with_bridge(|bridge| {
+        if !require_programs(&["nft"]) {
             return;
         }
-        let mut a = Station::new(bridge, strategy, 1);
-        let b = Station::new(bridge, strategy, 2);
+        let mut a = Station::new(bridge, Strategy::Nft, 1);
+        let b = Station::new(bridge, Strategy::Nft, 2);
         assert!(rules().contains("bbot-agent"), "{}", rules());
         a.redirect.take().unwrap().close().unwrap();
         assert!(!rules().contains("bb-1"), "{}", rules());
@@ -326,29 +302,20 @@ fn a_redirect_leaves_nothing_behind() {
         b.talk(&b.guest.udp(0), b"1", b"2");
         drop(b);
         assert_eq!(rules(), "");
-        assert_eq!(fs::read_dir(a.records.path()).unwrap().count(), 0);
     });
 }
 
 #[test]
 fn a_guest_with_the_same_port_reaches_the_next_server() {
-    with_rules(|bridge, strategy| {
-        let mut a = Station::new(bridge, strategy, 1);
+    with_bridge(|bridge| {
+        let mut a = Station::new(bridge, Strategy::Nft, 1);
         let client = a.guest.udp(2000);
         a.talk(&client, b"1", b"2");
         a.redirect.take().unwrap().close().unwrap();
-        a.next_server(bridge, strategy);
+        a.next_server(bridge, Strategy::Nft);
         a.talk(&client, b"3", b"4");
-        // And what a sweep does, where rules outlive a killed owner.
-        let redirect = a.redirect.take().unwrap();
-        if *strategy == Strategy::Nft {
-            drop(redirect);
-        } else {
-            let _killed = std::mem::ManuallyDrop::new(redirect);
-            let record = a.records.path().join("bb-1.iptables");
-            assert!(network::remove_recorded(&record).unwrap());
-        }
-        a.next_server(bridge, strategy);
+        a.redirect.take();
+        a.next_server(bridge, Strategy::Nft);
         a.talk(&client, b"5", b"6");
     });
 }
@@ -366,7 +333,7 @@ fn a_host_that_routes_for_its_guests_does_not_mind() {
         run("nft add rule ip host out ip saddr 192.168.123.0/24 masquerade");
         run("nft add chain ip host in { type filter hook input priority 0 ; }");
         run("nft add rule ip host in ct state invalid drop");
-        let a = Station::new(bridge, &Strategy::Nft, 1);
+        let a = Station::new(bridge, Strategy::Nft, 1);
         let client = a.guest.udp(0);
         for size in [1, 1468, 8192, 65464] {
             a.talk(&client, &vec![1; size + 4], &vec![2; size + 4]);
@@ -377,7 +344,7 @@ fn a_host_that_routes_for_its_guests_does_not_mind() {
 #[test]
 fn nothing_but_tftp_is_redirected() {
     with_bridge(|bridge| {
-        let a = Station::new(bridge, &Strategy::Nft, 1);
+        let a = Station::new(bridge, Strategy::Nft, 1);
         let local = UdpSocket::bind((GATEWAY, 70)).unwrap();
         let client = a.guest.udp(0);
         client.send_to(b"not tftp", (SERVER, 70)).unwrap();
@@ -400,7 +367,7 @@ fn without_a_redirect_the_server_has_the_address_itself() {
         run("ip addr add 196.254.111.222/32 dev br1");
         let strategy = Redirect::probe(RedirectKind::None, bridge).unwrap();
         assert_eq!(strategy.server_address(bridge), TFTP);
-        let a = Station::new(bridge, &strategy, 1);
+        let a = Station::new(bridge, strategy, 1);
         let client = a.guest.udp(0);
         a.talk(&client, b"1", b"2");
         // The server is told whom to listen to.
@@ -425,23 +392,6 @@ fn auto_takes_nft_and_else_says_everything_that_is_missing() {
         if require_programs(&["nft"]) {
             assert_eq!(run("nft list ruleset"), "", "probing leaves nothing");
         }
-    });
-}
-
-#[test]
-fn a_bridge_that_does_not_call_iptables_is_explained() {
-    with_bridge(|bridge| {
-        if !require_programs(&["iptables"]) {
-            return;
-        }
-        fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", "0").unwrap();
-        let error = Redirect::probe(RedirectKind::Iptables, bridge).unwrap_err();
-        assert_eq!(error.class(), Class::Config);
-        assert!(
-            error
-                .hints()
-                .any(|hint| hint.contains("nf_call_iptables 1"))
-        );
     });
 }
 
@@ -508,48 +458,18 @@ fn a_bridge_keeps_its_address_while_taps_come_and_go() {
     });
 }
 
-/// Not a test by itself: what [`what_a_killed_owner_leaves_is_swept`] kills.
 #[test]
-fn an_owner_that_waits_to_be_killed() {
-    let Ok(dir) = std::env::var("BBOT_TEST_OWNER") else {
-        return;
-    };
-    let kind: RedirectKind = std::env::var("BBOT_TEST_KIND").unwrap().parse().unwrap();
-    let bridge = Bridge::probe("br1").unwrap();
-    let strategy = Redirect::probe(kind, &bridge).unwrap();
-    let tap = Tap::open(&bridge, "bb-1").unwrap();
-    let server = UdpSocket::bind(strategy.server_address(&bridge)).unwrap();
-    let _redirect = Redirect::install(
-        &strategy,
-        &Target {
-            bridge: &bridge,
-            tap: &tap,
-            mac: Some(mac(1)),
-            server: address(&server),
-            owner: "test-1",
-            records: dir.as_ref(),
-            netfilter: &Netfilter::default(),
-        },
-    )
-    .unwrap();
-    fs::write(format!("{dir}/ready"), "").unwrap();
-    let _ = io::Read::read(&mut io::stdin(), &mut [0; 1]);
-}
-
-#[test]
-fn what_a_killed_owner_leaves_is_swept() {
-    with_rules(|_, strategy| {
-        if !require_programs(&["nft", "iptables-save"]) {
+fn a_killed_owner_leaves_nothing() {
+    with_bridge(|_| {
+        if !require_programs(&["nft"]) {
             return;
         }
         let dir = TempDir::new();
         let mut owner = Process(
-            Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", "network::an_owner_that_waits_to_be_killed"])
-                .env("BBOT_TEST_OWNER", dir.path())
-                .env("BBOT_TEST_KIND", strategy.name())
+            Command::new(example("owner"))
+                .arg("redirect")
+                .arg(dir.path())
                 .stdin(Stdio::piped())
-                .stdout(Stdio::null())
                 .spawn()
                 .unwrap(),
         );
@@ -557,15 +477,6 @@ fn what_a_killed_owner_leaves_is_swept() {
         assert!(rules().contains("bb-1"));
         owner.kill();
         eventually("the tap is gone", || !run("ip link").contains("bb-1"));
-        let record = dir.path().join("bb-1.iptables");
-        if *strategy == Strategy::Nft {
-            eventually("the rules are gone", || rules().is_empty());
-            assert!(!record.exists());
-        } else {
-            assert!(rules().contains("bb-1"));
-            assert!(network::remove_recorded(&record).unwrap());
-            assert!(!network::remove_recorded(&record).unwrap());
-            assert_eq!(rules(), "");
-        }
+        eventually("the rules are gone", || rules().is_empty());
     });
 }
