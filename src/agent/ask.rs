@@ -127,9 +127,14 @@ impl<W: World> Agent<W> {
         diag::error(format_args!("unable to accept task {record}: {why}"))
             .info(format_args!("it is given back to {}", record.controller))
             .emit();
-        let given_back = self.give_back(&record, why);
-        if let Err(error) = given_back.and_then(|()| self.flush()) {
-            diag::failure(&error).emit();
+        for done in [
+            self.delivery.accept(&record),
+            self.give_back(&record, why),
+            self.flush().map(drop),
+        ] {
+            if let Err(error) = done {
+                diag::failure(&error).emit();
+            }
         }
     }
 

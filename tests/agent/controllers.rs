@@ -118,7 +118,7 @@ fn a_task_that_cannot_be_done_is_given_back_and_the_next_controller_is_asked() {
             let ran = finish(command, TURN);
             assert!(ran.err.contains(why), "{}", ran.err);
             let build = first.state().builds[0].clone();
-            assert!(build.is_interrupted(), "{:?}", build.result);
+            assert!(build.is_interrupted(), "{:?} {}", build.result, ran.err);
             assert_eq!(next.state().asked, 1);
         }
     });
