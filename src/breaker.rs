@@ -19,8 +19,8 @@ pub enum Gate {
     Closed,
     /// Nothing, until then.
     Open(Duration),
-    /// Work for one machine: the n-th try since the breaker opened.
-    Try(u32),
+    /// Work for one machine.
+    Try,
 }
 
 /// Counts host faults in a row.
@@ -52,7 +52,7 @@ impl Breaker {
         match self.retry {
             None => Gate::Closed,
             Some(retry) if now < retry => Gate::Open(retry),
-            Some(_) => Gate::Try(self.open.failures() - 1),
+            Some(_) => Gate::Try,
         }
     }
 
@@ -99,9 +99,9 @@ mod tests {
         }
         assert_eq!(breaker.failed("x", now), Some(FIRST_PAUSE));
         assert_eq!(breaker.gate(now), Gate::Open(now + FIRST_PAUSE));
-        assert_eq!(breaker.gate(now + FIRST_PAUSE), Gate::Try(0));
+        assert_eq!(breaker.gate(now + FIRST_PAUSE), Gate::Try);
         assert_eq!(breaker.failed("y", now), Some(FIRST_PAUSE * 2));
-        assert_eq!(breaker.gate(now + FIRST_PAUSE * 2), Gate::Try(1));
+        assert_eq!(breaker.gate(now + FIRST_PAUSE * 2), Gate::Try);
         assert_eq!(breaker.faults(), (LIMIT + 1, "y"));
         assert!(breaker.succeeded());
         assert_eq!(breaker.gate(now), Gate::Closed);

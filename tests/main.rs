@@ -22,6 +22,7 @@ mod manifest;
 mod network;
 mod operations;
 
+mod scenario;
 mod snapshot;
 mod soak;
 mod stopped;

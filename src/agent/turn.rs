@@ -42,7 +42,7 @@ impl<W: World> Agent<W> {
         let drained = || Turn::Idle(Idle::Drained, String::new());
         self.world.sweep();
         let waiting = self.flush()?;
-        if self.world.watch().stop().is_some() {
+        if self.world.stop().is_some() {
             return Ok(drained());
         }
         let unsaved = self.delivery.unsaved();
@@ -65,7 +65,7 @@ impl<W: World> Agent<W> {
             Offer::Machines(machines) => machines,
             Offer::Nothing(reason, detail) => return Ok(Turn::Idle(reason, detail)),
         };
-        if self.world.watch().stop().is_some() {
+        if self.world.stop().is_some() {
             return Ok(drained());
         }
         self.world
@@ -111,7 +111,7 @@ impl<W: World> Agent<W> {
             ..
         } = self.world.enumerate()?;
         self.world.watch().ready();
-        if self.world.watch().stop().is_some() {
+        if self.world.stop().is_some() {
             // Machines that were being bootstrapped are not missing.
             return Ok(Offer::Nothing(Idle::Drained, String::new()));
         }
@@ -124,9 +124,10 @@ impl<W: World> Agent<W> {
             let detail = "their guests made no request".to_owned();
             return Ok(Offer::Nothing(Idle::NoMachines, detail));
         }
-        if let Gate::Try(n) = gate {
-            // One machine at a time: the fault may be with one of them.
-            let index = n as usize % ready.len();
+        if gate == Gate::Try {
+            // One machine at a time, since the fault may be with one of them; another
+            // one in each turn, since there may be no task for this one.
+            let index = self.turns as usize % ready.len();
             ready = vec![ready.swap_remove(index)];
         }
         Ok(Offer::Machines(ready))

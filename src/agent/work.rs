@@ -34,7 +34,7 @@ pub struct Agent<W> {
     /// Whether the host is examined anew before the next request for work.
     pub(super) probe_anew: bool,
     /// Counts turns, and spreads pauses.
-    turns: u32,
+    pub(super) turns: u32,
 }
 
 impl<W: World> Agent<W> {
@@ -113,7 +113,7 @@ impl<W: World> Agent<W> {
 
     /// The exit status, if a signal asked for the end.
     fn stopped(&self) -> Option<u8> {
-        match self.world.watch().stop()? {
+        match self.world.stop()? {
             Stop::Restart => Some(RESTART),
             Stop::Drain | Stop::Terminate | Stop::Hurry => Some(0),
         }

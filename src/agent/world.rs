@@ -2,6 +2,8 @@
 //! and starts no process, so that a test can play the world and make days pass in
 //! milliseconds.
 
+use std::time::Duration;
+
 use crate::controller::Assignment;
 use crate::controller::failure::Failure;
 use crate::delivery::{Courier, Now};
@@ -10,8 +12,7 @@ use crate::machines::{Enumeration, Machine};
 use crate::manifest::{TaskManifest, TaskRequest};
 use crate::perform::{HeldGuest, Performed};
 use crate::status::{Idle, Laps};
-use crate::watch::Watch;
-use std::time::Duration;
+use crate::watch::{Stop, Watch};
 
 /// Host, guests and controllers.
 pub trait World: Courier {
@@ -21,8 +22,13 @@ pub trait World: Courier {
     /// The present time.
     fn now(&self) -> Now;
 
-    /// Signals, and the status.
+    /// Where the status is published.
     fn watch(&self) -> &Watch;
+
+    /// The stop that the operator asked for by a signal, if any.
+    fn stop(&self) -> Option<Stop> {
+        self.watch().stop()
+    }
 
     /// Removes what a killed agent left behind.
     fn sweep(&mut self);

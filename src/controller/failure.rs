@@ -56,7 +56,9 @@ pub struct Failure {
 }
 
 impl Failure {
-    pub(crate) fn new(class: FailureClass, reason: impl Into<String>) -> Failure {
+    /// A failure of this class; `reason` is one line.
+    #[must_use]
+    pub fn new(class: FailureClass, reason: impl Into<String>) -> Failure {
         Failure {
             class,
             reason: reason.into(),

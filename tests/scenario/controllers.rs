@@ -1,0 +1,71 @@
+//! Controllers that hang, refuse, or give out tasks that cannot be done.
+
+use bbot_agent::manifest::ResultStatus;
+use bbot_agent::status::Idle;
+
+use super::{DAY, HOUR, MINUTE, Offers, Script, play};
+
+#[test]
+fn a_controller_that_hangs_takes_a_small_share_of_the_day() {
+    let script = Script::new()
+        .controller(|_| Offers::Hangs(60))
+        .controller(|_| Offers::Task("linux", ""));
+    let record = play(script, &[], DAY);
+    let wasted = 60 * record.asked(0) as u64;
+    assert!(wasted < DAY / 8, "{wasted} of {DAY} seconds");
+    assert!(record.time_in("linux") > DAY / 8 * 7);
+    // It is still asked now and then.
+    assert!(record.asked(0) > 100, "{}", record.asked(0));
+}
+
+#[test]
+fn a_controller_that_comes_back_is_asked_within_ten_minutes() {
+    const BACK: u64 = 6 * HOUR;
+    let script = Script::new().controller(|now| {
+        if now < BACK {
+            Offers::Refuses
+        } else {
+            Offers::Task("linux", "")
+        }
+    });
+    let record = play(script, &[], 7 * HOUR);
+    let first = record.handed_out[0].0;
+    assert!(first < BACK + 12 * MINUTE, "{first}");
+    assert!(record.asked(0) < 200, "{}", record.asked(0));
+    assert!(record.time_idle(Idle::ControllersDown) > 5 * HOUR);
+}
+
+#[test]
+fn tasks_that_cannot_be_done_do_not_shut_out_the_controllers_after_them() {
+    for lines in [
+        "interactive: error\n",
+        "auxiliary-machine: db\n",
+        "auxiliary-machine-x: db\n",
+        // No such machine is offered.
+        "machine-is-not-offered: 1\n",
+    ] {
+        let machine = if lines.starts_with("machine") {
+            "other"
+        } else {
+            "linux"
+        };
+        let script = Script::new()
+            .controller(move |_| Offers::Task(machine, lines))
+            .controller(|_| Offers::Task("windows", ""));
+        let record = play(script, &[], DAY);
+        // Each is given back at once, and the controller has a rest then.
+        let declined = record.asked(0);
+        assert_eq!(record.taken(ResultStatus::Interrupt), declined, "{lines}");
+        assert!((10..500).contains(&declined), "{lines}: {declined}");
+        assert!(record.time_in("windows") > DAY / 10 * 9, "{lines}");
+        assert_eq!(record.time_in("linux"), 0, "{lines}");
+    }
+}
+
+#[test]
+fn without_tasks_the_agent_asks_about_once_a_minute() {
+    let script = Script::new().controller(|_| Offers::Nothing);
+    let record = play(script, &[], HOUR);
+    assert!((54..=67).contains(&record.asked(0)), "{}", record.asked(0));
+    assert_eq!(record.probes, [0]);
+}

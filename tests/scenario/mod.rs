@@ -1,0 +1,427 @@
+//! The whole agent in a world that a test plays: time is a number, and machines,
+//! guests and controllers follow a script, so that days pass in milliseconds. The
+//! assertions are about the agent as a whole: the share of its time, who was asked
+//! how often, what each controller got and when, what the status said.
+
+mod controllers;
+mod faults;
+mod results;
+
+use std::cell::RefCell;
+use std::ffi::OsString;
+use std::fs;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use bbot_agent::agent::{Agent, World, setup};
+use bbot_agent::cli::{self, Invocation, Options};
+use bbot_agent::controller::Assignment;
+use bbot_agent::controller::address::UploadTarget;
+use bbot_agent::controller::failure::{Failure, FailureClass};
+use bbot_agent::delivery::{Courier, Delivery, Now, StoredArtifact};
+use bbot_agent::error::{Error, Result};
+use bbot_agent::machines::{Enumeration, Machine};
+use bbot_agent::manifest::{
+    MachineManifest, ResultManifest, ResultRequest, ResultStatus, TaskManifest, TaskRequest,
+};
+use bbot_agent::perform::{BuildEnd, BuildFailure, BuildStage, FailedSide, HeldGuest, Performed};
+use bbot_agent::status::{Idle, Laps};
+use bbot_agent::watch::{Stop, Watch};
+
+pub const MINUTE: u64 = 60;
+pub const HOUR: u64 = 3600;
+pub const DAY: u64 = 24 * HOUR;
+
+/// The answer of a controller that is asked for a task.
+#[derive(Clone, Copy, Debug)]
+pub enum Offers {
+    /// A task for the machine, with these further lines.
+    Task(&'static str, &'static str),
+    /// No task.
+    Nothing,
+    /// No answer before the connection times out, in seconds.
+    Hangs(u64),
+    /// An error at once.
+    Refuses,
+}
+
+/// The course of a guest.
+#[derive(Clone, Copy, Debug)]
+pub struct Course {
+    /// Seconds until it ends.
+    pub seconds: u64,
+    /// How it ends.
+    pub end: CourseEnd,
+    /// Seconds for which it is held then.
+    pub hold: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum CourseEnd {
+    Result(ResultStatus),
+    Failed(FailedSide, BuildStage),
+}
+
+/// A result that was sent: when, to which controller, the status, and whether the
+/// controller took it.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    pub at: u64,
+    pub controller: usize,
+    pub session: String,
+    pub status: ResultStatus,
+    pub taken: bool,
+}
+
+/// All that happened.
+#[derive(Debug, Default)]
+pub struct Record {
+    now: u64,
+    /// When which controller was asked.
+    pub asked: Vec<(u64, usize)>,
+    /// When a session began.
+    pub handed_out: Vec<(u64, String)>,
+    pub sent: Vec<Sent>,
+    /// When a guest of which machine was started, and seconds that it took.
+    pub built: Vec<(u64, String, u64)>,
+    /// When the agent began to wait, for how many seconds, and why.
+    pub idle: Vec<(u64, u64, Idle, String)>,
+    pub probes: Vec<u64>,
+}
+
+impl Record {
+    /// The results that controllers have taken, by status.
+    pub fn taken(&self, status: ResultStatus) -> usize {
+        let taken = |sent: &&Sent| sent.taken && sent.status == status;
+        self.sent.iter().filter(taken).count()
+    }
+
+    pub fn asked(&self, controller: usize) -> usize {
+        self.asked.iter().filter(|(_, c)| *c == controller).count()
+    }
+
+    /// Seconds spent in guests of a machine.
+    pub fn time_in(&self, machine: &str) -> u64 {
+        let of = self.built.iter().filter(|(_, m, _)| m == machine);
+        of.map(|(_, _, seconds)| seconds).sum()
+    }
+
+    /// Seconds spent waiting for this reason.
+    pub fn time_idle(&self, reason: Idle) -> u64 {
+        let of = self.idle.iter().filter(|(_, _, r, _)| *r == reason);
+        of.map(|(_, seconds, ..)| seconds).sum()
+    }
+}
+
+type Guests = Box<dyn FnMut(&str, u64) -> Course>;
+
+/// The script. Each is asked with the present second.
+pub struct Script {
+    pub machines: Vec<&'static str>,
+    /// Of a controller: what it offers.
+    pub controllers: Vec<Box<dyn FnMut(u64) -> Offers>>,
+    /// Whether a controller takes results.
+    pub takes: Box<dyn FnMut(usize, u64) -> std::result::Result<(), Failure>>,
+    /// Of a machine: the course of its guest.
+    pub guests: Guests,
+    /// What the host lacks.
+    pub lacks: Box<dyn FnMut(u64) -> Option<&'static str>>,
+}
+
+impl Script {
+    /// Two machines; controllers take every result, guests succeed after a minute.
+    pub fn new() -> Script {
+        Script {
+            machines: vec!["linux", "windows"],
+            controllers: Vec::new(),
+            takes: Box::new(|_, _| Ok(())),
+            guests: Box::new(|_, _| success(MINUTE)),
+            lacks: Box::new(|_| None),
+        }
+    }
+
+    pub fn controller(mut self, offers: impl FnMut(u64) -> Offers + 'static) -> Script {
+        self.controllers.push(Box::new(offers));
+        self
+    }
+}
+
+pub fn success(seconds: u64) -> Course {
+    Course {
+        seconds,
+        end: CourseEnd::Result(ResultStatus::Success),
+        hold: 0,
+    }
+}
+
+pub fn failed(seconds: u64, side: FailedSide, stage: BuildStage) -> Course {
+    Course {
+        seconds,
+        end: CourseEnd::Failed(side, stage),
+        hold: 0,
+    }
+}
+
+pub fn out_of_reach() -> Failure {
+    Failure::new(FailureClass::Connect, "connection refused")
+}
+
+/// A host, its controllers, and a clock that only moves when something takes time.
+struct Play {
+    script: Script,
+    record: Rc<RefCell<Record>>,
+    watch: Watch,
+    machines: Vec<Rc<Machine>>,
+    sessions: u64,
+    end: u64,
+}
+
+/// A guest that has ended.
+struct Held {
+    record: Rc<RefCell<Record>>,
+    seconds: u64,
+}
+
+impl HeldGuest for Held {
+    fn holds(&self) -> bool {
+        self.seconds > 0
+    }
+
+    fn hold(&mut self) -> Result<()> {
+        self.record.borrow_mut().now += std::mem::take(&mut self.seconds);
+        Ok(())
+    }
+
+    fn close(self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Play {
+    fn second(&self) -> u64 {
+        self.record.borrow().now
+    }
+
+    fn pass(&self, seconds: u64) {
+        self.record.borrow_mut().now += seconds;
+    }
+
+    /// The number of the controller that a result goes to.
+    fn of(target: &UploadTarget) -> usize {
+        let url = target.to_url();
+        let (_, number) = url.rsplit_once('=').unwrap();
+        number.parse().unwrap()
+    }
+}
+
+impl Courier for Play {
+    fn send_result(
+        &mut self,
+        target: &UploadTarget,
+        text: &[u8],
+    ) -> std::result::Result<(), Failure> {
+        let request = ResultRequest::parse(text, "").unwrap();
+        let (at, controller) = (self.second(), Play::of(target));
+        let taken = (self.script.takes)(controller, at);
+        self.record.borrow_mut().sent.push(Sent {
+            at,
+            controller,
+            session: request.session,
+            status: request.result.status,
+            taken: taken.is_ok(),
+        });
+        taken
+    }
+
+    fn send_artifact(
+        &mut self,
+        _: &StoredArtifact,
+        _: &str,
+    ) -> std::result::Result<String, Failure> {
+        unreachable!("guests of the play upload no artifacts")
+    }
+
+    fn release(&mut self, _: &UploadTarget) {}
+
+    fn must_stop(&self) -> bool {
+        false
+    }
+}
+
+impl World for Play {
+    type Guest = Held;
+
+    fn now(&self) -> Now {
+        let now = Duration::from_secs(self.second());
+        Now {
+            uptime: now,
+            wall: now,
+        }
+    }
+
+    fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    fn stop(&self) -> Option<Stop> {
+        (self.second() >= self.end).then_some(Stop::Terminate)
+    }
+
+    fn sweep(&mut self) {}
+
+    fn probe(&mut self, anew: bool) -> Result<()> {
+        let now = self.second();
+        if anew {
+            self.record.borrow_mut().probes.push(now);
+        }
+        match (self.script.lacks)(now) {
+            Some(what) => Err(Error::new(what)),
+            None => Ok(()),
+        }
+    }
+
+    fn enumerate(&mut self) -> Result<Enumeration> {
+        Ok(Enumeration {
+            ready: self.machines.clone(),
+            ..Enumeration::default()
+        })
+    }
+
+    fn order(&mut self) -> Vec<usize> {
+        (0..self.script.controllers.len()).collect()
+    }
+
+    fn controller(&self, number: usize) -> String {
+        format!("http://c{number}/")
+    }
+
+    fn ask(
+        &mut self,
+        number: usize,
+        request: &TaskRequest,
+    ) -> std::result::Result<Option<Assignment>, Failure> {
+        let now = self.second();
+        self.record.borrow_mut().asked.push((now, number));
+        let (machine, lines) = match (self.script.controllers[number])(now) {
+            Offers::Task(machine, lines) => (machine, lines),
+            Offers::Nothing => return Ok(None),
+            Offers::Refuses => return Err(out_of_reach()),
+            Offers::Hangs(seconds) => {
+                self.pass(seconds);
+                return Err(Failure::new(FailureClass::Timeout, "timed out connecting"));
+            }
+        };
+        let is_offered = request.machines.iter().any(|m| m.name() == machine);
+        if lines.is_empty() && !is_offered {
+            return Ok(None);
+        }
+        self.sessions += 1;
+        let session = self.sessions.to_string();
+        let text = format!(": 1\nname: p\nversion: 1\nmachine: {machine}\n{lines}");
+        self.record
+            .borrow_mut()
+            .handed_out
+            .push((now, session.clone()));
+        Ok(Some(Assignment {
+            controller: self.controller(number),
+            session,
+            result_url: UploadTarget::parse(&format!("http://c{number}/?c={number}")).unwrap(),
+            ..Assignment::fake(TaskManifest::parse(text.as_bytes(), "").unwrap())
+        }))
+    }
+
+    fn perform(&mut self, task: &TaskManifest, machine: &Machine, _: &mut Laps) -> Performed<Held> {
+        let (name, now) = (machine.manifest.machine.name(), self.second());
+        let course = (self.script.guests)(name, now);
+        let built = (now, name.to_owned(), course.seconds);
+        self.record.borrow_mut().built.push(built);
+        self.pass(course.seconds);
+        let end = match course.end {
+            CourseEnd::Result(status) => {
+                BuildEnd::Result(ResultManifest::new(task.name(), task.version(), status))
+            }
+            CourseEnd::Failed(side, stage) => BuildEnd::Failed(BuildFailure {
+                side,
+                stage,
+                why: "the script says so".to_owned(),
+            }),
+        };
+        Performed {
+            end,
+            artifacts: None,
+            guest: Some(Held {
+                record: Rc::clone(&self.record),
+                seconds: course.hold,
+            }),
+        }
+    }
+
+    fn idle(&mut self, reason: Idle, detail: &str, length: Duration) {
+        let (now, seconds) = (self.second(), length.as_secs());
+        let idle = (now, seconds, reason, detail.to_owned());
+        self.record.borrow_mut().idle.push(idle);
+        self.pass(seconds);
+    }
+}
+
+/// A state directory in memory, where a sync costs nothing.
+pub struct State(PathBuf);
+
+impl State {
+    pub fn new() -> State {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("/dev/shm/bbot-agent-{}-s{number}", std::process::id());
+        fs::create_dir(&name).unwrap();
+        State(name.into())
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn options(words: &[&str]) -> Options {
+    let words = words.iter().chain(&["http://c/"]).map(OsString::from);
+    match cli::parse(words, &|_| None).unwrap() {
+        Invocation::Run(options) => *options,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Plays the script from the second `from` to the second `until`.
+pub fn play_from(state: &State, script: Script, words: &[&str], from: u64, until: u64) -> Record {
+    let options = options(words);
+    let machines = script.machines.iter().map(|name| {
+        let text = format!(": 1\nid: {name}-1\nname: {name}\nsummary: {name}\ntype: kvm\n");
+        let manifest = MachineManifest::parse(text.as_bytes(), "").unwrap();
+        Rc::new(Machine::fake(manifest, "", "/machine".into()))
+    });
+    let record = Rc::new(RefCell::new(Record {
+        now: from,
+        ..Record::default()
+    }));
+    let (delivery, unfinished) = Delivery::open(&state.0, setup::delivery(&options), None).unwrap();
+    let play = Play {
+        machines: machines.collect(),
+        record: Rc::clone(&record),
+        watch: Watch::start().unwrap(),
+        sessions: from,
+        end: until,
+        script,
+    };
+    let mut agent = Agent::new(options, play, delivery);
+    agent.recover(unfinished);
+    agent.work().unwrap();
+    drop(agent);
+    Rc::into_inner(record).unwrap().into_inner()
+}
+
+/// Plays a script for some seconds.
+pub fn play(script: Script, words: &[&str], seconds: u64) -> Record {
+    play_from(&State::new(), script, words, 0, seconds)
+}
