@@ -37,7 +37,7 @@ const KEY_MAX: u64 = 64 * 1024;
 
 /// Where the key is, and how it is used.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct KeySettings {
     /// The RSA private key in PEM form.
     pub key: PathBuf,
     /// The openssl program, a name or a path.
@@ -48,11 +48,11 @@ pub struct Settings {
     pub timeout: Duration,
 }
 
-impl Settings {
+impl KeySettings {
     /// The key at `key`, with the openssl of the host.
     #[must_use]
-    pub fn new(key: impl Into<PathBuf>) -> Settings {
-        Settings {
+    pub fn new(key: impl Into<PathBuf>) -> KeySettings {
+        KeySettings {
             key: key.into(),
             openssl: PathBuf::from("openssl"),
             options: Vec::new(),
@@ -73,7 +73,7 @@ pub fn credential(directory: Option<&Path>) -> Option<PathBuf> {
 /// A key that has been seen to work.
 #[derive(Debug)]
 pub struct Key {
-    settings: Settings,
+    settings: KeySettings,
     openssl: Openssl,
     fingerprint: String,
 }
@@ -87,7 +87,7 @@ impl Key {
     /// A key that is missing, not readable, readable by others, encrypted or
     /// not RSA; an openssl that is missing, fails or hangs. Of class
     /// [`Class::Config`], or [`Class::Permission`].
-    pub fn open(settings: Settings, watch: &Watch) -> Result<Key> {
+    pub fn open(settings: KeySettings, watch: &Watch) -> Result<Key> {
         let what = || format!("unable to use key {}", settings.key.display());
         check_file(&settings.key).context(what)?;
         let openssl = Openssl::find(&settings, watch.clone()).context(what)?;
@@ -161,7 +161,7 @@ impl Key {
     }
 }
 
-/// What can be told of a key without using it.
+/// The checks of a key file that need no use of the key.
 fn check_file(path: &Path) -> Result<()> {
     let config = |why: &str| Error::new(why).with_class(Class::Config);
     let file = File::open(path).context(|| "unable to open it")?;

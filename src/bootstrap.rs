@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::diag;
 use crate::error::{Context as _, Error, Result};
-use crate::guest::{self, Boot, Directory, Ended, Guest, Phase, Step, Why};
+use crate::guest::{self, Directory, Ended, Guest, GuestPhase, GuestRun, Step, Why};
 use crate::machine::Purpose;
 use crate::manifest::{
     BootstrapManifest, BootstrappedMachine, MachineManifest, Style, ToolchainManifest,
@@ -19,7 +19,7 @@ use crate::tftp::Map;
 use crate::trace;
 use crate::watch::Watch;
 
-/// What the worker may call its manifest: as the original does, and as today.
+/// Names that a worker may give its manifest: bbot's first name, and the current one.
 const MANIFESTS: [&str; 2] = ["manifest", "bootstrap.manifest"];
 
 /// The hardware address that fake machines have.
@@ -30,9 +30,9 @@ const MANIFEST_LIMIT: u64 = 1024 * 1024;
 
 /// Settings of all bootstraps.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct BootstrapSettings {
     /// Settings of all guests.
-    pub guest: guest::Config,
+    pub guest: guest::GuestSettings,
     /// `<tftp>`: the guest reads below `toolchain/<toolchain>`.
     pub tftp: PathBuf,
     /// The name of the toolchain.
@@ -51,7 +51,7 @@ pub struct Config {
     pub fake: Option<Vec<(String, String)>>,
 }
 
-/// What came of it.
+/// The outcome of a bootstrap.
 #[derive(Debug)]
 pub enum Bootstrapped {
     /// This, which is also the manifest in the snapshot now.
@@ -68,9 +68,9 @@ pub enum Bootstrapped {
 ///
 /// # Errors
 ///
-/// When something of ours fails: the host, its disk, QEMU.
+/// When the host fails: its disk, QEMU, the network.
 pub fn bootstrap(
-    config: &Config,
+    config: &BootstrapSettings,
     machine: &MachineManifest,
     previous_mac: Option<&str>,
     snapshot: &Snapshot,
@@ -113,7 +113,7 @@ pub fn bootstrap(
 
 /// Runs the guest; once more if it never made a request.
 fn attempts(
-    config: &Config,
+    config: &BootstrapSettings,
     machine: &MachineManifest,
     snapshot: &Snapshot,
     watch: &Watch,
@@ -147,7 +147,7 @@ fn attempts(
 }
 
 fn run(
-    config: &Config,
+    config: &BootstrapSettings,
     machine: &MachineManifest,
     snapshot: &Snapshot,
     uploads: &Path,
@@ -160,7 +160,7 @@ fn run(
         .put(uploads);
     let mut guest = Guest::boot(
         &config.guest,
-        Boot {
+        GuestRun {
             machine,
             directory: snapshot.path(),
             purpose: Purpose::Bootstrap,
@@ -180,7 +180,7 @@ fn run(
 }
 
 fn converse(
-    config: &Config,
+    config: &BootstrapSettings,
     guest: &mut Guest<'_>,
     watch: &Watch,
 ) -> Result<Step<BootstrapManifest>> {
@@ -198,7 +198,7 @@ fn converse(
         Ok(manifest) => manifest,
         Err(error) => {
             return Ok(Step::Ended(guest.ended(
-                Phase::Work,
+                GuestPhase::Work,
                 config.work,
                 format!("invalid bootstrap manifest: {error}"),
             )));

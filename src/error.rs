@@ -12,8 +12,8 @@ use std::io;
 /// `Result` with [`Error`] unless said otherwise.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What kind of failure an [`Error`] is, for the exit status of the program
-/// (sysexits.h where it has a fitting code).
+/// The class of an [`Error`], for the exit status of the program (sysexits.h where it
+/// has a fitting code).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     /// An explained failure: 1.
@@ -48,7 +48,7 @@ impl Class {
     }
 }
 
-/// What was attempted, and why it failed.
+/// An operation that failed, and the reason.
 ///
 /// `Display` gives one line, `unable to <verb> <noun>: <reason>`; [`hints`]
 /// are further lines for the operator: the remedy, where one is known.

@@ -1,5 +1,5 @@
-//! What is linked into the program. The versions are those of `Cargo.lock`; a
-//! test holds the names and licenses to what cargo says.
+//! The crates that are linked into the program. The versions are those of `Cargo.lock`;
+//! a test compares names and licenses with cargo's.
 
 use std::fmt::Write as _;
 
@@ -40,7 +40,7 @@ const CRATES: &[(&str, &str)] = &[
     ("zeroize", "Apache-2.0 OR MIT"),
 ];
 
-/// What is linked in besides crates.
+/// Linked code that is not a crate.
 const OTHERS: &[(&str, &str)] = &[
     ("Rust standard library", "MIT OR Apache-2.0"),
     ("musl C library", "MIT"),

@@ -25,17 +25,17 @@ pub fn directory(run_dir: &Path, toolchain: &str, instance: u16) -> PathBuf {
     run_dir.join(format!("{toolchain}-{instance}"))
 }
 
-/// A lock that is ours until it is dropped.
+/// A lock that is held until it is dropped.
 #[derive(Debug)]
 pub struct Lock {
     // Closing it is what frees the lock.
     _file: Locked,
 }
 
-/// What came of an attempt.
+/// The outcome of an attempt to lock.
 #[derive(Debug)]
 pub enum Attempt {
-    /// The lock is ours.
+    /// The lock is held.
     Ours(Lock),
     /// Another agent has it: its process, if it has said so.
     Busy(Option<u32>),
@@ -61,8 +61,8 @@ fn attempt(dir: &Path) -> Result<Attempt> {
     fs::create_dir_all(dir).context(|| format!("unable to make directory {}", dir.display()))?;
     let path = dir.join(NAME);
     let unable = || format!("unable to lock {}", path.display());
-    // Somebody who tidies the directory may remove the file between our
-    // opening and locking it, so: until what is locked is what is there.
+    // The file may be removed between the open and the lock, so both are repeated until
+    // the locked file is the one of that name.
     for _ in 0..100 {
         let file = OpenOptions::new()
             .read(true)

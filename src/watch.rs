@@ -1,5 +1,4 @@
-//! What every wait of the agent also watches: signals, and time for the
-//! watchdog and the progress line.
+//! Signals, the watchdog and the progress line during every wait of the agent.
 //!
 //! The agent is one thread that waits in a few places (the guest's TFTP
 //! requests, a controller's answer, the pause between turns). Each of them
@@ -19,11 +18,11 @@ use nix::sys::signal::Signal;
 use nix::time::{ClockId, clock_gettime};
 
 use crate::error::{Context as _, Result};
-use crate::status::{Board, Config, Idle, Moment, Outcome, Phase, Subject};
+use crate::status::{Board, Idle, Moment, Outcome, Phase, StatusSettings, Subject};
 use crate::sys::poll;
 use crate::sys::signal::Signals;
 
-/// What the operator asked for by a signal, mildest first.
+/// The request of the operator by a signal, mildest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stop {
     /// `SIGUSR1`: finish the task in hand, take no more, exit 0.
@@ -96,7 +95,7 @@ impl Watch {
     }
 
     /// From now on the state is published as `config` says.
-    pub fn report(&self, config: Config) {
+    pub fn report(&self, config: StatusSettings) {
         self.board().configure(config, moment());
     }
 
@@ -117,8 +116,7 @@ impl Watch {
         self.board().enter(phase, "", limit, moment());
     }
 
-    /// What the present phase and those to come are about; the default once
-    /// that is over.
+    /// Sets the subject of this phase and the next ones; the default when it is over.
     pub fn subject(&self, subject: Subject) {
         self.board().subject(subject, moment());
     }
@@ -194,7 +192,7 @@ impl Watch {
         }
     }
 
-    /// What was asked for so far, if anything.
+    /// The request so far, if there is one.
     #[must_use]
     pub fn stop(&self) -> Option<Stop> {
         *self.stop_mut()
@@ -236,7 +234,7 @@ impl Watch {
             if now >= deadline {
                 return Wake::Deadline;
             }
-            // Only a bad descriptor can make this fail, and ours is good.
+            // Only a bad descriptor can make this fail, and this one is good.
             let _ = poll::readable(&[self.fd()], &mut [false], self.until(Some(deadline)));
         }
     }

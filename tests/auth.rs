@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bbot_agent::auth::{Key, Settings, credential};
+use bbot_agent::auth::{Key, KeySettings, credential};
 use bbot_agent::error::{Class, Error};
 use bbot_agent::json::Value;
 use bbot_agent::watch::Watch;
@@ -37,12 +37,12 @@ fn mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-fn open(settings: Settings) -> Result<Key, Error> {
+fn open(settings: KeySettings) -> Result<Key, Error> {
     Key::open(settings, &Watch::start().unwrap())
 }
 
 fn refused(key: &Path) -> Error {
-    open(Settings::new(key)).unwrap_err()
+    open(KeySettings::new(key)).unwrap_err()
 }
 
 /// A program that plays openssl; `script` is run for everything but `version`.
@@ -69,7 +69,7 @@ fn the_vector_is_reproduced() {
     }
     let scratch = TempDir::new();
     let file = private(scratch.path().join("key"), vector("private_key_pem"));
-    let key = open(Settings::new(&file)).unwrap();
+    let key = open(KeySettings::new(&file)).unwrap();
     assert_eq!(key.fingerprint(), vector("fingerprint"));
     let signature = key.sign(vector("challenge").as_bytes()).unwrap();
     assert_eq!(signature, vector("signature_base64"));
@@ -94,7 +94,7 @@ fn openssl_recovers_the_challenge_from_our_signature() {
         openssl(scratch.path(), "pkey -in key -pubout -out public");
         let text = fs::read_to_string(scratch.path().join("key")).unwrap();
         assert_eq!(text.contains("BEGIN RSA"), form == "PKCS#1", "{text}");
-        let key = open(Settings::new(scratch.path().join("key"))).unwrap();
+        let key = open(KeySettings::new(scratch.path().join("key"))).unwrap();
         let signature = key.sign(CHALLENGE).unwrap();
         let bytes = STANDARD.decode(signature.replace('\n', "")).unwrap();
         assert_eq!(bytes.len(), bits / 8);
@@ -169,7 +169,7 @@ fn a_key_that_others_can_read_is_refused() {
         assert!(hint.contains("chmod 600"), "{hint}");
     }
     mode(&path, 0o400);
-    open(Settings::new(&path)).unwrap();
+    open(KeySettings::new(&path)).unwrap();
 }
 
 #[test]
@@ -179,9 +179,9 @@ fn an_openssl_that_is_missing_or_something_else_is_named() {
     }
     let scratch = TempDir::new();
     let key = private(scratch.path().join("key"), vector("private_key_pem"));
-    let with = |openssl: &str| Settings {
+    let with = |openssl: &str| KeySettings {
         openssl: PathBuf::from(openssl),
-        ..Settings::new(&key)
+        ..KeySettings::new(&key)
     };
     let error = open(with("/nonexistent/openssl")).unwrap_err();
     assert!(
@@ -207,10 +207,10 @@ fn an_openssl_that_hangs_is_ended_at_the_deadline() {
     let scratch = TempDir::new();
     let key = private(scratch.path().join("key"), vector("private_key_pem"));
     for script in ["exec sleep 1000", "exec >&- 2>&-; exec sleep 1000"] {
-        let settings = Settings {
+        let settings = KeySettings {
             openssl: fake(&scratch, "OpenSSL 3.0.0", script),
             timeout: Duration::from_millis(500),
-            ..Settings::new(&key)
+            ..KeySettings::new(&key)
         };
         let started = Instant::now();
         let error = open(settings).unwrap_err();
@@ -239,9 +239,9 @@ fn an_openssl_that_fails_or_babbles_is_an_error() {
         ("exec cat /dev/zero >&2", "bytes of output"),
         ("true", "not an RSA key"),
     ] {
-        let settings = Settings {
+        let settings = KeySettings {
             openssl: fake(&scratch, "OpenSSL 3.0.0", script),
-            ..Settings::new(&key)
+            ..KeySettings::new(&key)
         };
         let error = open(settings).unwrap_err();
         assert!(error.to_string().contains(why), "{script}: {error}");
@@ -261,9 +261,9 @@ fn before_openssl_3_the_signature_is_made_by_rsautl() {
         ("OpenSSL 1.1.1w  11 Sep 2023", "rsautl -sign"),
         ("OpenSSL 3.0.0 7 sep 2021", "pkeyutl -sign"),
     ] {
-        let settings = Settings {
+        let settings = KeySettings {
             openssl: fake(&scratch, version, &script),
-            ..Settings::new(&key)
+            ..KeySettings::new(&key)
         };
         let opened = open(settings).unwrap();
         assert_eq!(
@@ -288,10 +288,10 @@ fn options_reach_openssl_and_the_challenge_does_not_show() {
         "echo \"$*\" >> {0}; env >> {0}; exec openssl \"$@\"",
         log.display()
     );
-    let settings = Settings {
+    let settings = KeySettings {
         openssl: fake(&scratch, "OpenSSL 3.0.0", &script),
         options: vec!["-provider".to_owned(), "default".to_owned()],
-        ..Settings::new(&key)
+        ..KeySettings::new(&key)
     };
     open(settings).unwrap().sign(CHALLENGE).unwrap();
     let seen = fs::read_to_string(&log).unwrap();
@@ -308,12 +308,12 @@ fn a_signal_ends_openssl_but_the_last_word_is_still_signed() {
     let scratch = TempDir::new();
     let file = private(scratch.path().join("key"), vector("private_key_pem"));
     let watch = Watch::start().unwrap();
-    let key = Key::open(Settings::new(&file), &watch).unwrap();
+    let key = Key::open(KeySettings::new(&file), &watch).unwrap();
     raise(Signal::SIGTERM).unwrap();
     // Under way when the signal comes: ended.
-    let settings = Settings {
+    let settings = KeySettings {
         openssl: fake(&scratch, "OpenSSL 3.0.0", "exec sleep 1000"),
-        ..Settings::new(&file)
+        ..KeySettings::new(&file)
     };
     let started = Instant::now();
     let error = Key::open(settings, &watch).unwrap_err();
@@ -333,7 +333,7 @@ fn a_challenge_that_cannot_be_one_is_refused() {
     }
     let scratch = TempDir::new();
     let file = private(scratch.path().join("key"), vector("private_key_pem"));
-    let key = open(Settings::new(&file)).unwrap();
+    let key = open(KeySettings::new(&file)).unwrap();
     for challenge in [&b""[..], &[b'x'; 65], b"a\nb"] {
         let error = key.sign(challenge).unwrap_err();
         assert!(

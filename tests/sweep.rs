@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use bbot_agent::lock::{Attempt, Lock};
 use bbot_agent::snapshot::{self, Snapshot};
-use bbot_agent::sweep::{self, Config};
+use bbot_agent::sweep::{self, SweepSettings};
 use bbot_agent::sys::btrfs;
 use nix::mount::{MsFlags, mount, umount};
 
@@ -50,9 +50,9 @@ impl Host {
         })
     }
 
-    fn config(&self, toolchain: &str) -> Config {
+    fn config(&self, toolchain: &str) -> SweepSettings {
         let owner = format!("{toolchain}-1");
-        Config {
+        SweepSettings {
             machines: self.volume.path().to_owned(),
             tftp: self.dir.path().join("tftp"),
             run_dir: self.dir.path().join("run").join(&owner),
@@ -61,7 +61,7 @@ impl Host {
         }
     }
 
-    fn lock(config: &Config) -> Lock {
+    fn lock(config: &SweepSettings) -> Lock {
         match Lock::take(&config.run_dir).unwrap() {
             Attempt::Ours(lock) => lock,
             Attempt::Busy(_) => panic!("the lock is free"),
@@ -99,7 +99,7 @@ fn tree(dir: &Path) -> BTreeSet<PathBuf> {
     found
 }
 
-fn lines(config: &Config, lock: Option<&Lock>) -> Vec<String> {
+fn lines(config: &SweepSettings, lock: Option<&Lock>) -> Vec<String> {
     let litter = sweep::find(config, lock);
     litter.iter().map(ToString::to_string).collect()
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use bbot_agent::tftp::{Config, Map, Served};
+use bbot_agent::tftp::{Map, Served, ServerSettings};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
@@ -317,9 +317,9 @@ fn hidden_parts_can_be_neither_read_nor_written() {
 fn the_size_limit_is_told_before_the_last_ack() {
     let scratch = Scratch::new();
     fs::write(scratch.put().join("f"), b"old").unwrap();
-    let config = Config {
+    let config = ServerSettings {
         upload_most: 2000,
-        ..Config::default()
+        ..ServerSettings::default()
     };
     let server = Server::with(&scratch, config);
     let client = server.client();
@@ -349,10 +349,10 @@ fn the_size_limit_is_told_before_the_last_ack() {
 #[test]
 fn uploads_are_bounded_in_number_and_in_total() {
     let scratch = Scratch::new();
-    let config = Config {
+    let config = ServerSettings {
         uploads_octets_most: 3000,
         uploads_most: 3,
-        ..Config::default()
+        ..ServerSettings::default()
     };
     let server = Server::with(&scratch, config);
     assert_eq!(put(&server, "a", &pattern(1000)), Ok(()));
@@ -580,9 +580,9 @@ fn a_full_disk_is_told_before_the_last_ack() {
 #[test]
 fn an_upload_with_sync_is_in_place_too() {
     let scratch = Scratch::new();
-    let config = Config {
+    let config = ServerSettings {
         durable: true,
-        ..Config::default()
+        ..ServerSettings::default()
     };
     let server = Server::with(&scratch, config);
     for text in [&b"one"[..], b"two"] {
@@ -595,7 +595,7 @@ fn an_upload_with_sync_is_in_place_too() {
 fn get_and_put_may_be_one_directory() {
     let scratch = Scratch::new();
     let map = Map::new().get(scratch.put()).put(scratch.put());
-    let server = Server::mapped(map, Config::default());
+    let server = Server::mapped(map, ServerSettings::default());
     assert_eq!(put(&server, "f", &pattern(3000)), Ok(()));
     assert!(get(&server, "f") == Ok(pattern(3000)));
 }

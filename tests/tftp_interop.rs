@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use bbot_agent::tftp::{Config, Map};
+use bbot_agent::tftp::{Map, ServerSettings};
 
 use crate::support::tftp::{Scratch, Server, pattern};
 use crate::support::{program, skip};
@@ -52,7 +52,7 @@ impl Client<'_> {
     fn check(&self, sizes: &[usize]) {
         let scratch = Scratch::new();
         let map = Map::new().get(scratch.get()).put(scratch.put());
-        let server = Server::mapped(map, Config::default());
+        let server = Server::mapped(map, ServerSettings::default());
         let local = scratch.get().join("../local");
         fs::create_dir(&local).unwrap();
         let fill = |line: &str, name: &str, file: &str| {

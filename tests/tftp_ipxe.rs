@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bbot_agent::network::{Bridge, Tap};
-use bbot_agent::tftp::{Config, Map, Served, TftpServer};
+use bbot_agent::tftp::{Map, Served, ServerSettings, TftpServer};
 
 use crate::support::netns::{GATEWAY, bridge};
 use crate::support::tftp::{Scratch, pattern};
@@ -36,7 +36,7 @@ fn ipxe_boots_from_us() {
         scratch.file("start", b"#!ipxe\nchain next\n");
         scratch.file("done", b"done");
         let address = SocketAddrV4::new(GATEWAY, 0);
-        let mut server = TftpServer::bind(address, Config::default()).unwrap();
+        let mut server = TftpServer::bind(address, ServerSettings::default()).unwrap();
         server.set_map(Map::new().get(scratch.get()));
         let port = server.local_addr().unwrap().port();
 

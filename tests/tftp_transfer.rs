@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bbot_agent::tftp::packet::{ErrorCode, Packet, Refusal, low_half};
 use bbot_agent::tftp::transfer::{
-    Input, Linger, Outcome, Output, Receiver, Reply, Sender, Timer, Transfer,
+    Input, Linger, Output, Receiver, Reply, Sender, Timer, Transfer, TransferEnd,
 };
 
 #[path = "fuzz/checks/tftp.rs"]
@@ -77,7 +77,7 @@ fn data(first: u64, count: u64) -> Output {
 fn silent() -> [Output; 2] {
     [
         Output::Error(Refusal::new(ErrorCode::NotDefined, "timed out")),
-        Output::Done(Outcome::Silent),
+        Output::Done(TransferEnd::Silent),
     ]
 }
 
@@ -211,7 +211,7 @@ fn a_duplicate_ack_sends_nothing_in_lock_step() {
         table.at(2, Input::Ack(number), &[]);
     }
     table.at(3, Input::Ack(2), &[data(3, 1)]);
-    table.at(4, Input::Ack(3), &[Output::Done(Outcome::Complete)]);
+    table.at(4, Input::Ack(3), &[Output::Done(TransferEnd::Complete)]);
 }
 
 #[test]
@@ -240,7 +240,7 @@ fn a_window_at_the_end_of_the_file_is_short() {
     table.at(0, Input::Begin, &[data(1, 4)]);
     table.at(1, Input::Ack(4), &[data(5, 2)]);
     table.at(2, Input::Ack(5), &[data(6, 1)]);
-    table.at(3, Input::Ack(6), &[Output::Done(Outcome::Complete)]);
+    table.at(3, Input::Ack(6), &[Output::Done(TransferEnd::Complete)]);
 }
 
 #[test]
@@ -252,7 +252,11 @@ fn an_oack_is_acknowledged_by_zero_only() {
     table.at(40, Input::RequestAgain, &[Output::Accept]);
     table.at(50, Input::Ack(0), &[data(1, 1)]);
     table.at(100, Input::RequestAgain, &[]);
-    table.at(101, Input::PeerError, &[Output::Done(Outcome::PeerError)]);
+    table.at(
+        101,
+        Input::PeerError,
+        &[Output::Done(TransferEnd::PeerError)],
+    );
 }
 
 #[test]
@@ -263,7 +267,7 @@ fn the_end_of_a_text_is_known_when_it_was_read() {
     table.at(0, Input::Begin, &[data(1, 4)]);
     table.at(0, Input::Last(2), &[]);
     table.at(1, Input::Ack(4), &[]);
-    table.at(2, Input::Ack(2), &[Output::Done(Outcome::Complete)]);
+    table.at(2, Input::Ack(2), &[Output::Done(TransferEnd::Complete)]);
 }
 
 #[test]
@@ -271,7 +275,7 @@ fn what_cannot_be_done_is_told_instead_of_what_was_to_follow() {
     let refusal = Refusal::new(ErrorCode::DiskFull, "disk full");
     let ending = [
         Output::Error(refusal.clone()),
-        Output::Done(Outcome::Refused(refusal.clone())),
+        Output::Done(TransferEnd::Refused(refusal.clone())),
     ];
     let mut table = Table::put(512, 1, None);
     table.at(0, Input::Begin, &[Output::Accept]);
@@ -294,7 +298,7 @@ fn the_last_ack_waits_for_the_file_to_be_stored() {
     // Nothing is due, and nothing is said, however long that takes.
     assert_eq!(table.transfer.due(), None);
     table.at(9000, Input::Data(2, 511), &[]);
-    let done = [Output::Ack(2), Output::Done(Outcome::Complete)];
+    let done = [Output::Ack(2), Output::Done(TransferEnd::Complete)];
     table.at(9001, Input::Stored, &done);
 }
 
@@ -349,7 +353,7 @@ fn repeated_blocks_do_not_keep_a_dead_upload_alive() {
         table.transfer.handle(table.now, Input::Data(1, 8));
         table.transfer.handle(table.now, Input::Tick);
         let outputs: Vec<_> = std::iter::from_fn(|| table.transfer.poll()).collect();
-        if outputs.contains(&Output::Done(Outcome::Silent)) {
+        if outputs.contains(&Output::Done(TransferEnd::Silent)) {
             return;
         }
         assert_eq!(outputs.first(), Some(&Output::Ack(1)));
@@ -435,8 +439,8 @@ struct Case {
 /// How it went.
 #[derive(Debug)]
 struct Result {
-    server: Option<Outcome>,
-    client: Option<Outcome>,
+    server: Option<TransferEnd>,
+    client: Option<TransferEnd>,
     stored: u64,
     packets: u64,
     blocks: u64,
@@ -446,7 +450,7 @@ struct Result {
 struct End {
     transfer: Transfer,
     started: bool,
-    outcome: Option<Outcome>,
+    outcome: Option<TransferEnd>,
     linger: Option<Linger>,
     stored: u64,
     whole: bool,
@@ -499,7 +503,7 @@ impl End {
                 Output::Error(_) => out.push(Flying::Error),
                 Output::Done(outcome) => {
                     self.linger = Some(match (&self.transfer, &outcome) {
-                        (Transfer::Put(_), Outcome::Complete) => {
+                        (Transfer::Put(_), TransferEnd::Complete) => {
                             Linger::stored(now, self.stored, None)
                         }
                         _ => Linger::sent(now),
@@ -659,7 +663,7 @@ fn run(case: &Case, mut fate: impl FnMut() -> Fate) -> Result {
 }
 
 fn assert_complete(case: &Case, result: &Result, what: &dyn std::fmt::Debug) {
-    let done = Some(Outcome::Complete);
+    let done = Some(TransferEnd::Complete);
     assert!(
         result.server == done && result.client == done && result.stored == case.blocks,
         "upload {} window {} blocks {} options {}: {what:?}: {result:?}",

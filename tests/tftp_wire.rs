@@ -4,7 +4,7 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::time::{Duration, Instant};
 
-use bbot_agent::tftp::{Config, Map, Rate, Served, TftpServer};
+use bbot_agent::tftp::{Map, Rate, Served, ServerSettings, TftpServer};
 
 use crate::support::tftp::{
     Client, Said, Scratch, Server, brief, is_before, options, pattern, request,
@@ -650,9 +650,9 @@ fn a_peer_that_begins_anew_is_believed_once_it_answers() {
     client.ack(2);
 
     let again = |client: &Client| client.wrq("u", &[]);
-    let config = Config {
+    let config = ServerSettings {
         uploads_most: 1,
-        ..Config::default()
+        ..ServerSettings::default()
     };
     let server = Server::with(&scratch, config);
     let client = server.client();
@@ -752,9 +752,9 @@ fn many_transfers_run_at_once_and_a_stalled_one_holds_up_none() {
 fn transfers_of_a_peer_are_bounded_and_the_stalled_make_room() {
     let scratch = Scratch::new();
     scratch.file("f", &pattern(3000));
-    let config = Config {
+    let config = ServerSettings {
         transfers_of_peer_most: 4,
-        ..Config::default()
+        ..ServerSettings::default()
     };
     let server = Server::with(&scratch, config);
     // Four that are moving: no room for a fifth.
@@ -851,12 +851,12 @@ fn a_late_duplicate_of_a_request_leaves_the_last_ack_to_be_had() {
 fn requests_beyond_the_rate_get_no_answer_until_there_is_room() {
     let scratch = Scratch::new();
     scratch.file("f", b"x");
-    let config = Config {
+    let config = ServerSettings {
         requests: Some(Rate {
             burst: 3,
             per_second: 1,
         }),
-        ..Config::default()
+        ..ServerSettings::default()
     };
     let server = Server::with(&scratch, config);
     let begun = Instant::now();
@@ -893,7 +893,7 @@ fn contents_in_memory_hide_files_and_other_names_are_not_found() {
         .contents("a", pattern(2000))
         .get(scratch.get())
         .get(second.get());
-    let server = Server::mapped(map, Config::default());
+    let server = Server::mapped(map, ServerSettings::default());
     for (name, octets) in [
         ("a", pattern(2000)),
         ("b", b"file".to_vec()),
@@ -908,7 +908,7 @@ fn contents_in_memory_hide_files_and_other_names_are_not_found() {
     assert_eq!(client.hear_error().0, 1);
     client.wrq("d", &[]);
     assert_eq!(client.hear_error().0, 2);
-    let empty = Server::mapped(Map::new(), Config::default());
+    let empty = Server::mapped(Map::new(), ServerSettings::default());
     let client = empty.client();
     client.rrq("d", &[]);
     assert_eq!(client.hear_error().0, 2);
@@ -919,7 +919,7 @@ fn a_peer_that_is_not_accepted_hears_nothing() {
     let scratch = Scratch::new();
     scratch.file("f", b"x");
     let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
-    let mut server = TftpServer::bind(address, Config::default()).unwrap();
+    let mut server = TftpServer::bind(address, ServerSettings::default()).unwrap();
     server.set_map(Map::new().get(scratch.get()));
     server.set_accept(Box::new(|peer| *peer.ip() == Ipv4Addr::new(127, 0, 0, 7)));
     let server = Server::run(server);
@@ -940,7 +940,7 @@ fn it_answers_from_the_address_that_was_asked_and_ignores_broadcast() {
     let scratch = Scratch::new();
     scratch.file("f", b"x");
     let map = Map::new().get(scratch.get());
-    let server = Server::at(Ipv4Addr::UNSPECIFIED, map, Config::default());
+    let server = Server::at(Ipv4Addr::UNSPECIFIED, map, ServerSettings::default());
     let port = server.address.port();
     for ip in [Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 1, 2, 3)] {
         let client = Client::new(SocketAddrV4::new(ip, port));
@@ -974,7 +974,7 @@ fn the_deadline_and_other_descriptors_end_a_wait() {
     use std::io::Write as _;
     use std::os::fd::AsFd as _;
     let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
-    let mut server = TftpServer::bind(address, Config::default()).unwrap();
+    let mut server = TftpServer::bind(address, ServerSettings::default()).unwrap();
     let (reader, mut writer) = std::io::pipe().unwrap();
     let (idle, _idle) = std::io::pipe().unwrap();
     let others = [idle.as_fd(), reader.as_fd()];

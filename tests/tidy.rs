@@ -31,6 +31,13 @@ const CLOCK: &[&str] = &[
 const WALL_CLOCK: &[&str] = &["delivery/clock.rs", "watch.rs"];
 
 fn sources() -> Vec<PathBuf> {
+    let found = rust_files("src");
+    assert!(found.len() > 10, "no sources found");
+    found
+}
+
+/// The Rust files below a directory of the project.
+fn rust_files(dir: &str) -> Vec<PathBuf> {
     fn collect(dir: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
@@ -42,9 +49,8 @@ fn sources() -> Vec<PathBuf> {
         }
     }
     let mut found = Vec::new();
-    collect(&root().join("src"), &mut found);
+    collect(&root().join(dir), &mut found);
     found.sort();
-    assert!(found.len() > 10, "no sources found");
     found
 }
 
@@ -209,6 +215,97 @@ fn the_wall_clock_decides_nothing() {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
+/// The figure `name` of the ratchet; see `tests/manifest/allocations.rs`.
+fn hold(name: &str, found: &[String]) {
+    let held = u64::try_from(found.len()).unwrap();
+    let known = crate::manifest::allocations::held(name);
+    assert!(
+        held <= known,
+        "{name}: {held}, {known} in tests/data/ratchet:\n{}",
+        found.join("\n")
+    );
+}
+
+/// A type name has one meaning in the crate.
+#[test]
+fn public_types_have_names_of_their_own() {
+    let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for path in sources() {
+        for (number, line) in code(&path) {
+            let line = line.trim_start();
+            let Some(rest) = ["pub struct ", "pub enum ", "pub trait "]
+                .iter()
+                .find_map(|kind| line.strip_prefix(kind))
+            else {
+                continue;
+            };
+            let name = rest
+                .chars()
+                .take_while(char::is_ascii_alphanumeric)
+                .collect();
+            let place = format!("{}:{number}", relative(&path));
+            places.entry(name).or_default().push(place);
+        }
+    }
+    places.retain(|_, places| places.len() > 1);
+    let twice = places
+        .iter()
+        .map(|(name, places)| format!("{name}: {}", places.join(", ")));
+    hold("types-of-one-name", &twice.collect::<Vec<_>>());
+}
+
+/// A comment has a noun as its subject, and no word of a private dialect.
+#[test]
+fn comments_are_plain_english() {
+    const OPENINGS: &[&str] = &[
+        "What ",
+        "Who ",
+        "Whom ",
+        "That ",
+        "One that ",
+        "Those that ",
+    ];
+    const WORDS: &[&str] = &[
+        "ours",
+        "theirs",
+        "somebody",
+        "lament",
+        "vouch",
+        "patience",
+        "owes",
+        "owed",
+        "in vain",
+        "gone wild",
+        "be it that",
+        "last words",
+        "comes to nothing",
+    ];
+    let mut wrong = Vec::new();
+    for path in sources() {
+        let file = fs::read_to_string(&path).unwrap();
+        let mut is_first = true;
+        for (at, line) in file.lines().enumerate() {
+            let Some(comment) = line.trim_start().strip_prefix("//") else {
+                is_first = true;
+                continue;
+            };
+            let text = comment.trim_start_matches(['/', '!']).trim_start();
+            let is_opening = is_first && comment.starts_with(['/', '!']);
+            is_first = false;
+            let words: Vec<_> = text.split(|c: char| !c.is_ascii_alphabetic()).collect();
+            let words = format!(" {} ", words.join(" ").to_lowercase());
+            if is_opening && OPENINGS.iter().any(|opening| text.starts_with(opening))
+                || WORDS
+                    .iter()
+                    .any(|word| words.contains(&format!(" {word} ")))
+            {
+                wrong.push(format!("{}:{}: {text}", relative(&path), at + 1));
+            }
+        }
+    }
+    hold("comments-to-reword", &wrong);
+}
+
 #[test]
 fn a_source_file_is_one_idea() {
     let long: Vec<_> = sources()
@@ -257,4 +354,87 @@ fn every_wait_between_turns_has_a_reason() {
         }
     }
     assert!(idle > 0, "nothing waits between turns");
+}
+
+/// Programs of Debian's essential packages and of git, make and Rust, which every
+/// machine has; and those that a package in setup's list brings with it.
+const ALWAYS: &[&str] = &[
+    "/bin/sh",
+    "/bin/true",
+    "bash",
+    "cargo",
+    "chmod",
+    "chroot",
+    "cp",
+    "env",
+    "kill",
+    "ldd",
+    "mkfifo",
+    "mount",
+    "sh",
+    "sleep",
+    "tar",
+    "taskset",
+    "umount",
+    "fsfreeze",
+    "gcc",
+    "btrfs",
+    "rustc",
+    "ld",
+    "as",
+    "systemctl",
+    "systemd-analyze",
+    "fuse",
+    "true",
+];
+
+#[test]
+fn every_program_of_a_test_is_one_that_setup_gets() {
+    let list = std::process::Command::new(root().join("tests/tools/setup"))
+        .args(["--list", "test"])
+        .output()
+        .unwrap();
+    let list = String::from_utf8(list.stdout).unwrap();
+    let known: Vec<&str> = list.lines().chain(ALWAYS.iter().copied()).collect();
+    let mut wrong = Vec::new();
+    for path in rust_files("tests") {
+        let name = path.strip_prefix(root()).unwrap().display().to_string();
+        if name.starts_with("tests/bench") || name == file!() {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        for asked in asked_programs(&text) {
+            if !known.contains(&asked) {
+                wrong.push(format!("{name}: {asked}"));
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "not in tests/tools/setup:\n{}",
+        wrong.join("\n")
+    );
+}
+
+/// The programs that are literals in calls of these functions.
+fn asked_programs(text: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    for call in ["program(\"", "Command::new(\"", "run(\"", "run(&format!(\""] {
+        for (at, _) in text.match_indices(call) {
+            // Part of a longer name.
+            let before = text[..at].chars().next_back();
+            if before.is_some_and(|c| c.is_ascii_alphanumeric() || c == '_') {
+                continue;
+            }
+            let rest = &text[at + call.len()..];
+            found.extend(rest.split(['"', ' ', '\\']).next());
+        }
+    }
+    for (at, call) in text.match_indices("require_programs(&[") {
+        let list = &text[at + call.len()..];
+        let list = list.split(']').next().unwrap_or_default();
+        found.extend(list.split('"').skip(1).step_by(2));
+    }
+    found.retain(|name| !name.is_empty() && !name.starts_with(['{', '-']));
+    found
 }

@@ -79,7 +79,7 @@ impl<'w> Host<'w> {
 
     /// The settings of guests. Trial runs start none, so that the host is not asked
     /// what it can do.
-    fn guest(&mut self) -> Result<guest::Config> {
+    fn guest(&mut self) -> Result<guest::GuestSettings> {
         let accel = if is_trial(self.options) {
             Accel::Tcg
         } else {

@@ -158,7 +158,7 @@ fn report(options: &Options, watch: &Watch) {
         diag::warning(format_args!("unable to notify systemd: {error}")).emit();
         None
     });
-    watch.report(status::Config {
+    watch.report(status::StatusSettings {
         toolchain: options.toolchain_name.clone(),
         instance: options.instance,
         dir: (!is_fake(options)).then(|| setup::run_dir(options)),
@@ -194,10 +194,10 @@ fn key(options: &Options, watch: &Watch) -> Result<Option<Key>> {
     let Some(path) = options.auth_key.clone().or(credential) else {
         return Ok(None);
     };
-    let settings = auth::Settings {
+    let settings = auth::KeySettings {
         openssl: options.openssl.clone(),
         options: options.openssl_options.clone(),
-        ..auth::Settings::new(path)
+        ..auth::KeySettings::new(path)
     };
     Key::open(settings, watch).map(Some)
 }

@@ -46,8 +46,12 @@ pub fn state(options: &Options) -> PathBuf {
 /// # Errors
 ///
 /// When `--vm-user` names nobody.
-pub fn guest(options: &Options, accel: Accel, netfilter: &Netfilter) -> Result<guest::Config> {
-    Ok(guest::Config {
+pub fn guest(
+    options: &Options,
+    accel: Accel,
+    netfilter: &Netfilter,
+) -> Result<guest::GuestSettings> {
+    Ok(guest::GuestSettings {
         owner: owner(options),
         instance: options.instance,
         bridge: options.bridge.clone(),
@@ -79,8 +83,8 @@ pub fn user(options: &Options) -> Result<Option<Credentials>> {
 
 /// What machines to look for.
 #[must_use]
-pub fn machines(options: &Options) -> machines::Config {
-    machines::Config {
+pub fn machines(options: &Options) -> machines::MachinesSettings {
+    machines::MachinesSettings {
         root: options.machines.clone(),
         toolchain: options.toolchain_name.clone(),
         toolchain_id: options.toolchain_id.clone(),
@@ -90,8 +94,8 @@ pub fn machines(options: &Options) -> machines::Config {
 
 /// Where we leave things.
 #[must_use]
-pub fn sweep(options: &Options) -> sweep::Config {
-    sweep::Config {
+pub fn sweep(options: &Options) -> sweep::SweepSettings {
+    sweep::SweepSettings {
         machines: options.machines.clone(),
         tftp: options.tftp.clone(),
         run_dir: run_dir(options),
@@ -102,8 +106,8 @@ pub fn sweep(options: &Options) -> sweep::Config {
 
 /// How to bootstrap them.
 #[must_use]
-pub fn bootstrap(options: &Options, guest: guest::Config) -> bootstrap::Config {
-    bootstrap::Config {
+pub fn bootstrap(options: &Options, guest: guest::GuestSettings) -> bootstrap::BootstrapSettings {
+    bootstrap::BootstrapSettings {
         guest,
         tftp: options.tftp.clone(),
         toolchain: options.toolchain_name.clone(),
@@ -120,7 +124,7 @@ pub fn bootstrap(options: &Options, guest: guest::Config) -> bootstrap::Config {
 
 /// How to perform tasks.
 #[must_use]
-pub fn perform(options: &Options, guest: guest::Config) -> perform::Config {
+pub fn perform(options: &Options, guest: guest::GuestSettings) -> perform::Config {
     perform::Config {
         guest,
         tftp: options.tftp.clone(),

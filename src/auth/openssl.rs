@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags};
 
-use super::Settings;
+use super::KeySettings;
 use crate::error::{Class, Context as _, Error, Result};
 use crate::sys::poll;
 use crate::trace;
@@ -27,7 +27,7 @@ const LAST_WORD: Duration = Duration::from_secs(2);
 /// The openssl program and its version.
 #[derive(Debug)]
 pub(super) struct Openssl {
-    settings: Settings,
+    settings: KeySettings,
     watch: Watch,
     /// Major version 3 and later have `pkeyutl` do what `rsautl` did.
     modern: bool,
@@ -35,7 +35,7 @@ pub(super) struct Openssl {
 
 impl Openssl {
     /// Asks openssl for its version.
-    pub(super) fn find(settings: &Settings, watch: Watch) -> Result<Openssl> {
+    pub(super) fn find(settings: &KeySettings, watch: Watch) -> Result<Openssl> {
         let mut openssl = Openssl {
             settings: settings.clone(),
             watch,

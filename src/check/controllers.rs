@@ -23,7 +23,7 @@ pub(super) fn key(options: &Options, watch: &Watch) -> Vec<Finding> {
             "none: controllers that want one will have no tasks for us",
         )];
     };
-    let mut settings = auth::Settings::new(path);
+    let mut settings = auth::KeySettings::new(path);
     settings.openssl.clone_from(&options.openssl);
     settings.options.clone_from(&options.openssl_options);
     vec![match auth::Key::open(settings, watch) {

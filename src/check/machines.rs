@@ -8,7 +8,7 @@ use nix::unistd::{AccessFlags, access};
 use super::{Finding, Grade};
 use crate::cli::Options;
 use crate::error::{Error, Result};
-use crate::machines::tree::{self, Place};
+use crate::machines::tree::{self, MachineDir};
 use crate::manifest::{BootstrappedMachine, MachineManifest};
 use crate::snapshot;
 use crate::status;
@@ -174,7 +174,7 @@ pub(super) fn each(options: &Options, _watch: &Watch) -> Vec<Finding> {
     findings
 }
 
-fn machine(place: &Place, toolchain: &str) -> Result<(Grade, String)> {
+fn machine(place: &MachineDir, toolchain: &str) -> Result<(Grade, String)> {
     let Some(current) = place.current()? else {
         let text = format!("{}: no link {}", place.name, place.link().display());
         return Ok((Grade::Warning, text));

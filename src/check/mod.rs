@@ -24,7 +24,7 @@ use crate::watch::Watch;
 pub enum Grade {
     /// As it should be.
     Good,
-    /// A turn is possible, but somebody will wonder.
+    /// A turn is possible, with a restriction.
     Warning,
     /// No turn is possible.
     Failure,
@@ -42,16 +42,16 @@ impl Grade {
     }
 }
 
-/// What was found about one thing.
+/// The finding about one subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// The thing, in a word or two.
     pub subject: String,
     /// How bad it is.
     pub grade: Grade,
-    /// What was found, in a line.
+    /// The state of the subject, in one line.
     pub found: String,
-    /// What to do about it, in lines.
+    /// The remedies, one a line.
     pub remedies: Vec<String>,
 }
 

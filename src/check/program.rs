@@ -26,7 +26,7 @@ impl Drop for Guard {
     }
 }
 
-/// What `program` writes to its standard output.
+/// The standard output of `program`.
 ///
 /// # Errors
 ///

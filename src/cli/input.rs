@@ -7,10 +7,10 @@ use std::path::Path;
 use crate::error::{Context as _, Result};
 use crate::sys::file::read_at_most;
 
-/// What is read at most, in bytes.
+/// The maximum size of an input file, in bytes.
 const LIMIT: u64 = 16 << 20;
 
-/// What is in the file `path`, or comes from standard input if that is `-`.
+/// Reads the file `path`, or standard input if that is `-`.
 ///
 /// # Errors
 ///

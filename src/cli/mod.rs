@@ -24,7 +24,7 @@ pub use self::output::{page, print};
 pub use self::parse::{parse, parse_options_file};
 pub use self::render::{bash_completion, help, man, version};
 
-/// What the operator wants, with the settings that matter for it.
+/// The mode that the command line asks for, with its settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Invocation {
     /// Turns of the loop. There is at least one controller, or `fake_request`.

@@ -1,4 +1,4 @@
-//! What the operator asked for, as plain data.
+//! The values of all options, as plain data.
 //!
 //! Nothing here acts: the values were checked for form when they were parsed,
 //! and `agent` hands each module the few that it needs.
@@ -74,7 +74,7 @@ plain! {
 
         /// Directory of the machine volumes.
         pub machines: PathBuf,
-        /// What a bootstrapped machine must report, package and version.
+        /// Versions that a bootstrapped machine has to report, by package.
         pub bootstrap_versions: Vec<(String, String)>,
         /// Space below which no work is asked for.
         pub min_free: Space,
@@ -93,7 +93,7 @@ plain! {
         pub cpu: u32,
         /// Memory of a guest, in kB.
         pub ram: u64,
-        /// User that QEMU runs as; absent: ours.
+        /// The user of QEMU; `None` is the agent's own.
         pub vm_user: Option<String>,
         /// From the start of a guest to its first request, bootstrapping.
         pub bootstrap_startup: Duration,
@@ -118,7 +118,7 @@ plain! {
         pub run_dir: PathBuf,
         /// Prometheus text file to keep up to date.
         pub metrics: Option<PathBuf>,
-        /// Failures of ours in a row after which no work is asked for.
+        /// The number of host failures in a row after which no work is asked for.
         pub breaker: u32,
         /// Level of diagnostics, 0 to 6.
         pub verbose: u8,
@@ -127,7 +127,7 @@ plain! {
 
         /// Whether to go on for ever.
         pub turns: Turns,
-        /// What to print in place of the end of a turn.
+        /// The manifest to print in place of the end of a turn.
         pub dump: Option<Dump>,
         /// Skip the guest when bootstrapping.
         pub fake_bootstrap: bool,
@@ -181,7 +181,7 @@ pub enum Turns {
     OnceOrBusy,
 }
 
-/// What is printed in place of the end of a turn.
+/// The manifest to print in place of the end of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dump {
     /// The task, before it is performed.

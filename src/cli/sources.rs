@@ -113,8 +113,8 @@ where
 }
 
 /// Whether a word can be the value of the option before it. One that begins
-/// with two dashes is taken for the next option: somebody forgot the value.
-/// `--name=--value` says it for sure.
+/// with two dashes is taken for the next option, and the value is missing.
+/// `--name=--value` is the form for such a value.
 fn is_value(word: &OsStr) -> bool {
     !word.as_bytes().starts_with(b"--")
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::options::Space;
 use crate::settings::Hold;
 
-/// What was expected, to complete `invalid value 'x' for option '--y': expected ...`.
+/// The expected value, to complete `invalid value 'x' of option '--y': expected ...`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Expected(pub(super) String);
 

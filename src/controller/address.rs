@@ -131,7 +131,7 @@ impl UploadTarget {
         }
     }
 
-    /// What is out of reach together: the scheme and authority of a URL, or the
+    /// The part that is out of reach as a whole: scheme and authority of a URL, or the
     /// directory.
     #[must_use]
     pub fn server(&self) -> String {

@@ -13,7 +13,7 @@ use ureq::http::StatusCode;
 
 use crate::error::{Class, Error};
 
-/// What kind of failure it was, from near to far.
+/// The kinds of failures, from near to far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailureClass {
     /// The agent was told to stop while it waited.
@@ -30,7 +30,7 @@ pub enum FailureClass {
     Timeout,
     /// The connection ended too early.
     Cut,
-    /// What came back is not HTTP, or too large to be an answer.
+    /// The answer is not HTTP, or too large.
     Protocol,
     /// Told to go elsewhere, in a way that is not followed.
     Redirect,
@@ -176,8 +176,8 @@ fn first_line(body: &[u8]) -> Option<String> {
     })
 }
 
-/// What our own transport reports through ureq and rustls, both of which pass
-/// an `io::Error` on as it is.
+/// The agent's own failures inside ureq and rustls, both of which pass an `io::Error`
+/// on unchanged.
 #[derive(Debug)]
 pub(super) struct WireError {
     pub(super) class: FailureClass,

@@ -64,7 +64,7 @@ impl Default for Settings {
     }
 }
 
-/// What is posted.
+/// The body of a request.
 #[derive(Debug)]
 pub enum Body<'a> {
     /// Bytes at hand.

@@ -31,9 +31,9 @@ use multipart::Form;
 use spool::Spool;
 use url::{Url, masked};
 
-/// What a task response may be at most. Tasks have a few kB.
+/// The maximum size of a task response, in bytes. Tasks have a few kB.
 const RESPONSE_MAX: u64 = 1 << 20;
-/// What the answer to an upload may be at most.
+/// The maximum size of the answer to an upload, in bytes.
 const UPLOAD_ANSWER_MAX: u64 = 64 << 10;
 /// The media type of manifests.
 const MANIFEST: &str = "text/manifest";
@@ -45,7 +45,7 @@ pub struct Assignment {
     pub controller: String,
     /// The controller's name of the task, opaque.
     pub session: String,
-    /// What is to be signed, if the controller authenticates agents.
+    /// The text to sign, if the controller authenticates agents.
     pub challenge: Option<String>,
     /// Where the result goes.
     pub result_url: UploadTarget,
@@ -271,7 +271,7 @@ fn assignment(
 
 fn unreadable(error: &ParseError, content_type: &str) -> Failure {
     let mut why = error.to_string();
-    // A login page of somebody in between is not a manifest with mistakes.
+    // The login page of a captive portal is not a manifest with mistakes.
     if !content_type.is_empty() && !content_type.starts_with(MANIFEST) {
         why = format!("the answer is {content_type}, not {MANIFEST}: {why}");
     }

@@ -71,8 +71,8 @@ fn quoted(name: &str) -> String {
         .replace('\n', "%0A")
 }
 
-/// What the controller says about an upload, in one line: its answer is a
-/// manifest with `message` and perhaps `reference`. Anything else says nothing.
+/// The controller's message about an upload, in one line: its answer is a manifest with
+/// `message` and an optional `reference`. Other answers have no message.
 pub(super) fn message(answer: &[u8]) -> String {
     let mut parser = Parser::new(answer, "upload response");
     let Ok(Some(pairs)) = parser.next_manifest() else {

@@ -1,4 +1,4 @@
-//! Whom to ask first.
+//! The order in which controllers are asked.
 //!
 //! Without priorities: in the order of the command line. If any controller has
 //! one (`[F]DCBA` in decimal, absent = 0): those with a higher one first, equal

@@ -42,13 +42,13 @@ const TASK_MAX: u64 = 1 << 20;
 /// A task that ended this many agents is not tried again.
 const TRIES_MAX: u32 = 3;
 
-/// A directory, and what of it is ours.
+/// A directory controller, and the task in it that this agent has claimed.
 #[derive(Debug)]
 pub struct Spool {
     dir: PathBuf,
     /// Our tasks by name. Dropping a lock gives the task up.
     claims: BTreeMap<String, Claim>,
-    /// What has been complained about, to do so once.
+    /// Complaints that were made, so that each is made once.
     said: BTreeSet<String>,
 }
 
@@ -190,7 +190,7 @@ impl Spool {
             }
         };
         let lock = flock::Locked::take(file, flock::How::TryExclusive).ok()?;
-        // Somebody may have moved it on between our open and our lock.
+        // Another agent may have moved it between the open and the lock.
         let ours = lock.metadata().ok()?;
         let there = fs::symlink_metadata(&path).ok()?;
         let same = (ours.dev(), ours.ino()) == (there.dev(), there.ino());
@@ -333,7 +333,8 @@ impl Spool {
             return;
         };
         let to = self.path("tasks", task);
-        // A namesake dropped meanwhile stays; ours is then found unlocked.
+        // A task of the same name that was dropped meanwhile stays; this one is then
+        // found unlocked.
         if !to.exists() {
             let released = durable::remove(&self.tries_path(task))
                 .and_then(|()| durable::rename(&self.path("claimed", task), &to));
@@ -404,9 +405,9 @@ impl Spool {
     }
 }
 
-/// What becomes of a task file.
+/// The decision about a task file.
 enum Verdict {
-    /// It is ours.
+    /// This agent takes it.
     Take(Box<TaskResponse>),
     /// It stays where it is, for this reason.
     Leave(String),

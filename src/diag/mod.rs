@@ -31,11 +31,11 @@ struct Settings {
     level: u8,
     /// Each line gets its `<n>` (sd-daemon(3)).
     systemd: bool,
-    /// What every record is about, for instance `libfoo/1.2.3 on linux-gcc`.
+    /// The subject of all records, for instance `libfoo/1.2.3 on linux-gcc`.
     scope: Option<String>,
     /// A progress line stands on the terminal, to be wiped before a record.
     progress: bool,
-    /// What was said lately.
+    /// The records of the last hour.
     repeats: Repeats,
 }
 
@@ -79,7 +79,7 @@ pub fn enabled(level: u8) -> bool {
     settings().level >= level
 }
 
-/// What a record is, and its priority under systemd.
+/// The severity of a record, and its priority under systemd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Severity {
     Critical,

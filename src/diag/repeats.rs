@@ -1,4 +1,4 @@
-//! What was said lately, so that it is not said again and again.
+//! Recent records, so that a repeated one is not written each time.
 //!
 //! An hour after it was last said, a record that keeps coming is said again
 //! with the number of times; one that has not come for an hour is news again.
@@ -26,7 +26,7 @@ pub(super) struct Repeat {
     came: Instant,
 }
 
-/// What to do with a record.
+/// The decision about a record.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// Say it.

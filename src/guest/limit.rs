@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::room::Room;
 
-/// What a guest has at least after it was resumed: its write is tried again at
-/// once, and that it fails again is not to come after the end of its time.
+/// The minimum time of a guest after it is resumed. QEMU retries the failed write at
+/// once, and a second failure has to come before the limit.
 const TRY: Duration = Duration::from_secs(1);
 
 /// A limit that is under way.

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use nix::libc;
 
 use crate::error::{Context as _, Error, Result};
-use crate::machine::{Accel, Machine, Purpose, Spec};
+use crate::machine::{Accel, Purpose, Spec, VirtualMachine};
 use crate::manifest::MachineManifest;
 use crate::network::{Bridge, Mac, Netfilter, Redirect, Strategy, Tap, Target};
 use crate::settings::{Hold, RedirectKind};
@@ -30,7 +30,7 @@ use crate::tftp::{self, Map, TftpServer};
 use crate::watch::Watch;
 
 pub use directory::Directory;
-pub use phase::{Ended, Phase, Step, Why};
+pub use phase::{Ended, GuestPhase, Step, Why};
 pub use wait::Upload;
 
 use refusals::Refusals;
@@ -56,10 +56,10 @@ const REQUESTS: tftp::Rate = tftp::Rate {
     per_second: 128,
 };
 
-/// What all guest runs of the process have in common.
+/// The settings that all guests of the process share.
 #[derive(Clone, Debug)]
-pub struct Config {
-    /// Who we are, `<toolchain>-<instance>`: names our rules and directories.
+pub struct GuestSettings {
+    /// The agent's name, `<toolchain>-<instance>`, for its rules and directories.
     pub owner: String,
     /// Which of the agents for this toolchain we are, from 1.
     pub instance: u16,
@@ -69,34 +69,34 @@ pub struct Config {
     pub tap: String,
     /// How guests reach the TFTP server.
     pub redirect: RedirectKind,
-    /// What owns the rules of redirects.
+    /// The owner of the redirect rules.
     pub netfilter: Netfilter,
     /// The directory for sockets and the console log.
     pub run_dir: PathBuf,
     /// The QEMU program.
     pub qemu: PathBuf,
-    /// Who executes the guest's instructions.
+    /// The accelerator.
     pub accel: Accel,
     /// Virtual processors.
     pub cpus: u32,
     /// Memory in kB.
     pub ram_kb: u64,
-    /// Who QEMU runs as, if not as we do.
+    /// The user of QEMU; `None` is the agent's own.
     pub user: Option<Credentials>,
     /// How long a failed guest is kept for inspection.
     pub hold: Hold,
 }
 
-/// What differs from run to run.
+/// The settings of one run.
 #[derive(Debug)]
-pub struct Boot<'a> {
+pub struct GuestRun<'a> {
     /// The machine; its `mac` is set.
     pub machine: &'a MachineManifest,
     /// The snapshot to boot.
     pub directory: &'a Path,
-    /// What for.
+    /// The purpose of the run.
     pub purpose: Purpose,
-    /// What the guest finds, and where its uploads go.
+    /// The files that the guest can read, and the place of its uploads.
     pub map: Map,
     /// The largest upload, in octets.
     pub upload_limit: u64,
@@ -106,7 +106,7 @@ pub struct Boot<'a> {
 #[derive(Debug)]
 pub struct Guest<'a> {
     // Dropped in this order: the machine first, what it talks to after it.
-    machine: Machine,
+    machine: VirtualMachine,
     redirect: Redirect,
     server: TftpServer,
     label: String,
@@ -115,7 +115,7 @@ pub struct Guest<'a> {
     /// Where its uploads go.
     uploads: PathBuf,
     refusals: Refusals,
-    /// That it makes too many requests is said.
+    /// The warning about too many requests was given.
     floods: bool,
     watch: &'a Watch,
 }
@@ -127,7 +127,7 @@ impl<'a> Guest<'a> {
     /// # Errors
     ///
     /// When the host lacks something, with the remedy; nothing is left behind.
-    pub fn boot(config: &Config, boot: Boot<'_>, watch: &'a Watch) -> Result<Guest<'a>> {
+    pub fn boot(config: &GuestSettings, boot: GuestRun<'_>, watch: &'a Watch) -> Result<Guest<'a>> {
         let bridge = Bridge::probe(&config.bridge)?;
         let mac = own_mac(mac(boot.machine, None)?, config.instance);
         let Link {
@@ -140,9 +140,9 @@ impl<'a> Guest<'a> {
         server.set_accept(Box::new(move |peer| peers.admits(peer)));
         let uploads = boot.map.put_root().map(Path::to_owned).unwrap_or_default();
         server.set_map(boot.map);
-        let machine = Machine::start(&spec, tap.fd(), Instant::now() + START)?;
+        let machine = VirtualMachine::start(&spec, tap.fd(), Instant::now() + START)?;
         // QEMU has it now: the kernel takes it away when QEMU ends, which needs
-        // some milliseconds that are not ours then.
+        // milliseconds, in which the agent does not wait.
         tap.close();
         let (label, directory, hold) = (spec.label, spec.directory, config.hold);
         Ok(Guest {
@@ -185,7 +185,7 @@ impl<'a> Guest<'a> {
     }
 }
 
-/// What a guest talks to.
+/// The guest's connection: tap, redirect, server.
 struct Link {
     // Dropped in this order.
     redirect: Redirect,
@@ -195,7 +195,12 @@ struct Link {
 
 impl Link {
     /// In the way that this host knows, once what was left has gone.
-    fn open(config: &Config, boot: &Boot<'_>, mac: Mac, bridge: &Bridge) -> Result<Link> {
+    fn open(
+        config: &GuestSettings,
+        boot: &GuestRun<'_>,
+        mac: Mac,
+        bridge: &Bridge,
+    ) -> Result<Link> {
         let until = Instant::now() + GONE;
         let make = |strategy: Strategy| loop {
             match Link::make(config, boot, mac, bridge, strategy) {
@@ -217,8 +222,8 @@ impl Link {
     }
 
     fn make(
-        config: &Config,
-        boot: &Boot<'_>,
+        config: &GuestSettings,
+        boot: &GuestRun<'_>,
         mac: Mac,
         bridge: &Bridge,
         strategy: Strategy,
@@ -270,7 +275,7 @@ pub fn mac(machine: &MachineManifest, previous: Option<&str>) -> Result<Mac> {
 
 /// The address of a machine as this instance runs it. Several instances may run
 /// copies of one machine on one bridge, where no two stations may have the same
-/// address; so all but the first count theirs into its last octets.
+/// address; so every instance but the first counts its number into the last octets.
 fn own_mac(Mac(mut octets): Mac, instance: u16) -> Mac {
     let [high, low] = instance.saturating_sub(1).to_be_bytes();
     octets[3] ^= high;
@@ -291,18 +296,18 @@ fn known_mac(machine: &MachineManifest, mac: Mac) -> Option<Mac> {
     Some(mac)
 }
 
-/// A guest is somebody else's code: what it may send is bounded, in every way.
-fn limits(boot: &Boot<'_>) -> tftp::Config {
-    tftp::Config {
+/// Limits of a guest, which is hostile: its requests are bounded in every way.
+fn limits(boot: &GuestRun<'_>) -> tftp::ServerSettings {
+    tftp::ServerSettings {
         upload_most: boot.upload_limit,
         uploads_octets_most: boot.upload_limit.saturating_mul(2),
         uploads_most: UPLOADS,
         requests: Some(REQUESTS),
-        ..tftp::Config::default()
+        ..tftp::ServerSettings::default()
     }
 }
 
-fn spec(config: &Config, boot: &Boot<'_>, tap: &str, mac: Mac) -> Spec {
+fn spec(config: &GuestSettings, boot: &GuestRun<'_>, tap: &str, mac: Mac) -> Spec {
     Spec {
         label: boot.directory.display().to_string(),
         qemu: config.qemu.clone(),

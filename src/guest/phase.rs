@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// A part of a run that has a limit of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub enum GuestPhase {
     /// From boot to the first request.
     Startup,
     /// From the first request to the upload that is waited for.
@@ -14,10 +14,10 @@ pub enum Phase {
     Shutdown,
 }
 
-/// What a phase came to.
+/// The outcome of a phase.
 #[derive(Debug)]
 pub enum Step<T> {
-    /// What it was for.
+    /// The phase reached its goal.
     Done(T),
     /// Something else.
     Ended(Ended),
@@ -27,7 +27,7 @@ pub enum Step<T> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
     /// The phase.
-    pub phase: Phase,
+    pub phase: GuestPhase,
     /// Its limit.
     pub limit: Duration,
     /// How long it had lasted.
@@ -43,9 +43,9 @@ pub enum Why {
     TimedOut,
     /// The guest is gone or of no use any more: how that came, as a clause.
     Lost(String),
-    /// What the guest sent is no good, as a clause.
+    /// The guest's upload is invalid; the reason as a clause.
     Invalid(String),
-    /// Something of ours failed under the guest, for instance its disk is full.
+    /// The host failed under the guest, for instance because its disk is full.
     Host(String),
     /// We were told to stop.
     Stopped,
@@ -56,7 +56,7 @@ impl Ended {
     #[must_use]
     pub fn before(why: Why) -> Ended {
         Ended {
-            phase: Phase::Startup,
+            phase: GuestPhase::Startup,
             limit: Duration::ZERO,
             elapsed: Duration::ZERO,
             why,
@@ -67,7 +67,7 @@ impl Ended {
     /// is worth it.
     #[must_use]
     pub fn never_asked(&self) -> bool {
-        self.phase == Phase::Startup && matches!(self.why, Why::TimedOut | Why::Lost(_))
+        self.phase == GuestPhase::Startup && matches!(self.why, Why::TimedOut | Why::Lost(_))
     }
 
     /// Whether the fault is the host's and not the guest's.
@@ -76,7 +76,7 @@ impl Ended {
         matches!(self.why, Why::Host(_))
     }
 
-    /// What happened in a word or two, for the head of a report.
+    /// The end in a word or two, for the head of a report.
     #[must_use]
     pub fn title(&self) -> String {
         let what = match self.why {
@@ -86,18 +86,18 @@ impl Ended {
         };
         match self.phase {
             // As the original has it: `build timeout`, `build startup timeout`.
-            Phase::Work => what.to_owned(),
+            GuestPhase::Work => what.to_owned(),
             phase => format!("{phase} {what}"),
         }
     }
 }
 
-impl fmt::Display for Phase {
+impl fmt::Display for GuestPhase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Phase::Startup => "startup",
-            Phase::Work => "work",
-            Phase::Shutdown => "shutdown",
+            GuestPhase::Startup => "startup",
+            GuestPhase::Work => "work",
+            GuestPhase::Shutdown => "shutdown",
         })
     }
 }
@@ -105,9 +105,9 @@ impl fmt::Display for Phase {
 impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let before = match self.phase {
-            Phase::Startup => "it made a first request",
-            Phase::Work => "it had uploaded its manifest",
-            Phase::Shutdown => "it had powered off",
+            GuestPhase::Startup => "it made a first request",
+            GuestPhase::Work => "it had uploaded its manifest",
+            GuestPhase::Shutdown => "it had powered off",
         };
         match &self.why {
             Why::TimedOut => {
@@ -128,7 +128,7 @@ impl fmt::Display for Ended {
 mod tests {
     use super::*;
 
-    fn ended(phase: Phase, why: Why) -> Ended {
+    fn ended(phase: GuestPhase, why: Why) -> Ended {
         Ended {
             phase,
             limit: Duration::from_secs(240),
@@ -140,21 +140,21 @@ mod tests {
     #[test]
     fn a_sentence_says_what_was_waited_for() {
         assert_eq!(
-            ended(Phase::Startup, Why::TimedOut).to_string(),
+            ended(GuestPhase::Startup, Why::TimedOut).to_string(),
             "the guest was given 240 seconds, which were over before it made a first request"
         );
         assert_eq!(
-            ended(Phase::Work, Why::Lost("the guest panicked".into())).to_string(),
+            ended(GuestPhase::Work, Why::Lost("the guest panicked".into())).to_string(),
             "the guest panicked before it had uploaded its manifest"
         );
     }
 
     #[test]
     fn only_a_guest_that_never_asked_is_worth_another_attempt() {
-        assert!(ended(Phase::Startup, Why::TimedOut).never_asked());
-        assert!(ended(Phase::Startup, Why::Lost("x".into())).never_asked());
-        assert!(!ended(Phase::Startup, Why::Stopped).never_asked());
-        assert!(!ended(Phase::Startup, Why::Host("x".into())).never_asked());
-        assert!(!ended(Phase::Work, Why::TimedOut).never_asked());
+        assert!(ended(GuestPhase::Startup, Why::TimedOut).never_asked());
+        assert!(ended(GuestPhase::Startup, Why::Lost("x".into())).never_asked());
+        assert!(!ended(GuestPhase::Startup, Why::Stopped).never_asked());
+        assert!(!ended(GuestPhase::Startup, Why::Host("x".into())).never_asked());
+        assert!(!ended(GuestPhase::Work, Why::TimedOut).never_asked());
     }
 }

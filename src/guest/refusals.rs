@@ -1,7 +1,7 @@
-//! Uploads that were refused because a disk of ours failed: a guest that comes
-//! to nothing after that is not to blame.
+//! Uploads that were refused because a disk of the host failed. If the guest fails
+//! afterwards, the host is at fault.
 
-use super::{Phase, Why};
+use super::{GuestPhase, Why};
 use crate::tftp::{Kind, Refusal, Served, is_our_disks};
 
 /// The uploads of a guest that our disk was the reason to refuse.
@@ -40,14 +40,16 @@ impl Refusals {
     }
 
     /// Why a phase ended that did so for the reason `why` at first sight.
-    pub(super) fn blame(&self, phase: Phase, why: Why) -> Why {
+    pub(super) fn blame(&self, phase: GuestPhase, why: Why) -> Why {
         match (&self.last, phase, &why) {
             // Who is to power off has uploaded what was wanted.
-            (Some((_, reason)), Phase::Startup | Phase::Work, Why::TimedOut | Why::Lost(_)) => {
-                Why::Host(format!(
-                    "the host could not store what the guest uploaded ({reason})"
-                ))
-            }
+            (
+                Some((_, reason)),
+                GuestPhase::Startup | GuestPhase::Work,
+                Why::TimedOut | Why::Lost(_),
+            ) => Why::Host(format!(
+                "the host could not store what the guest uploaded ({reason})"
+            )),
             _ => why,
         }
     }
@@ -97,7 +99,7 @@ mod tests {
     }
 
     fn is_blamed(refusals: &Refusals) -> bool {
-        refusals.blame(Phase::Work, Why::TimedOut) == Why::TimedOut
+        refusals.blame(GuestPhase::Work, Why::TimedOut) == Why::TimedOut
     }
 
     #[test]
@@ -106,12 +108,12 @@ mod tests {
             let mut refusals = Refusals::default();
             assert!(refusals.note(&refused("/m", errno(reason))).is_some());
             for why in [Why::TimedOut, Why::Lost("the guest panicked".into())] {
-                let why = refusals.blame(Phase::Work, why);
+                let why = refusals.blame(GuestPhase::Work, why);
                 assert!(matches!(why, Why::Host(_)), "{reason}: {why:?}");
             }
-            let why = refusals.blame(Phase::Shutdown, Why::TimedOut);
+            let why = refusals.blame(GuestPhase::Shutdown, Why::TimedOut);
             assert_eq!(why, Why::TimedOut);
-            let why = refusals.blame(Phase::Work, Why::Stopped);
+            let why = refusals.blame(GuestPhase::Work, Why::Stopped);
             assert_eq!(why, Why::Stopped);
         }
         let mut refusals = Refusals::default();
@@ -122,7 +124,7 @@ mod tests {
             reason: String::new(),
             refusal: Some(errno(libc::ENOSPC)),
         });
-        let Why::Host(why) = refusals.blame(Phase::Work, Why::TimedOut) else {
+        let Why::Host(why) = refusals.blame(GuestPhase::Work, Why::TimedOut) else {
             panic!("the guest is blamed");
         };
         assert!(why.ends_with("(disk full)"), "{why}");

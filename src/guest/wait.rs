@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::limit::Limit;
 use super::refusals::Refusals;
-use super::{Ended, Guest, Phase, Step, Why};
+use super::{Ended, Guest, GuestPhase, Step, Why};
 use crate::diag;
 use crate::error::{Context as _, Result};
 use crate::machine::{Event, ShutdownReason};
@@ -36,7 +36,7 @@ pub struct Upload {
 }
 
 impl Upload {
-    /// What is in it, up to `limit` octets.
+    /// Reads the upload, up to `limit` octets.
     ///
     /// # Errors
     ///
@@ -47,7 +47,7 @@ impl Upload {
     }
 }
 
-/// What the end of a wait is decided by.
+/// The events that can end a wait.
 enum Seen {
     Served(Served),
     Event(Event),
@@ -60,7 +60,7 @@ impl Guest<'_> {
     ///
     /// When serving or waiting fails.
     pub fn await_request(&mut self, limit: Duration) -> Result<Step<()>> {
-        self.wait(Phase::Startup, limit, |seen| match seen {
+        self.wait(GuestPhase::Startup, limit, |seen| match seen {
             Seen::Served(Served::Requested { .. }) => Some(()),
             _ => None,
         })
@@ -72,7 +72,7 @@ impl Guest<'_> {
     ///
     /// When serving or waiting fails.
     pub fn await_upload(&mut self, names: &[&str], limit: Duration) -> Result<Step<Upload>> {
-        self.wait(Phase::Work, limit, |seen| match seen {
+        self.wait(GuestPhase::Work, limit, |seen| match seen {
             Seen::Served(Served::Uploaded { name, path, .. }) if names.contains(&name.as_str()) => {
                 Some(Upload {
                     name: name.clone(),
@@ -90,7 +90,7 @@ impl Guest<'_> {
     /// When serving or waiting fails.
     pub fn await_power_off(&mut self, limit: Duration) -> Result<Step<()>> {
         self.machine.power_down(Instant::now());
-        self.wait(Phase::Shutdown, limit, |seen| match seen {
+        self.wait(GuestPhase::Shutdown, limit, |seen| match seen {
             Seen::Event(Event::Exited {
                 reason: Some(ShutdownReason::GuestShutdown),
                 ..
@@ -101,7 +101,7 @@ impl Guest<'_> {
 
     fn wait<T>(
         &mut self,
-        phase: Phase,
+        phase: GuestPhase,
         limit: Duration,
         reached: impl Fn(&Seen) -> Option<T>,
     ) -> Result<Step<T>> {
@@ -182,8 +182,8 @@ impl Guest<'_> {
         }
     }
 
-    /// What guests ask for is their business, but not what fails here: nobody
-    /// else would say why a guest does not get on.
+    /// Traces requests, and reports the failures of the host among them: the guest
+    /// cannot report them.
     fn tell(&mut self, served: &Served) {
         if let Some(news) = self.refusals.note(served) {
             diag::warning(format_args!(
@@ -231,7 +231,7 @@ impl Guest<'_> {
 
     /// An end for which the caller has the reason.
     #[must_use]
-    pub fn ended(&self, phase: Phase, limit: Duration, reason: String) -> Ended {
+    pub fn ended(&self, phase: GuestPhase, limit: Duration, reason: String) -> Ended {
         Ended {
             phase,
             limit,

@@ -1,4 +1,4 @@
-//! Who executes the guest's instructions: KVM, or QEMU's emulation.
+//! The accelerator of guests: KVM, or QEMU's emulation.
 //!
 //! That `/dev/kvm` opens proves nothing: there are hosts (often virtual
 //! machines themselves) where it does, and guests abort or hang in their first
@@ -209,7 +209,7 @@ fn boot_sector() -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// What QEMU exits with when the boot sector got to its end.
+/// QEMU's exit status when the boot sector reached its end.
 const RAN: i32 = 0x15 * 2 + 1;
 
 /// `probe.S`, assembled for address 0x7c00.

@@ -1,4 +1,4 @@
-//! What a guest and QEMU say, kept within bounds.
+//! The output of a guest and of QEMU, within bounds.
 //!
 //! A guest can write gigabytes to its serial console, and QEMU's messages are
 //! under its control too. So nothing is read to the end: the last bytes stay in
@@ -157,7 +157,7 @@ impl Capture {
         self.fd.as_ref().map(AsFd::as_fd)
     }
 
-    /// What was said last.
+    /// The last lines of the output.
     #[must_use]
     pub fn tail(&self) -> &Tail {
         &self.tail

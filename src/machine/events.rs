@@ -1,5 +1,4 @@
-//! What happens to a machine, from QEMU's events (`qapi/run-state.json`,
-//! `qapi/block-core.json`).
+//! Events of a machine, from QEMU's (`qapi run-state.json`, `qapi block-core.json`).
 
 use std::fmt;
 use std::process::ExitStatus;
@@ -18,7 +17,7 @@ pub enum Event {
     /// The accelerator could not execute an instruction; the guest is suspended.
     ProcessorFailed,
     /// Our disk failed under the guest, which is suspended. `full`: no space
-    /// was left. After that is mended [`resume`](super::Machine::resume) makes
+    /// was left. After that is mended [`resume`](super::VirtualMachine::resume) makes
     /// QEMU try the write again.
     DiskFailed {
         /// The error was `ENOSPC`.

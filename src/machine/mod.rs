@@ -1,10 +1,10 @@
-//! A running virtual machine: a QEMU of ours, its monitor, its console.
+//! A running virtual machine: a QEMU process, its monitor, its console.
 //!
-//! [`Machine::start`] returns when the guest runs. From then on the caller polls
-//! [`Machine::fds`] next to its own descriptors, not past
-//! [`Machine::deadline`], and calls [`Machine::handle`] until it returns `None`.
-//! Requests ([`power_down`](Machine::power_down), [`suspend`](Machine::suspend),
-//! [`resume`](Machine::resume)) only ask; what came of them is an [`Event`]. The
+//! [`VirtualMachine::start`] returns when the guest runs. From then on the caller polls
+//! [`VirtualMachine::fds`] next to its own descriptors, not past
+//! [`VirtualMachine::deadline`], and calls [`VirtualMachine::handle`] until it returns `None`.
+//! Requests ([`power_down`](VirtualMachine::power_down), [`suspend`](VirtualMachine::suspend),
+//! [`resume`](VirtualMachine::resume)) only ask; what came of them is an [`Event`]. The
 //! last event is always [`Event::Exited`].
 //!
 //! QEMU's exit status tells nothing (it is 0 after a signal, a reboot and a
@@ -57,9 +57,9 @@ const CONSOLE_LINES: usize = 50;
 /// How many lines of QEMU's messages are.
 const EVIDENCE_LINES: usize = 20;
 
-/// A QEMU of ours; killed and reaped when this value goes away.
+/// A QEMU process; killed and reaped when this value is dropped.
 #[derive(Debug)]
-pub struct Machine {
+pub struct VirtualMachine {
     label: String,
     process: Process,
     monitor: Monitor,
@@ -79,7 +79,7 @@ pub struct Machine {
     files: Files,
 }
 
-/// What a machine has in its run directory.
+/// The files of a machine in its run directory.
 #[derive(Debug)]
 struct Files {
     vnc: PathBuf,
@@ -87,15 +87,15 @@ struct Files {
     console: PathBuf,
 }
 
-impl Machine {
+impl VirtualMachine {
     /// The process.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.process.pid()
     }
 
-    /// What to poll for reading; changes whenever [`Machine::handle`] was
-    /// called. Empty when QEMU is gone.
+    /// The descriptors to poll for reading; they change with every call of
+    /// [`VirtualMachine::handle`]. None when QEMU is gone.
     #[must_use]
     pub fn fds(&self) -> Vec<BorrowedFd<'_>> {
         if self.exited.is_some() {
@@ -107,7 +107,7 @@ impl Machine {
         fds
     }
 
-    /// When to call [`Machine::handle`] though nothing is readable.
+    /// When to call [`VirtualMachine::handle`] though nothing is readable.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         if self.exited.is_some() {
@@ -196,7 +196,7 @@ impl Machine {
         let Ok(Some(status)) = self.process.try_wait() else {
             return;
         };
-        // Its last words are still in the sockets; its guest cannot add to them.
+        // Its last output is still in the sockets; its guest cannot add to it.
         while self.listen() {}
         while self.console.read() {}
         while self.stderr.read() {}
@@ -293,8 +293,7 @@ impl Machine {
         format!("machine {} (pid {})", self.label, self.pid())
     }
 
-    /// What an operator wants to know when something went wrong: lines that are
-    /// fit for a terminal and for a log.
+    /// The evidence of a failure: lines that are safe for a terminal and for a log.
     #[must_use]
     pub fn evidence(&self) -> Vec<String> {
         let mut lines = vec![match (self.exited, self.suspended) {
@@ -337,7 +336,7 @@ fn quote(lines: &mut Vec<String>, title: &str, quoted: &[String]) {
     lines.extend(quoted.iter().map(|line| format!("| {line}")));
 }
 
-impl Drop for Machine {
+impl Drop for VirtualMachine {
     fn drop(&mut self) {
         // What was tried before is not tried again.
         if self.exited.is_none()

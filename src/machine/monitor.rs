@@ -28,7 +28,7 @@ pub const ANSWER: Duration = Duration::from_secs(20);
 /// Why a conversation is over when QEMU ended it.
 pub const CLOSED: &str = "closed by qemu";
 
-/// What QEMU said.
+/// A message of QEMU.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
     /// The first line, with QEMU's version.
@@ -153,7 +153,7 @@ struct Pending {
     due: Instant,
 }
 
-/// What comes out of [`Monitor::read`].
+/// A message of [`Monitor::read`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Said {
     /// The greeting, with QEMU's version.
@@ -220,7 +220,7 @@ impl Monitor {
         self.pending.remove(at).map(|pending| pending.name)
     }
 
-    /// What QEMU said, up to 64 KiB of it.
+    /// The next messages of QEMU, up to 64 KiB of them.
     pub fn read(&mut self) -> Vec<Said> {
         const SHARE: usize = 16;
         let mut said = Vec::new();

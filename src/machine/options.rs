@@ -2,8 +2,8 @@
 //! our tap and MAC address put in.
 //!
 //! `mac=?` gets the address. `ifname=?` gets the name of the tap, but QEMU could
-//! not open it by that name: the tap is ours, and not persistent, so that it is
-//! gone when we are. Where QEMU would open it (`-netdev tap,...,ifname=?`, also
+//! not open it by that name: the agent made the tap, which is not persistent and
+//! goes with the agent. Where QEMU would open it (`-netdev tap,...,ifname=?`, also
 //! `-net` and `-nic`), the option is therefore rewritten to the descriptor that
 //! QEMU gets: `fd=<n>` takes the place of `ifname=?`, and the values that QEMU
 //! refuses beside a descriptor are left out.
@@ -13,8 +13,8 @@ use std::os::fd::RawFd;
 
 use crate::network::Mac;
 
-/// What `-netdev tap` does not take together with `fd=`. Scripts would have
-/// attached the tap to a bridge; it is attached already.
+/// Values that `-netdev tap` does not accept together with `fd=`. Scripts would attach
+/// the tap to a bridge; it is attached already.
 const NOT_WITH_FD: &[&str] = &[
     "ifname",
     "script",

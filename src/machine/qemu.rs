@@ -13,7 +13,7 @@ use super::options;
 use crate::network::Mac;
 use crate::sys::process::Credentials;
 
-/// What a machine is started for.
+/// The purpose of a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// Its disk is kept, as the bootstrapped machine.
@@ -22,14 +22,14 @@ pub enum Purpose {
     Build,
 }
 
-/// What to start.
+/// The specification of a machine.
 #[derive(Clone, Debug)]
 pub struct Spec {
     /// For people: diagnostics, the title of the VNC window, ps(1).
     pub label: String,
     /// The program, looked up in `PATH` if it is a bare name.
     pub qemu: PathBuf,
-    /// Who executes the guest's instructions.
+    /// The accelerator.
     pub accel: Accel,
     /// Virtual processors.
     pub cpus: u32,
@@ -44,16 +44,15 @@ pub struct Spec {
     pub tap: String,
     /// The machine manifest's `options`, split, one level of quotes removed.
     pub options: Option<Vec<String>>,
-    /// What for.
+    /// The purpose.
     pub purpose: Purpose,
-    /// A directory for sockets and the console log: ours, private to this
-    /// machine, and there already.
+    /// An existing directory for sockets and the console log, of this machine alone.
     pub run_dir: PathBuf,
     /// Run QEMU as another user. The machine's image is given to that user.
     pub user: Option<Credentials>,
 }
 
-/// Descriptors of ours that QEMU gets, by their numbers.
+/// The agent's descriptors that QEMU gets, by their numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Descriptors {
     /// The tap (`IFF_TAP|IFF_NO_PI|IFF_VNET_HDR`).
@@ -121,7 +120,7 @@ fn identity(label: &str) -> Vec<OsString> {
     vec!["-name".into(), value("guest=", OsStr::new(label))]
 }
 
-/// What every machine has.
+/// The options of every machine.
 fn base() -> Vec<OsString> {
     words([
         // No NIC on a user network, no CD-ROM, no floppy that nobody asked for.
@@ -251,9 +250,9 @@ fn console(fd: RawFd) -> Vec<OsString> {
     ]
 }
 
-/// Ours is a socket pair without a name. The operator's is a listening socket
-/// that we bound, so QEMU's user needs no directory for it. Each monitor serves
-/// one client: an operator who connects does not shut us out.
+/// The agent's monitor is a socket pair without a name. The operator's is a listening
+/// socket that the agent has bound, so QEMU's user needs no directory for it. Each
+/// monitor serves one client, so an operator does not disconnect the agent.
 fn monitors(ours: RawFd, operator: RawFd) -> Vec<OsString> {
     vec![
         "-chardev".into(),

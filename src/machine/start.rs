@@ -13,24 +13,24 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use super::capture::{Capture, Log};
 use super::monitor::{Monitor, Said};
 use super::qemu::{self, Descriptors, Spec};
-use super::{EVIDENCE_LINES, Files, Machine, accel};
+use super::{EVIDENCE_LINES, Files, VirtualMachine, accel};
 use crate::error::{Class, Context as _, Error, Result};
 use crate::sys::poll;
 use crate::sys::process::{Credentials, Process};
 
-/// What of the console stays in memory.
+/// The size of the console's tail in memory, in bytes.
 const CONSOLE_TAIL: usize = 64 * 1024;
 
-/// What of the console is on disk at most.
+/// The maximum size of the console on disk, in bytes.
 const CONSOLE_LOG: u64 = 4 * 1024 * 1024;
 
-/// What of QEMU's messages stays.
+/// The size of the tail of QEMU's messages, in bytes.
 const STDERR_TAIL: usize = 16 * 1024;
 
 /// `sun_path` with its final NUL (unix(7)).
 const SOCKET_PATH_MAX: usize = 108;
 
-impl Machine {
+impl VirtualMachine {
     /// Starts QEMU with its network on `tap` and returns when the guest runs,
     /// by `deadline` at the latest.
     ///
@@ -42,7 +42,7 @@ impl Machine {
     /// With QEMU's own words when it ends at once, which takes a fraction of a
     /// second; when there is no such program; when a file or socket cannot be
     /// made in the run directory; when QEMU does not get ready in time.
-    pub fn start(spec: &Spec, tap: BorrowedFd<'_>, deadline: Instant) -> Result<Machine> {
+    pub fn start(spec: &Spec, tap: BorrowedFd<'_>, deadline: Instant) -> Result<VirtualMachine> {
         launch(spec, tap)
             .and_then(|mut machine| {
                 converse(&mut machine, deadline)?;
@@ -52,7 +52,7 @@ impl Machine {
     }
 }
 
-fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<Machine> {
+fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<VirtualMachine> {
     // Else the error would be that of a missing program.
     fs::metadata(&spec.directory)
         .context(|| format!("unable to enter {}", spec.directory.display()))?;
@@ -101,7 +101,7 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<Machine> {
     let stderr = OwnedFd::from(stderr);
     fcntl(&stderr, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
         .context(|| "unable to read the messages of qemu")?;
-    Ok(Machine {
+    Ok(VirtualMachine {
         label: spec.label.clone(),
         process,
         monitor: Monitor::new(monitor),
@@ -119,7 +119,7 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<Machine> {
 }
 
 /// The greeting, the capabilities, and then the guest may run.
-fn converse(machine: &mut Machine, deadline: Instant) -> Result<()> {
+fn converse(machine: &mut VirtualMachine, deadline: Instant) -> Result<()> {
     let mut runs = false;
     loop {
         // Asked first, so that all it said before its end is read below.
@@ -172,7 +172,7 @@ fn converse(machine: &mut Machine, deadline: Instant) -> Result<()> {
 
 /// The error with QEMU's messages: the last one in the line, as it is mostly
 /// the reason, and the others below.
-fn failed(machine: &Machine, what: &str) -> Error {
+fn failed(machine: &VirtualMachine, what: &str) -> Error {
     let lines = machine.stderr.tail().lines(EVIDENCE_LINES);
     let Some((last, others)) = lines.split_last() else {
         return Error::new(what);
@@ -220,9 +220,9 @@ fn prepare_directory(vnc: &Path, user: Option<&Credentials>) -> Result<()> {
     Ok(())
 }
 
-/// Lets another user work on the machine's images. The directory stays ours, so
-/// that whoever breaks into QEMU can write to the images and to nothing else:
-/// neither to the manifest nor to what we are going to put there.
+/// Lets another user work on the machine's images. The directory stays the
+/// agent's: an attacker inside QEMU can write to the images, and neither to the
+/// manifest nor to files that the agent adds.
 fn hand_over(directory: &Path, user: &Credentials) -> Result<()> {
     let give = || -> std::io::Result<()> {
         for entry in fs::read_dir(directory)? {

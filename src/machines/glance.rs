@@ -15,13 +15,13 @@ use std::path::Path;
 use std::rc::Rc;
 use std::vec;
 
-use super::tree::{self, Place, Text};
+use super::tree::{self, MachineDir, Text};
 use super::verdict::{self, Verdict};
-use super::{Config, Machine};
+use super::{Machine, MachinesSettings};
 use crate::manifest::{BootstrappedMachine, MachineKind, MachineManifest};
 use crate::sys::file::open_directory;
 
-/// What it takes for one machine after the other, and from turn to turn.
+/// Buffers that are reused for every machine and kept between turns.
 #[derive(Debug, Default)]
 pub(super) struct Glance {
     /// The machines of this turn that can be used, in order.
@@ -37,7 +37,7 @@ pub(super) struct Glance {
 /// then that of its bootstrapped copy.
 #[derive(Debug)]
 struct Seen {
-    place: Place,
+    place: MachineDir,
     texts: Box<[u8]>,
     split: usize,
     machine: Rc<Machine>,
@@ -59,7 +59,11 @@ impl Glance {
 
     /// The machine at `place`, if nothing has to be done about it. To be asked in
     /// the order of the places.
-    pub(super) fn unchanged(&mut self, place: &Place, config: &Config) -> Option<Rc<Machine>> {
+    pub(super) fn unchanged(
+        &mut self,
+        place: &MachineDir,
+        config: &MachinesSettings,
+    ) -> Option<Rc<Machine>> {
         // Through the link: which revision it leads to makes no difference.
         let (reader, toolchain) = (&mut self.reader, &config.toolchain);
         reader.read(place, tree::PROTOCOL, &mut self.current)?;
@@ -78,8 +82,8 @@ impl Glance {
         Some(machine)
     }
 
-    /// What is known of `place` from the turn before, if it still says the same.
-    fn remembered(&mut self, place: &Place) -> Option<Seen> {
+    /// The machine of the turn before, if `place` is unchanged.
+    fn remembered(&mut self, place: &MachineDir) -> Option<Seen> {
         let before = self.before.as_mut()?;
         while let Some(next) = before.peek() {
             match next.place.order(place) {
@@ -96,8 +100,8 @@ impl Glance {
         None
     }
 
-    /// What the texts say of the machine.
-    fn judge(&self, place: &Place, config: &Config) -> Option<Machine> {
+    /// Reads the machine from its manifests.
+    fn judge(&self, place: &MachineDir, config: &MachinesSettings) -> Option<Machine> {
         let (id, kind) = MachineManifest::identify(&self.current, "").ok()?;
         if kind != MachineKind::Kvm {
             return None;
@@ -129,7 +133,7 @@ struct Reader {
 
 impl Reader {
     /// The manifest in `<name>-<tail>`, in place of what is in `text`.
-    fn read(&mut self, place: &Place, tail: &str, text: &mut Text) -> Option<()> {
+    fn read(&mut self, place: &MachineDir, tail: &str, text: &mut Text) -> Option<()> {
         let volume = match &mut self.volume {
             Some((volume, open)) if *volume == place.volume => open,
             last => {

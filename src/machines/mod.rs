@@ -34,18 +34,18 @@ use crate::watch::{Wake, Watch};
 use nix::libc;
 
 use glance::Glance;
-use tree::{Place, Places};
+use tree::{MachineDir, Places};
 use trouble::Troubles;
-use verdict::{Age, Verdict, Why};
+use verdict::{Age, BootstrapReason, Verdict};
 
 /// How often a machine that changes under us is looked at again, a second apart
 /// each time.
 const RETRIES: u32 = 10;
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// What to look for.
+/// The machines to look for, and the checks of their copies.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct MachinesSettings {
     /// `<machines>`.
     pub root: PathBuf,
     /// The name of the toolchain.
@@ -59,9 +59,9 @@ pub struct Config {
 /// A machine that tasks can be performed in.
 #[derive(Clone, Debug)]
 pub struct Machine {
-    /// What its bootstrapped copy records.
+    /// The manifest of its copy.
     pub manifest: BootstrappedMachine,
-    /// What controllers are told of it.
+    /// Its header for controllers.
     pub offer: Rc<MachineHeader>,
     /// The bootstrapped copy.
     pub dir: PathBuf,
@@ -91,12 +91,12 @@ impl Machine {
 /// The machines of a host, from one enumeration to the next.
 #[derive(Debug)]
 pub struct Machines {
-    config: Config,
+    config: MachinesSettings,
     glance: Glance,
     troubles: Troubles,
 }
 
-/// What came of an enumeration.
+/// The result of an enumeration.
 #[derive(Debug, Default)]
 pub struct Enumeration {
     /// The machines that are ready, in directory order.
@@ -105,11 +105,11 @@ pub struct Enumeration {
     pub broken: usize,
     /// How many wait for a bootstrap that was not to be made now.
     pub waiting: usize,
-    /// What to say of each volume that was left out for want of room.
+    /// A line for each volume that was left out for lack of space.
     pub full: Vec<String>,
 }
 
-/// What came of looking at one machine.
+/// The state of one machine.
 enum Look {
     Ready(Box<Machine>),
     /// There is a reason not to use it, which is no fault.
@@ -125,7 +125,7 @@ enum Look {
 impl Machines {
     /// No machines yet.
     #[must_use]
-    pub fn new(config: Config) -> Machines {
+    pub fn new(config: MachinesSettings) -> Machines {
         Machines {
             config,
             glance: Glance::default(),
@@ -142,7 +142,7 @@ impl Machines {
     /// When the machines directory itself cannot be read.
     pub fn enumerate(
         &mut self,
-        bootstrap: Option<&bootstrap::Config>,
+        bootstrap: Option<&bootstrap::BootstrapSettings>,
         low: &HashSet<PathBuf>,
         watch: &Watch,
     ) -> Result<Enumeration> {
@@ -191,8 +191,8 @@ impl Machines {
 
     fn examine(
         &mut self,
-        place: &Place,
-        bootstrap: Option<&bootstrap::Config>,
+        place: &MachineDir,
+        bootstrap: Option<&bootstrap::BootstrapSettings>,
         watch: &Watch,
     ) -> Result<Look> {
         // What was broken the last time already is not being switched just now.
@@ -216,8 +216,8 @@ impl Machines {
 
     fn look(
         &mut self,
-        place: &Place,
-        bootstrap: Option<&bootstrap::Config>,
+        place: &MachineDir,
+        bootstrap: Option<&bootstrap::BootstrapSettings>,
         watch: &Watch,
     ) -> Result<Look> {
         let target = place.bootstrapped(&self.config.toolchain);
@@ -300,8 +300,8 @@ impl Machines {
             Ok(text) => text,
             Err(error) if is_missing(&error) => {
                 let why = match target.exists() {
-                    false => Why::Missing,
-                    true => Why::Unreadable("its manifest is missing".to_owned()),
+                    false => BootstrapReason::Missing,
+                    true => BootstrapReason::Unreadable("its manifest is missing".to_owned()),
                 };
                 return Ok((Verdict::Bootstrap(why), None));
             }
@@ -312,8 +312,9 @@ impl Machines {
             Ok(stored) => stored,
             // What we can make anew is no reason to stop.
             Err(error) => {
-                let why =
-                    Why::Unreadable(format!("invalid bootstrapped machine manifest: {error}"));
+                let why = BootstrapReason::Unreadable(format!(
+                    "invalid bootstrapped machine manifest: {error}"
+                ));
                 return Ok((Verdict::Bootstrap(why), None));
             }
         };
@@ -336,12 +337,12 @@ impl Machines {
     #[allow(clippy::too_many_arguments)]
     fn bootstrap(
         &mut self,
-        place: &Place,
+        place: &MachineDir,
         revision: &Path,
         machine: &MachineManifest,
         previous_mac: Option<&str>,
         scratch: Snapshot,
-        config: &bootstrap::Config,
+        config: &bootstrap::BootstrapSettings,
         watch: &Watch,
     ) -> Result<Look> {
         let target = place.bootstrapped(&self.config.toolchain);

@@ -19,7 +19,7 @@ const CLEANER_POLL: Duration = Duration::from_millis(100);
 pub struct Low {
     /// Which.
     pub volumes: HashSet<PathBuf>,
-    /// What to say of each.
+    /// A line for each.
     pub said: Vec<String>,
 }
 

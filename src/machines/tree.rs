@@ -1,9 +1,8 @@
 //! The two-level tree of machines, `<machines>/<volume>/<name>/`, as it is on
 //! disk: which machine directories there are, and which revision is current.
 //!
-//! Somebody else switches revisions by pointing the link elsewhere and deleting
-//! the old subvolume, at any time; so everything read here may be gone a moment
-//! later, and callers retry.
+//! The operator can switch revisions at any time, by a new target of the link and
+//! the deletion of the old subvolume. So callers retry when a subvolume is gone.
 
 use std::cmp::Ordering;
 use std::ffi::{OsStr, OsString};
@@ -19,7 +18,7 @@ use nix::sys::stat::Mode;
 
 use crate::error::{Context as _, Error, Result};
 use crate::sys::entries::{Entries, Entry};
-use crate::sys::file::{Kind, open_directory};
+use crate::sys::file::{FileKind, open_directory};
 
 /// The bootstrap protocol that we speak, and so the link that we follow.
 pub const PROTOCOL: &str = "1";
@@ -32,17 +31,17 @@ const MANIFEST_USUAL: usize = 2048;
 
 /// A machine directory and the paths in it that concern one toolchain.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct MachineDir {
     /// `<machines>/<volume>`.
     pub volume: Rc<Path>,
     /// `<name>`.
     pub name: String,
 }
 
-impl Place {
+impl MachineDir {
     /// Whether it comes before `other` in a walk over all of them.
     #[must_use]
-    pub fn order(&self, other: &Place) -> Ordering {
+    pub fn order(&self, other: &MachineDir) -> Ordering {
         let volumes = self.volume.as_os_str().cmp(other.volume.as_os_str());
         volumes.then_with(|| self.name.cmp(&other.name))
     }
@@ -110,11 +109,11 @@ impl Place {
     }
 }
 
-/// What a walk over the tree found.
+/// The result of a walk over the tree.
 #[derive(Debug)]
 pub struct Places {
     /// The machine directories of every volume, sorted by path.
-    pub found: Vec<Place>,
+    pub found: Vec<MachineDir>,
     /// The volumes that could not be read: they do not hide the others.
     pub broken: Vec<(PathBuf, Error)>,
 }
@@ -133,7 +132,7 @@ pub fn places(machines: &Path) -> Result<Places> {
         match directories(&volume, &mut entries) {
             Ok(names) => {
                 let volume = Rc::from(volume);
-                found.extend(names.into_iter().map(|name| Place {
+                found.extend(names.into_iter().map(|name| MachineDir {
                     volume: Rc::clone(&volume),
                     name,
                 }));
@@ -163,7 +162,7 @@ fn directories(dir: &Path, entries: &mut Entries) -> Result<Vec<String>> {
     let each = |entry: Entry<'_>| {
         if let Some(text) = visible(&entry)
             // A link counts as what it points to; a dangling one as nothing.
-            && (entry.kind == Some(Kind::Directory) || dir.join(text).is_dir())
+            && (entry.kind == Some(FileKind::Directory) || dir.join(text).is_dir())
         {
             found.push(text.to_owned());
         }
@@ -249,8 +248,8 @@ impl Deref for Text {
 #[must_use]
 pub fn visible<'a>(entry: &Entry<'a>) -> Option<&'a str> {
     match entry.kind {
-        None | Some(Kind::Directory | Kind::Symlink) => {}
-        Some(Kind::Regular | Kind::Other) => return None,
+        None | Some(FileKind::Directory | FileKind::Symlink) => {}
+        Some(FileKind::Regular | FileKind::Other) => return None,
     }
     entry.name.to_str().filter(|name| !name.starts_with('.'))
 }
@@ -267,9 +266,9 @@ mod tests {
         dir
     }
 
-    fn place(root: &Path) -> Place {
+    fn place(root: &Path) -> MachineDir {
         fs::create_dir(root.join("m")).unwrap();
-        Place {
+        MachineDir {
             volume: root.into(),
             name: "m".to_owned(),
         }

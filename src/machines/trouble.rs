@@ -1,5 +1,5 @@
-//! What was wrong with a machine, so that it is said once per change and tried
-//! again with growing pauses.
+//! Failures of machines: each is reported once per change, and the machine tried
+//! again after growing pauses.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

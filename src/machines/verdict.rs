@@ -18,20 +18,20 @@ pub enum Age {
     Newer(String),
 }
 
-/// What is to be done about a machine.
+/// The action for a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The bootstrapped copy is good.
     Reuse,
     /// Bootstrap it, because.
-    Bootstrap(Why),
+    Bootstrap(BootstrapReason),
     /// Leave it alone for now: this package in it is newer than expected.
     Newer(String),
 }
 
-/// Why a machine is to be bootstrapped.
+/// BootstrapReason a machine is to be bootstrapped.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Why {
+pub enum BootstrapReason {
     /// There is no bootstrapped copy.
     Missing,
     /// There is one, but its manifest cannot be read.
@@ -44,14 +44,14 @@ pub enum Why {
     NewVersion(String),
 }
 
-impl fmt::Display for Why {
+impl fmt::Display for BootstrapReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Why::Missing => f.write_str("not bootstrapped yet"),
-            Why::Unreadable(reason) => f.write_str(reason),
-            Why::NewMachine => f.write_str("new machine"),
-            Why::NewToolchain => f.write_str("new toolchain"),
-            Why::NewVersion(package) => write!(f, "new {package}"),
+            BootstrapReason::Missing => f.write_str("not bootstrapped yet"),
+            BootstrapReason::Unreadable(reason) => f.write_str(reason),
+            BootstrapReason::NewMachine => f.write_str("new machine"),
+            BootstrapReason::NewToolchain => f.write_str("new toolchain"),
+            BootstrapReason::NewVersion(package) => write!(f, "new {package}"),
         }
     }
 }
@@ -63,7 +63,7 @@ pub struct Stored<'a> {
     pub machine_id: &'a str,
     /// Toolchain id at that time.
     pub toolchain_id: &'a str,
-    /// What the worker reported.
+    /// The worker's report.
     pub bootstrap: &'a BootstrapManifest,
 }
 
@@ -81,13 +81,13 @@ pub fn judge(
 ) -> Verdict {
     let why = match age(stored.bootstrap, expected) {
         Age::Newer(package) => return Verdict::Newer(package),
-        Age::Older(package) => Some(Why::NewVersion(package)),
+        Age::Older(package) => Some(BootstrapReason::NewVersion(package)),
         Age::Same => None,
     };
     if stored.machine_id != machine_id {
-        Verdict::Bootstrap(Why::NewMachine)
+        Verdict::Bootstrap(BootstrapReason::NewMachine)
     } else if !toolchain_id.is_empty() && stored.toolchain_id != toolchain_id {
-        Verdict::Bootstrap(Why::NewToolchain)
+        Verdict::Bootstrap(BootstrapReason::NewToolchain)
     } else {
         why.map_or(Verdict::Reuse, Verdict::Bootstrap)
     }

@@ -6,14 +6,14 @@ use std::net::Ipv4Addr;
 use nix::libc;
 
 use crate::error::{Class, Context as _, Error, Result};
-use crate::sys::net::{Control, Name};
-use crate::sys::netlink::{self, Batch, Socket};
+use crate::sys::net::{Control, InterfaceName};
+use crate::sys::netlink::{self, Batch, NetlinkSocket};
 
 /// A bridge that is up and has an IPv4 address.
 #[derive(Clone, Debug)]
 pub struct Bridge {
     /// Its name.
-    pub name: Name,
+    pub name: InterfaceName,
     /// Its IPv4 address: the guests' gateway, and where our server listens.
     pub address: Ipv4Addr,
     /// All of its IPv4 addresses, with the networks that they are in.
@@ -78,7 +78,7 @@ impl Bridge {
     /// with the command that mends it.
     pub fn probe(name: &str) -> Result<Bridge> {
         let config = |text: String| Error::new(text).with_class(Class::Config);
-        let Ok(name) = Name::new(name) else {
+        let Ok(name) = InterfaceName::new(name) else {
             return Err(config(format!("invalid bridge name '{name}'"))
                 .hint("an interface name has 1 to 15 characters"));
         };
@@ -95,7 +95,7 @@ impl Bridge {
             }
             index => index.context(unable)?,
         };
-        let socket = Socket::route().context(unable)?;
+        let socket = NetlinkSocket::route().context(unable)?;
         if link_kind(&socket, index).context(unable)? != "bridge" {
             return Err(config(format!("{name} is not a bridge"))
                 .hint("name the bridge of the guests with --bridge"));
@@ -122,7 +122,7 @@ impl Bridge {
 }
 
 /// The kind of the link numbered `index` (rtnetlink(7)).
-fn link_kind(socket: &Socket, index: u32) -> io::Result<String> {
+fn link_kind(socket: &NetlinkSocket, index: u32) -> io::Result<String> {
     let mut found = String::new();
     let mut header = [0; IFINFOMSG];
     header[4..8].copy_from_slice(&index.to_ne_bytes());
@@ -140,7 +140,7 @@ fn link_kind(socket: &Socket, index: u32) -> io::Result<String> {
 }
 
 /// The addresses that the interface numbered `index` has.
-fn networks(socket: &Socket, index: u32) -> io::Result<Vec<Network>> {
+fn networks(socket: &NetlinkSocket, index: u32) -> io::Result<Vec<Network>> {
     let mut header = [0; IFADDRMSG];
     header[0] = AF_INET;
     let mut batch = Batch::new();

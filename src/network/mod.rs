@@ -1,14 +1,14 @@
-//! The guest's way to us: tap, bridge, and the redirect of TFTP requests.
+//! The path from the guest to the agent: tap, bridge, and the redirect of TFTP requests.
 //!
 //! ```text
-//!  guest ── virtio ── QEMU ── tap (ours, by descriptor) ── bridge (the operator's)
+//!  guest ── virtio ── QEMU ── tap (the agent's, by descriptor) ── bridge (the operator's)
 //!                              │                              │ address, DHCP
-//!                              └─ 196.254.111.222:69 ────────► our server's socket
+//!                              └─ 196.254.111.222:69 ────────► the server's socket
 //! ```
 //!
 //! Several agents, each with its own tap and server, share a bridge. So the
 //! redirect is matched by tap ([`Redirect`]), and what comes from another tap,
-//! or from anywhere else, never reaches our server. Taps are isolated ports:
+//! or from anywhere else, never reaches the server. Taps are isolated ports:
 //! guests do not reach each other.
 //!
 //! The module needs no program, and the kernel removes everything it makes with the

@@ -8,7 +8,7 @@ use super::{Bridge, Mac, Netfilter, PORT, SERVER, Tap, nft};
 use crate::diag;
 use crate::error::{Class, Context as _, Error, Result};
 use crate::settings::RedirectKind;
-use crate::sys::net::{Control, Name};
+use crate::sys::net::{Control, InterfaceName};
 use crate::trace;
 
 /// How it is done on this host, found out by [`Redirect::probe`].
@@ -52,9 +52,9 @@ pub struct Target<'a> {
     pub mac: Option<Mac>,
     /// The server: what [`Strategy::server_address`] became when bound.
     pub server: SocketAddrV4,
-    /// Who we are (toolchain and instance), noted with the rules.
+    /// The agent's name (toolchain and instance), noted with the rules.
     pub owner: &'a str,
-    /// What owns rules of `nf_tables`.
+    /// The owner of the rules.
     pub netfilter: &'a Netfilter,
 }
 
@@ -162,7 +162,7 @@ impl Redirect {
         })
     }
 
-    /// Whom the server may listen to.
+    /// The peers of the server.
     #[must_use]
     pub fn peers(&self) -> Arc<Peers> {
         Arc::clone(&self.peers)
@@ -199,7 +199,7 @@ impl Drop for Redirect {
 const MARK: u32 = 0xbb00_0000;
 const MARK_MASK: u32 = 0xff00_0000;
 
-/// Whom a server may listen to.
+/// The peers that a server accepts.
 #[derive(Debug)]
 pub enum Peers {
     /// Whoever reaches it: the rules let only its guest through.
@@ -209,7 +209,7 @@ pub enum Peers {
         /// Asks the kernel.
         control: Control,
         /// The bridge.
-        bridge: Name,
+        bridge: InterfaceName,
         /// The guest.
         mac: Mac,
     },
@@ -236,7 +236,7 @@ impl Peers {
 /// Installs rules that match nothing, and removes them.
 fn probe_nft(bridge: &Bridge) -> Result<Strategy> {
     let unable = || "unable to redirect by nft";
-    let tap = Name::new(&format!("bbp{}", std::process::id())).context(unable)?;
+    let tap = InterfaceName::new(&format!("bbp{}", std::process::id())).context(unable)?;
     let rules = nft::Rules {
         bridge,
         tap: &tap,

@@ -7,8 +7,8 @@ use nix::libc;
 
 use super::{Bridge, Mac};
 use crate::error::{Class, Context as _, Error, Result};
-use crate::sys::net::{Control, Name};
-use crate::sys::netlink::{self, Batch, Socket};
+use crate::sys::net::{Control, InterfaceName};
+use crate::sys::netlink::{self, Batch, NetlinkSocket};
 use crate::sys::tap;
 use crate::trace;
 
@@ -43,7 +43,7 @@ const AF_BRIDGE: u8 = 7;
 #[derive(Debug)]
 pub struct Tap {
     fd: OwnedFd,
-    name: Name,
+    name: InterfaceName,
     index: u32,
 }
 
@@ -56,7 +56,7 @@ impl Tap {
     /// missing, or the bridge is gone.
     pub fn open(bridge: &Bridge, name: &str) -> Result<Tap> {
         let unable = || format!("unable to create tap {name} on bridge {}", bridge.name);
-        let name = Name::new(name)
+        let name = InterfaceName::new(name)
             .context(unable)
             .map_err(|error| error.hint("an interface name has 1 to 15 characters"))?;
         trace!(3, "open", "ip tuntap add {name} mode tap vnet_hdr");
@@ -70,7 +70,7 @@ impl Tap {
         );
         control.bridge_add(&bridge.name, index).context(unable)?;
         trace!(3, "open", "bridge link set dev {name} isolated on guard on");
-        Socket::route()
+        NetlinkSocket::route()
             .and_then(|socket| {
                 let mut batch = Batch::new();
                 let properties = [(IFLA_BRPORT_ISOLATED, 1), (IFLA_BRPORT_GUARD, 1)];
@@ -114,7 +114,7 @@ impl Tap {
         );
         let properties = [(IFLA_BRPORT_LEARNING, 0), (IFLA_BRPORT_LOCKED, 1)];
         set_port(&mut batch, self.index, &properties);
-        Socket::route()?.request(&batch)
+        NetlinkSocket::route()?.request(&batch)
     }
 
     /// The descriptor to hand to QEMU.
@@ -131,7 +131,7 @@ impl Tap {
 
     /// Its name as the kernel has it.
     #[must_use]
-    pub(super) fn kernel_name(&self) -> &Name {
+    pub(super) fn kernel_name(&self) -> &InterfaceName {
         &self.name
     }
 
@@ -164,7 +164,7 @@ fn set_port(batch: &mut Batch, index: u32, properties: &[(u16, u8)]) {
     });
 }
 
-fn explain(error: io::Error, what: String, name: &Name) -> Error {
+fn explain(error: io::Error, what: String, name: &InterfaceName) -> Error {
     let errno = error.raw_os_error();
     let error = match Err::<(), _>(error).context(|| what.as_str()) {
         Err(error) => error,
@@ -222,7 +222,7 @@ mod tests {
         ] {
             for instance in 1..200 {
                 let name = tap_name(toolchain, instance);
-                Name::new(&name).unwrap();
+                InterfaceName::new(&name).unwrap();
                 assert!(names.insert(name.clone()), "{name}");
             }
         }

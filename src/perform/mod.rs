@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::diag;
 use crate::error::{Context as _, Result};
-use crate::guest::{self, Boot, Directory, Ended, Guest, Phase, Step, Upload, Why};
+use crate::guest::{self, Directory, Ended, Guest, GuestPhase, GuestRun, Step, Upload, Why};
 use crate::lz4;
 use crate::machine::Purpose;
 use crate::manifest::{
@@ -44,7 +44,7 @@ const UNPACKED: usize = 256 << 20;
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Settings of all guests.
-    pub guest: guest::Config,
+    pub guest: guest::GuestSettings,
     /// `<tftp>`: uploads go below `build`.
     pub tftp: PathBuf,
     /// Until the first request.
@@ -260,7 +260,7 @@ fn attempt<'w>(
         return Ok(Some(Performed::of(BuildEnd::Stopped)));
     };
     laps.lap("snapshot", Instant::now());
-    let boot = Boot {
+    let boot = GuestRun {
         machine: job.machine,
         directory: snapshot.path(),
         purpose: Purpose::Build,
@@ -354,7 +354,7 @@ fn conclude(config: &Config, guest: &mut Guest<'_>, upload: &Upload) -> Result<(
     let result = match unpack(&text, &upload.name).and_then(|text| read(&text, &upload.name)) {
         Ok(result) => result,
         Err(why) => {
-            let ended = guest.ended(Phase::Work, config.work, why);
+            let ended = guest.ended(GuestPhase::Work, config.work, why);
             let holds = guest.report("build failure", &ended);
             return Ok((failed(BuildStage::WithTask, &ended), holds));
         }
@@ -362,7 +362,7 @@ fn conclude(config: &Config, guest: &mut Guest<'_>, upload: &Upload) -> Result<(
     let mut holds = false;
     if result.status == ResultStatus::Abnormal {
         let why = "the worker reported an abnormal end".to_owned();
-        let ended = guest.ended(Phase::Work, config.work, why);
+        let ended = guest.ended(GuestPhase::Work, config.work, why);
         holds = guest.report("build terminated abnormally", &ended);
     }
     Ok((BuildEnd::Result(result), holds))

@@ -33,7 +33,7 @@ use crate::sys::flock::{self, How, Locked};
 use crate::trace;
 use subvolume::{explain, split};
 
-pub use crate::sys::btrfs::Space;
+pub use crate::sys::btrfs::FreeSpace;
 pub use subvolume::{
     cleaner_backlog, delete, is_read_only, is_subvolume, require_btrfs, set_read_only, space, sync,
 };
@@ -64,7 +64,7 @@ impl Snapshot {
     /// # Errors
     ///
     /// What the kernel refuses ([`btrfs::snapshot_create`]), with both paths
-    /// and, where one is known, the remedy; `EWOULDBLOCK` while somebody sweeps
+    /// and, where one is known, the remedy; `EWOULDBLOCK` while another agent sweeps
     /// the directory.
     pub fn create(source: &Path, to: &Path) -> Result<Snapshot> {
         let what = || {
@@ -220,12 +220,12 @@ impl Snapshot {
             }
             match btrfs::rename(parent.as_fd(), &from, &to, Rename::Exchange) {
                 Ok(()) => break true,
-                // Somebody has deleted the old one since.
+                // The old copy has been deleted since.
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
                 Err(error) => return Err(explain(error, &path, &what())),
             }
         };
-        // From here on the name is not ours to delete.
+        // From here on the subvolume of that name is kept.
         self.root = None;
         if replaced {
             // Where the new one was, there is now the old one. It is not kept
@@ -264,7 +264,7 @@ impl Drop for Snapshot {
     }
 }
 
-/// What to say when the directory of `target` stays locked.
+/// The error for a directory that stays locked.
 fn busy(source: &Path, target: &Path, error: Error) -> Error {
     let dir = target.parent().unwrap_or(target);
     let Some(pid) = flock::holder(dir) else {
@@ -282,9 +282,9 @@ fn busy(source: &Path, target: &Path, error: Error) -> Error {
     ))
 }
 
-/// What separates a target's name from the rest of a scratch name. Not a
-/// character of toolchain names, so that a scratch snapshot of one toolchain is
-/// never taken for a bootstrapped machine of another, whatever dashes they have.
+/// The separator between a target's name and the rest of a scratch name. Toolchain
+/// names cannot contain it, so that a scratch snapshot of one toolchain is never taken
+/// for the copy of another one.
 const MARK: &str = "-@";
 
 /// A scratch path for `target` that this process has not used before:

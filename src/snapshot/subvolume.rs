@@ -1,4 +1,4 @@
-//! What is done to a subvolume by its path, and how failures are explained.
+//! Operations on subvolumes by path, with explained failures.
 
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::libc;
 
 use crate::error::{Class, Context as _, Error, Result};
-use crate::sys::btrfs::{self, Space};
+use crate::sys::btrfs::{self, FreeSpace};
 use crate::sys::file::open_directory;
 use crate::trace;
 
@@ -123,7 +123,7 @@ pub fn require_btrfs(path: &Path) -> Result<()> {
 /// # Errors
 ///
 /// Those of open(2) and fstatvfs(3).
-pub fn space(path: &Path) -> Result<Space> {
+pub fn space(path: &Path) -> Result<FreeSpace> {
     open_directory(path)
         .and_then(|dir| btrfs::space(dir.as_fd()))
         .context(|| format!("unable to determine the free space of {}", path.display()))

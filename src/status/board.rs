@@ -24,7 +24,7 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 /// Where the state is published.
 #[derive(Debug, Default)]
-pub struct Config {
+pub struct StatusSettings {
     /// The name of the toolchain, for readers.
     pub toolchain: String,
     /// The number of the instance, for readers.
@@ -43,10 +43,10 @@ pub struct Config {
 /// The state and its publication. Every method is given the time.
 #[derive(Debug)]
 pub struct Board {
-    config: Config,
+    config: StatusSettings,
     started: Moment,
     state: State,
-    /// What was published last.
+    /// The state that was published last.
     shown: Option<State>,
     /// When the present state is to be published, if it is not yet.
     publish_at: Option<Instant>,
@@ -62,7 +62,7 @@ impl Board {
     #[must_use]
     pub fn new(now: Moment) -> Board {
         Board {
-            config: Config::default(),
+            config: StatusSettings::default(),
             started: now,
             state: State::new(now),
             shown: None,
@@ -75,7 +75,7 @@ impl Board {
     }
 
     /// From now on the state is published, beginning with the present one.
-    pub fn configure(&mut self, config: Config, now: Moment) {
+    pub fn configure(&mut self, config: StatusSettings, now: Moment) {
         self.config = config;
         self.ping(now.instant);
         self.publish(now);
@@ -105,7 +105,7 @@ impl Board {
         self.progress(now.instant);
     }
 
-    /// What the phase, and those to come, are about.
+    /// Sets the subject of this phase and the next ones.
     pub fn subject(&mut self, subject: Subject, now: Moment) {
         if self.state.subject != subject {
             self.state.subject = subject;
@@ -317,12 +317,12 @@ mod tests {
             let dir = std::env::temp_dir().join(name);
             fs::create_dir_all(&dir).unwrap();
             let mut board = Board::new(at(start, 0));
-            let config = Config {
+            let config = StatusSettings {
                 toolchain: "default".to_owned(),
                 instance: 1,
                 dir: Some(dir.clone()),
                 metrics: Some(dir.join("agent.prom")),
-                ..Config::default()
+                ..StatusSettings::default()
             };
             board.configure(config, at(start, 0));
             Scene { start, board, dir }

@@ -6,7 +6,7 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use super::{Config, Moment, State, show};
+use super::{Moment, State, StatusSettings, show};
 use crate::error::{Context as _, Error, Result};
 use crate::json::Value;
 
@@ -19,7 +19,7 @@ pub fn file_in(dir: &Path) -> PathBuf {
     dir.join(NAME)
 }
 
-/// Most bytes of a state file that are read. Ours have a few thousand.
+/// The maximum size of a state file, in bytes. The agent writes a few thousand.
 const LARGEST: u64 = 1 << 20;
 
 /// Puts a file in place of another in one step, so that a reader sees either.
@@ -66,7 +66,7 @@ pub(super) fn publish(path: &Path, text: &str, what: &str) {
 }
 
 /// The text of the state file, as a value.
-pub(super) fn document(config: &Config, started: Moment, state: &State) -> Value {
+pub(super) fn document(config: &StatusSettings, started: Moment, state: &State) -> Value {
     let number = |n: u64| Value::Number(n.to_string());
     let pid = u64::from(std::process::id());
     let mut members: Vec<(String, Value)> = [

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// What would be shown as 0.0s.
+/// A time that would be shown as 0.0s.
 const BRIEF: Duration = Duration::from_millis(50);
 
 /// A stopwatch with laps: `snapshot 0.1s, boot 3.4s, work 12m03s`.
@@ -25,8 +25,8 @@ impl Laps {
         }
     }
 
-    /// What was done since the last lap is called `name`. Laps of one name, as
-    /// those of retries, add up.
+    /// Names the time since the last lap. Laps of one name add up, for instance those
+    /// of retries.
     pub fn lap(&mut self, name: &'static str, now: Instant) {
         let length = now.saturating_duration_since(self.last);
         self.last = now;

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use super::state::State;
 use super::{Idle, Phase};
 
-/// The whole file. `labels` are ours, ready to be put in braces.
+/// The whole file. `labels` are those of the agent, ready for the braces.
 pub(super) fn text(state: &State, labels: &str, started: u64, now: u64) -> String {
     let mut out = String::new();
     let head = |out: &mut String, name: &str, kind: &str, help: &str| {

@@ -1,5 +1,5 @@
-//! What the agent is doing, or why it is not: one small model, shown in five
-//! places.
+//! The activity of the agent, or the reason why it is idle: one small model, shown in
+//! five places.
 //!
 //! The model is a [`Phase`] with its beginning and limit, the [`Subject`] it is
 //! about, and the last [`Outcome`]s. [`Board`] keeps it and publishes changes
@@ -22,7 +22,7 @@ mod state;
 
 use std::time::{Duration, Instant};
 
-pub use self::board::{Board, Config};
+pub use self::board::{Board, StatusSettings};
 pub use self::file::{file_in, find, read};
 pub use self::laps::Laps;
 pub use self::notify::Notify;
@@ -40,7 +40,7 @@ pub struct Moment {
     pub wall: Duration,
 }
 
-/// What the agent is doing.
+/// The phases of the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// Going through the machines.
@@ -81,9 +81,9 @@ pub enum Idle {
     HostNotReady,
     /// Results wait for a controller that takes them.
     ResultsWaiting,
-    /// Something of ours failed; a pause, then another turn.
+    /// The host failed; a pause, then another turn.
     Failed,
-    /// So much of ours failed in a row that no work is asked for.
+    /// The host failed so often that no work is asked for.
     BreakerOpen,
     /// The operator asked for no more work.
     Drained,

@@ -68,7 +68,7 @@ impl Notify {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Board, Config, Phase};
+    use super::super::{Board, Phase, StatusSettings};
     use super::*;
 
     fn environment(pairs: &'static [(&str, &str)]) -> impl Fn(&str) -> Option<OsString> {
@@ -106,9 +106,9 @@ mod tests {
             wall: Duration::ZERO,
         };
         let mut board = Board::new(now);
-        let config = Config {
+        let config = StatusSettings {
             notify: Notify::from_env(&env).unwrap(),
-            ..Config::default()
+            ..StatusSettings::default()
         };
         board.configure(config, now);
         let heard = || {

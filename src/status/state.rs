@@ -9,7 +9,7 @@ use crate::json::Value;
 /// How many outcomes are remembered.
 const REMEMBERED: usize = 10;
 
-/// What a phase is about. What is not known yet is absent.
+/// The subject of a phase; unknown parts are absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Subject {
     /// Name of the machine.

@@ -5,7 +5,7 @@
 //! but it writes to a disk that is about to be deleted, and holds our tap.
 //!
 //! It is known by three things that it cannot have by accident: it works in a
-//! scratch snapshot of ours, its `-name` is the path of the same, and the lock
+//! scratch snapshot of this agent, its `-name` is the path of the same, and the lock
 //! on that is free, or the snapshot is gone. A shell in there has no such name.
 
 use std::ffi::{OsStr, OsString};

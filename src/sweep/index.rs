@@ -10,10 +10,10 @@ use std::path::Path;
 
 use crate::snapshot;
 use crate::sys::entries::Entry;
-use crate::sys::file::{self, Kind};
+use crate::sys::file::{self, FileKind};
 use crate::sys::subvolumes;
 
-/// What is known of the directories in a volume.
+/// The state of the directories in a volume.
 pub(super) struct Index {
     /// The inode numbers of those with what may be a scratch snapshot in them,
     /// of those in the subvolume that the volume is in.
@@ -46,7 +46,7 @@ impl Index {
     /// Whether there is no scratch snapshot in `entry` of the volume.
     pub(super) fn clears(&self, entry: &Entry<'_>) -> bool {
         // A link may lead anywhere.
-        entry.kind == Some(Kind::Directory)
+        entry.kind == Some(FileKind::Directory)
             && !self.suspect.contains(&entry.inode)
             && !self.nested.iter().any(|n| **n == *entry.name.as_bytes())
     }
@@ -118,10 +118,10 @@ mod tests {
             let name = OsStr::new(name);
             index.clears(&Entry { name, kind, inode })
         };
-        assert!(clears("a", Some(Kind::Directory), 257));
-        assert!(!clears("a", Some(Kind::Directory), 300));
-        assert!(!clears("nested", Some(Kind::Directory), 257));
-        assert!(!clears("a", Some(Kind::Symlink), 257));
+        assert!(clears("a", Some(FileKind::Directory), 257));
+        assert!(!clears("a", Some(FileKind::Directory), 300));
+        assert!(!clears("nested", Some(FileKind::Directory), 257));
+        assert!(!clears("a", Some(FileKind::Symlink), 257));
         assert!(!clears("a", None, 257));
     }
 }

@@ -1,4 +1,4 @@
-//! What a dead predecessor left behind, and its removal.
+//! The litter of a killed agent, and its removal.
 //!
 //! What can die with a descriptor or its parent does: taps, `nft` rules, QEMU,
 //! uploads under way. The rest has an owner that is known by a lock, which the
@@ -30,7 +30,7 @@ use crate::lock::Lock;
 
 /// Where we leave things.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct SweepSettings {
     /// `<machines>`.
     pub machines: PathBuf,
     /// `<tftp>`.
@@ -116,7 +116,7 @@ impl fmt::Display for Litter {
 /// `lock` is the lock of our own run directory. Without it (another agent has
 /// it) only what has locks of its own is looked at.
 #[must_use]
-pub fn find(config: &Config, lock: Option<&Lock>) -> Vec<Litter> {
+pub fn find(config: &SweepSettings, lock: Option<&Lock>) -> Vec<Litter> {
     let scratch = scratch::find(&config.machines, &config.toolchain);
     let mut litter = guests::find(&config.machines, &config.toolchain, &scratch);
     if lock.is_some() {
@@ -135,7 +135,7 @@ pub fn find(config: &Config, lock: Option<&Lock>) -> Vec<Litter> {
 }
 
 /// Finds litter and removes it, saying so.
-pub fn sweep(config: &Config, lock: Option<&Lock>) {
+pub fn sweep(config: &SweepSettings, lock: Option<&Lock>) {
     for litter in find(config, lock) {
         match litter.remove() {
             Ok(()) => diag::info(format_args!("removed {litter}")).emit(),
@@ -144,8 +144,8 @@ pub fn sweep(config: &Config, lock: Option<&Lock>) {
     }
 }
 
-/// What is in the run directory while a guest runs and not otherwise. The lock,
-/// the status and the last guest's console stay.
+/// Files of the run directory that exist only while a guest runs. The lock, the status
+/// and the last guest's console stay.
 fn run_files(dir: &Path) -> Vec<Litter> {
     let Ok(entries) = fs::read_dir(dir) else {
         return Vec::new(); // There was none before us.

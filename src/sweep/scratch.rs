@@ -3,7 +3,7 @@
 //! Whoever makes one holds a shared lock on the machine directory until the
 //! lock on the snapshot is taken ([`crate::snapshot`]); so here the directory is
 //! locked exclusively while a snapshot is judged. When that cannot be had
-//! somebody is making one just now, and the next sweep looks again.
+//! another agent is making one, and the next sweep looks again.
 
 use std::ffi::OsStr;
 use std::fs::OpenOptions;

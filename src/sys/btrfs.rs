@@ -96,7 +96,7 @@ fn component<const N: usize>(name: &CStr) -> io::Result<[u8; N]> {
 /// `ENOTTY`: not btrfs. `EINVAL`: `source` is not the root of a subvolume, or
 /// `name` is not one component. `EEXIST`: the name is taken. `EXDEV`: source
 /// and parent are on different file systems. `EPERM`: `source` belongs to
-/// somebody else and we are not root. `EROFS`, `ENOSPC`, `EDQUOT`, `EIO`.
+/// another user and the process is not root. `EROFS`, `ENOSPC`, `EDQUOT`, `EIO`.
 pub fn snapshot_create(
     parent: BorrowedFd<'_>,
     source: BorrowedFd<'_>,
@@ -175,8 +175,8 @@ pub fn read_only(subvolume: BorrowedFd<'_>) -> io::Result<bool> {
 ///
 /// # Errors
 ///
-/// Those of [`read_only`]; `EPERM`: the subvolume is somebody else's; `EROFS`,
-/// `ENOSPC`, `EIO`.
+/// As [`read_only`]; `EPERM`: the subvolume belongs to another user; `EROFS`, `ENOSPC`,
+/// `EIO`.
 pub fn set_read_only(subvolume: BorrowedFd<'_>, read_only: bool) -> io::Result<()> {
     let old = flags(subvolume)?;
     let new = if read_only {
@@ -249,10 +249,10 @@ pub fn cleaner_backlog(fd: BorrowedFd<'_>) -> io::Result<Option<u32>> {
     }
 }
 
-/// Space of a file system, in bytes.
+/// FreeSpace of a file system, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Space {
-    /// What an unprivileged writer may still use.
+pub struct FreeSpace {
+    /// Bytes that an unprivileged process can write.
     pub available: u64,
     /// The size of the file system.
     pub total: u64,
@@ -263,16 +263,16 @@ pub struct Space {
 /// # Errors
 ///
 /// Those of fstatvfs(3).
-pub fn space(fd: BorrowedFd<'_>) -> io::Result<Space> {
+pub fn space(fd: BorrowedFd<'_>) -> io::Result<FreeSpace> {
     let stat = fstatvfs(fd)?;
     let unit = stat.fragment_size();
-    Ok(Space {
+    Ok(FreeSpace {
         available: stat.blocks_available().saturating_mul(unit),
         total: stat.blocks().saturating_mul(unit),
     })
 }
 
-/// What a rename does about the name that is taken.
+/// The treatment of an existing name by a rename.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rename {
     /// Fails with `EEXIST` (`RENAME_NOREPLACE`).

@@ -1,4 +1,4 @@
-//! What is in a directory, for those who look at many of them.
+//! Directory entries, for callers that read many directories.
 //!
 //! readdir(3) takes memory for each directory that it reads, and gives it back;
 //! here one buffer serves all. A directory of a machine costs two calls.
@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use nix::errno::Errno;
 use nix::libc;
 
-use super::file::Kind;
+use super::file::FileKind;
 
 /// As much as the C library gives a directory at most; names have up to 255
 /// bytes.
@@ -23,13 +23,13 @@ const LENGTH_AT: usize = 16;
 const KIND_AT: usize = 18;
 const NAME_AT: usize = 19;
 
-/// What there is in a directory.
+/// An entry of a directory.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry<'a> {
     /// Its name.
     pub name: &'a OsStr,
-    /// What it is, where the file system says so.
-    pub kind: Option<Kind>,
+    /// The kind of file, if the file system reports it.
+    pub kind: Option<FileKind>,
     /// Its inode number; that of a btrfs subvolume is the subvolume's.
     pub inode: u64,
 }
@@ -98,13 +98,13 @@ fn names(mut bytes: &[u8], each: &mut impl FnMut(Entry<'_>)) {
     }
 }
 
-fn kind(number: u8) -> Option<Kind> {
+fn kind(number: u8) -> Option<FileKind> {
     match number {
         libc::DT_UNKNOWN => None,
-        libc::DT_REG => Some(Kind::Regular),
-        libc::DT_DIR => Some(Kind::Directory),
-        libc::DT_LNK => Some(Kind::Symlink),
-        _ => Some(Kind::Other),
+        libc::DT_REG => Some(FileKind::Regular),
+        libc::DT_DIR => Some(FileKind::Directory),
+        libc::DT_LNK => Some(FileKind::Symlink),
+        _ => Some(FileKind::Other),
     }
 }
 
@@ -128,7 +128,7 @@ mod tests {
             let each = |entry: Entry<'_>| {
                 let facts = fs::symlink_metadata(dir.join(entry.name)).unwrap();
                 assert_eq!(entry.inode, facts.ino());
-                assert!(matches!(entry.kind, None | Some(Kind::Regular)));
+                assert!(matches!(entry.kind, None | Some(FileKind::Regular)));
                 found.push(entry.name.to_str().unwrap().to_owned());
             };
             entries.read(open.as_fd(), each).unwrap();

@@ -16,11 +16,11 @@ use nix::fcntl::{
 use nix::sys::stat::{Mode, SFlag, fstat, fstatat, stat};
 use nix::unistd::{LinkatFlags, UnlinkatFlags, linkat, unlinkat};
 
-/// What is known of a file.
+/// The identity and attributes of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// Regular, directory or something else.
-    pub kind: Kind,
+    pub kind: FileKind,
     /// Octets.
     pub size: u64,
     /// When the content last changed: seconds and nanoseconds.
@@ -35,9 +35,9 @@ pub struct Facts {
     pub device: u64,
 }
 
-/// What a name leads to.
+/// The kind of file behind a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum FileKind {
     /// A regular file.
     Regular,
     /// A directory.
@@ -51,10 +51,10 @@ pub enum Kind {
 impl From<nix::sys::stat::FileStat> for Facts {
     fn from(stat: nix::sys::stat::FileStat) -> Facts {
         let kind = match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
-            SFlag::S_IFREG => Kind::Regular,
-            SFlag::S_IFDIR => Kind::Directory,
-            SFlag::S_IFLNK => Kind::Symlink,
-            _ => Kind::Other,
+            SFlag::S_IFREG => FileKind::Regular,
+            SFlag::S_IFDIR => FileKind::Directory,
+            SFlag::S_IFLNK => FileKind::Symlink,
+            _ => FileKind::Other,
         };
         Facts {
             kind,
@@ -68,7 +68,7 @@ impl From<nix::sys::stat::FileStat> for Facts {
     }
 }
 
-/// What is known of an open file.
+/// The attributes of an open file.
 ///
 /// # Errors
 ///
@@ -77,7 +77,7 @@ pub fn facts(file: BorrowedFd<'_>) -> io::Result<Facts> {
     Ok(fstat(file)?.into())
 }
 
-/// What is known of the file at `path`, behind symlinks.
+/// The attributes of the file at `path`, behind symlinks.
 ///
 /// # Errors
 ///
@@ -86,7 +86,7 @@ pub fn facts_of(path: &Path) -> io::Result<Facts> {
     Ok(stat(path)?.into())
 }
 
-/// What `name`, one component, is in `directory`; a symlink is not followed.
+/// The attributes of `name`, one component, in `directory`; follows no symlink.
 ///
 /// # Errors
 ///

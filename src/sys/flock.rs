@@ -50,8 +50,8 @@ impl Locked {
     }
 }
 
-/// Who has the lock alone on the file or directory at `path`, as far as the
-/// kernel tells: for a message, as it may have changed already.
+/// The process that holds the exclusive lock on the file or directory at `path`, from
+/// the kernel's list: for a message, as it may have changed already.
 #[must_use]
 pub fn holder(path: &Path) -> Option<u32> {
     let path = fs::canonicalize(path).ok()?;
@@ -85,7 +85,7 @@ fn exclusive(line: &str, inode: u64) -> Option<u32> {
 
 fn flock(file: &File, operation: libc::c_int) -> Result<(), Errno> {
     // SAFETY: takes two integers, of which the descriptor is open; touches no
-    // memory of ours.
+    // memory of this process.
     let result = unsafe { libc::flock(file.as_raw_fd(), operation) };
     Errno::result(result).map(drop)
 }

@@ -11,7 +11,7 @@ use super::udp::{CONTROL_HEADER, Control, Message, NAME_LENGTH, Numbered, SLOT};
 /// A datagram in an [`Inbox`].
 #[derive(Clone, Copy, Debug)]
 pub struct Datagram<'a> {
-    /// Who sent it.
+    /// The sender.
     pub peer: SocketAddrV4,
     /// Where it was sent to, if the socket listens on all addresses.
     pub to: Option<Ipv4Addr>,

@@ -20,9 +20,9 @@ const NAME_SIZE: usize = 16;
 /// The kernel silently cuts a longer name, so that a stray interface of another
 /// name would appear: hence a type that cannot hold one.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Name([u8; NAME_SIZE]);
+pub struct InterfaceName([u8; NAME_SIZE]);
 
-impl Name {
+impl InterfaceName {
     /// The name, if the kernel would take it (`dev_valid_name`), less `%`,
     /// which would ask for a number to be filled in.
     ///
@@ -30,7 +30,7 @@ impl Name {
     ///
     /// `EINVAL`: empty, too long, `.`, `..`, or with a slash, colon, percent
     /// sign, blank or anything that is not printable ASCII.
-    pub fn new(name: &str) -> io::Result<Name> {
+    pub fn new(name: &str) -> io::Result<InterfaceName> {
         let fits = (1..NAME_SIZE).contains(&name.len());
         let plain = name
             .bytes()
@@ -40,7 +40,7 @@ impl Name {
         }
         let mut field = [0; NAME_SIZE];
         field[..name.len()].copy_from_slice(name.as_bytes());
-        Ok(Name(field))
+        Ok(InterfaceName(field))
     }
 
     /// The name as text.
@@ -57,13 +57,13 @@ impl Name {
     }
 }
 
-impl fmt::Display for Name {
+impl fmt::Display for InterfaceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
 }
 
-impl fmt::Debug for Name {
+impl fmt::Debug for InterfaceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", self.as_str())
     }
@@ -79,7 +79,7 @@ pub(super) struct IfReq {
 const _: () = assert!(size_of::<IfReq>() == 40);
 
 impl IfReq {
-    pub(super) fn new(name: &Name) -> IfReq {
+    pub(super) fn new(name: &InterfaceName) -> IfReq {
         IfReq {
             name: name.field(),
             data: [0; 24],
@@ -154,7 +154,7 @@ impl Control {
     /// # Errors
     ///
     /// `ENODEV`: no such interface.
-    pub fn index(&self, name: &Name) -> io::Result<u32> {
+    pub fn index(&self, name: &InterfaceName) -> io::Result<u32> {
         let mut request = IfReq::new(name);
         // SAFETY: `request` is a live, initialised ifreq, which the kernel
         // reads and writes.
@@ -167,7 +167,7 @@ impl Control {
     /// # Errors
     ///
     /// `ENODEV`: no such interface. `EADDRNOTAVAIL`: it has none.
-    pub fn address(&self, name: &Name) -> io::Result<Ipv4Addr> {
+    pub fn address(&self, name: &InterfaceName) -> io::Result<Ipv4Addr> {
         let mut request = IfReq::new(name);
         // SAFETY: as above.
         unsafe { ioctl::get_address(self.0.as_raw_fd(), &raw mut request) }?;
@@ -180,7 +180,7 @@ impl Control {
     /// # Errors
     ///
     /// `ENODEV`: no such interface.
-    pub fn mac(&self, name: &Name) -> io::Result<[u8; 6]> {
+    pub fn mac(&self, name: &InterfaceName) -> io::Result<[u8; 6]> {
         let mut request = IfReq::new(name);
         // SAFETY: as above.
         unsafe { ioctl::get_mac(self.0.as_raw_fd(), &raw mut request) }?;
@@ -193,7 +193,7 @@ impl Control {
     ///
     /// `ENODEV`; `EPERM`: `CAP_NET_ADMIN` is missing; `EADDRNOTAVAIL`: not an
     /// address of one station.
-    pub fn set_mac(&self, name: &Name, mac: [u8; 6]) -> io::Result<()> {
+    pub fn set_mac(&self, name: &InterfaceName, mac: [u8; 6]) -> io::Result<()> {
         let mut address = [0; 8];
         address[..2].copy_from_slice(&ARPHRD_ETHER.to_ne_bytes());
         address[2..].copy_from_slice(&mac);
@@ -208,7 +208,7 @@ impl Control {
     /// # Errors
     ///
     /// `ENODEV`: no such interface.
-    pub fn flags(&self, name: &Name) -> io::Result<u16> {
+    pub fn flags(&self, name: &InterfaceName) -> io::Result<u16> {
         let mut request = IfReq::new(name);
         // SAFETY: `request` is a live, initialised ifreq, which the kernel
         // reads and writes.
@@ -221,7 +221,7 @@ impl Control {
     /// # Errors
     ///
     /// `ENODEV`: no such interface.
-    pub fn is_up(&self, name: &Name) -> io::Result<bool> {
+    pub fn is_up(&self, name: &InterfaceName) -> io::Result<bool> {
         Ok(i32::from(self.flags(name)?) & libc::IFF_UP != 0)
     }
 
@@ -230,7 +230,7 @@ impl Control {
     /// # Errors
     ///
     /// `ENODEV`; `EPERM`: `CAP_NET_ADMIN` is missing.
-    pub fn set_up(&self, name: &Name) -> io::Result<()> {
+    pub fn set_up(&self, name: &InterfaceName) -> io::Result<()> {
         let flags = i32::from(self.flags(name)?) | libc::IFF_UP;
         let [low, high, ..] = flags.to_le_bytes();
         let request = IfReq::new(name).with(&u16::from_le_bytes([low, high]).to_ne_bytes());
@@ -245,7 +245,7 @@ impl Control {
     ///
     /// `ENODEV`: either is missing. `EOPNOTSUPP`: `bridge` is not one. `EBUSY`:
     /// the port is in a bridge already. `EPERM`: `CAP_NET_ADMIN` is missing.
-    pub fn bridge_add(&self, bridge: &Name, port: u32) -> io::Result<()> {
+    pub fn bridge_add(&self, bridge: &InterfaceName, port: u32) -> io::Result<()> {
         let request = IfReq::new(bridge).with(&port.to_ne_bytes());
         // SAFETY: `request` is a live, initialised ifreq that the kernel reads.
         unsafe { ioctl::bridge_add(self.0.as_raw_fd(), &raw const request) }?;
@@ -258,7 +258,11 @@ impl Control {
     /// # Errors
     ///
     /// `ENODEV`: no such interface.
-    pub fn neighbour(&self, device: &Name, address: Ipv4Addr) -> io::Result<Option<[u8; 6]>> {
+    pub fn neighbour(
+        &self,
+        device: &InterfaceName,
+        address: Ipv4Addr,
+    ) -> io::Result<Option<[u8; 6]>> {
         let mut protocol = [0; 16];
         let family = u16::try_from(libc::AF_INET).unwrap_or_default();
         protocol[..2].copy_from_slice(&family.to_ne_bytes());
@@ -301,9 +305,9 @@ mod tests {
             "..",
             "é",
         ] {
-            assert!(Name::new(bad).is_err(), "{bad:?}");
+            assert!(InterfaceName::new(bad).is_err(), "{bad:?}");
         }
-        let longest = Name::new("fifteen-bytes-x").unwrap();
+        let longest = InterfaceName::new("fifteen-bytes-x").unwrap();
         assert_eq!(longest.as_str(), "fifteen-bytes-x");
         assert_eq!(longest.to_string(), "fifteen-bytes-x");
     }
@@ -311,10 +315,10 @@ mod tests {
     #[test]
     fn the_loopback_interface_answers() {
         let control = Control::open().unwrap();
-        let lo = Name::new("lo").unwrap();
+        let lo = InterfaceName::new("lo").unwrap();
         assert!(control.index(&lo).unwrap() > 0);
         assert_eq!(control.mac(&lo).unwrap(), [0; 6]);
-        let missing = Name::new("bbot-missing").unwrap();
+        let missing = InterfaceName::new("bbot-missing").unwrap();
         let error = control.address(&missing).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ENODEV));
     }

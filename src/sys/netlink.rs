@@ -55,7 +55,7 @@ pub struct Batch {
     /// The sequence numbers of all messages. No two messages of the process
     /// have the same, so that a late answer is never taken for another's.
     sequences: Vec<u32>,
-    /// Those that are to be answered: by an acknowledgement, or by a dump.
+    /// The messages that will be answered: by an acknowledgement, or by a dump.
     pending: Vec<u32>,
 }
 
@@ -133,20 +133,20 @@ impl Batch {
 
 /// An answer of the kernel: type and what follows the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Message<'a> {
+pub struct NetlinkMessage<'a> {
     /// `nlmsg_type`.
     pub kind: u16,
     /// `nlmsg_seq`: which message it answers.
     pub sequence: u32,
-    /// What follows the header.
+    /// The bytes behind the header.
     pub payload: &'a [u8],
 }
 
 /// The messages in `bytes`; ends at the first that is cut short.
-pub fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
+pub fn messages(mut bytes: &[u8]) -> impl Iterator<Item = NetlinkMessage<'_>> {
     std::iter::from_fn(move || {
         let length = usize::try_from(u32_at(bytes, 0)?).ok()?;
-        let message = Message {
+        let message = NetlinkMessage {
             kind: u16_at(bytes, 4)?,
             sequence: u32_at(bytes, 8)?,
             payload: bytes.get(HEADER..length)?,
@@ -184,16 +184,16 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 
 /// A netlink socket. What the kernel ties to it goes when it is closed.
 #[derive(Debug)]
-pub struct Socket(OwnedFd);
+pub struct NetlinkSocket(OwnedFd);
 
-impl Socket {
+impl NetlinkSocket {
     /// Connects to the routing subsystem (rtnetlink(7)).
     ///
     /// # Errors
     ///
     /// Those of socket(2): `EMFILE`, `ENFILE`, `ENOMEM`.
-    pub fn route() -> io::Result<Socket> {
-        Socket::open(SockProtocol::NetlinkRoute)
+    pub fn route() -> io::Result<NetlinkSocket> {
+        NetlinkSocket::open(SockProtocol::NetlinkRoute)
     }
 
     /// Connects to netfilter.
@@ -201,11 +201,11 @@ impl Socket {
     /// # Errors
     ///
     /// Those of socket(2); `EPROTONOSUPPORT`: the kernel has no netfilter.
-    pub fn netfilter() -> io::Result<Socket> {
-        Socket::open(SockProtocol::NetlinkNetFilter)
+    pub fn netfilter() -> io::Result<NetlinkSocket> {
+        NetlinkSocket::open(SockProtocol::NetlinkNetFilter)
     }
 
-    fn open(protocol: SockProtocol) -> io::Result<Socket> {
+    fn open(protocol: SockProtocol) -> io::Result<NetlinkSocket> {
         let fd = socket(
             AddressFamily::Netlink,
             SockType::Raw,
@@ -214,7 +214,7 @@ impl Socket {
         )?;
         bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
         setsockopt(&fd, ReceiveTimeout, &ANSWER)?;
-        Ok(Socket(fd))
+        Ok(NetlinkSocket(fd))
     }
 
     /// Sends the messages and waits for the acknowledgements that they ask for.
@@ -230,8 +230,12 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// As [`Socket::request`].
-    pub fn exchange(&self, batch: &Batch, mut each: impl FnMut(Message<'_>)) -> io::Result<()> {
+    /// As [`NetlinkSocket::request`].
+    pub fn exchange(
+        &self,
+        batch: &Batch,
+        mut each: impl FnMut(NetlinkMessage<'_>),
+    ) -> io::Result<()> {
         sendto(
             self.0.as_raw_fd(),
             &batch.bytes,
@@ -247,7 +251,7 @@ impl Socket {
                 Err(Errno::EAGAIN) => return Err(Errno::ETIMEDOUT.into()),
                 Err(errno) => return Err(errno.into()),
             };
-            let ours = |message: &Message<'_>| batch.sequences.contains(&message.sequence);
+            let ours = |message: &NetlinkMessage<'_>| batch.sequences.contains(&message.sequence);
             for message in messages(&buffer[..length]).filter(ours) {
                 match i32::from(message.kind) {
                     // An error stands for the whole batch: netfilter's batches
@@ -308,7 +312,7 @@ mod tests {
 
     #[test]
     fn an_error_of_the_kernel_comes_back_as_errno() {
-        let socket = Socket::route().unwrap();
+        let socket = NetlinkSocket::route().unwrap();
         let mut batch = Batch::new();
         // RTM_GETLINK for an interface number that cannot be.
         let mut header = [0; 16];

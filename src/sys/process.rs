@@ -28,7 +28,7 @@ pub struct Credentials {
     pub uid: u32,
     /// The primary group.
     pub gid: u32,
-    /// All supplementary groups; ours are dropped.
+    /// All supplementary groups; those of the agent are dropped.
     pub groups: Vec<u32>,
 }
 
@@ -64,7 +64,7 @@ pub struct Process {
 impl Process {
     /// Starts `command` in a session of its own, so that no signal of our
     /// terminal reaches it, with no signal blocked, and with these descriptors
-    /// of ours open under the numbers that they have here.
+    /// open under the numbers that they have here.
     ///
     /// The kernel kills the child when **the calling thread** ends
     /// (prctl(2), `PR_SET_PDEATHSIG`), however it ends: call this from a thread
@@ -100,7 +100,7 @@ impl Process {
             if getppid() != parent {
                 return Err(Errno::ESRCH.into());
             }
-            // A child inherits the mask, and ours blocks what steers us.
+            // A child inherits the mask, and the agent blocks its own signals.
             sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
             for fd in &keep {
                 // SAFETY: the caller of `spawn` holds these descriptors open.
@@ -207,7 +207,7 @@ impl Drop for Process {
 ///
 /// `ESRCH` if there is no such process, `EMFILE`, `ENOSYS` before Linux 5.3.
 pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
-    // SAFETY: takes two integers; touches no memory of ours.
+    // SAFETY: takes two integers; touches no memory.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
     let fd = RawFd::try_from(Errno::result(fd)?).map_err(io::Error::other)?;
     // SAFETY: the kernel made this descriptor for us and nobody else has it.

@@ -33,7 +33,7 @@ impl Signals {
             set.add(signal);
         }
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None)?;
-        // SAFETY: no handler of ours is installed, so that none can run at a
+        // SAFETY: no handler is installed, so none can run at a
         // time when it must not.
         unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) }?;
         let fd = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use nix::libc;
 
-use super::net::{IfReq, Name};
+use super::net::{IfReq, InterfaceName};
 
 /// Where tap devices come from.
 pub const DEVICE: &str = "/dev/net/tun";
@@ -31,7 +31,7 @@ mod ioctl {
 /// Those of open(2) on [`DEVICE`]: `ENOENT`, `ENODEV`: no such driver;
 /// `EACCES`. `EBUSY`: there is an interface of that name. `EPERM`:
 /// `CAP_NET_ADMIN` is missing.
-pub fn create(name: &Name) -> io::Result<OwnedFd> {
+pub fn create(name: &InterfaceName) -> io::Result<OwnedFd> {
     let file: File = OpenOptions::new()
         .read(true)
         .write(true)

@@ -25,7 +25,7 @@ use super::transfer::Input;
 const AGAIN: Duration = Duration::from_millis(1200);
 const ANSWER: Duration = Duration::from_secs(1);
 
-/// What was made of a request that came again.
+/// The checks of a request that came again.
 #[derive(Debug, Default)]
 pub(super) enum Again {
     /// It has not come.
@@ -86,7 +86,7 @@ impl Exchange {
         }
     }
 
-    /// What is told about a transfer that begins.
+    /// The event of a transfer that begins.
     pub(super) fn requested(&self) -> Served {
         Served::Requested {
             peer: self.route.peer,
@@ -95,7 +95,7 @@ impl Exchange {
         }
     }
 
-    /// What is told about a transfer whose peer has begun another one.
+    /// The event of a transfer whose peer has begun another one.
     pub(super) fn replaced(&self) -> Served {
         Served::Failed {
             peer: self.route.peer,
@@ -114,7 +114,7 @@ impl Core {
             return;
         };
         let (route, octets) = (exchange.route, exchange.request.clone());
-        // The two are one upload to the limit: one of them comes to nothing.
+        // Both count as one upload, as only one will complete.
         let one = u64::from(exchange.kind == Kind::Put);
         self.uploads -= one;
         let next = Request::parse(&octets).and_then(|request| {

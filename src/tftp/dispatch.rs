@@ -1,4 +1,4 @@
-//! Who gets what: packets to transfers, requests to files, limits.
+//! Dispatches packets to transfers, opens files for requests, enforces limits.
 
 use std::collections::VecDeque;
 use std::net::SocketAddrV4;
@@ -13,18 +13,18 @@ use super::packet::{self, ErrorCode, Kind, Packet, Refusal, Request};
 use super::peers::{Peer, Peers};
 use super::post;
 use super::rate::Bucket;
-use super::server::{Accept, Config, Served};
+use super::server::{Accept, Served, ServerSettings};
 use super::source::{Content, Source};
-use super::transfer::{Input, Linger, Outcome, Reply};
+use super::transfer::{Input, Linger, Reply, TransferEnd};
 use super::tree::{self, Tree};
-use super::upload::Upload;
+use super::upload::UploadFile;
 use crate::sys::inbox::Datagram;
 use crate::sys::udp::Route;
 
 /// All but the inbox, so that a datagram in that can be borrowed meanwhile.
 pub(super) struct Core {
     pub(super) shared: Shared,
-    pub(super) config: Config,
+    pub(super) config: ServerSettings,
     pub(super) map: Map,
     pub(super) get: Vec<Tree>,
     pub(super) put: Option<Tree>,
@@ -289,8 +289,8 @@ impl Core {
                     ));
                 }
                 let place = tree.place(&name)?;
-                let upload =
-                    Upload::create(place, request.mode).map_err(|error| tree::refusal(&error))?;
+                let upload = UploadFile::create(place, request.mode)
+                    .map_err(|error| tree::refusal(&error))?;
                 if terms.announced.is_some_and(|size| !upload.has_room(size)) {
                     return Err(tree::NO_ROOM);
                 }
@@ -329,7 +329,7 @@ impl Core {
         &mut self,
         now: Instant,
         peer: SocketAddrV4,
-        outcome: &Outcome,
+        outcome: &TransferEnd,
         said: Option<(u16, &[u8])>,
     ) {
         let Some(exchange) = self.forget(peer) else {
@@ -337,14 +337,14 @@ impl Core {
         };
         let name = exchange.name.as_str().to_owned();
         let linger = match (outcome, exchange.kind) {
-            (Outcome::Complete, Kind::Put) => {
+            (TransferEnd::Complete, Kind::Put) => {
                 Linger::stored(now, exchange.last_block(), exchange.terms.timeout)
             }
-            (Outcome::Complete, Kind::Get) | (Outcome::PeerError, _) => Linger::sent(now),
-            (Outcome::Silent, _) => {
+            (TransferEnd::Complete, Kind::Get) | (TransferEnd::PeerError, _) => Linger::sent(now),
+            (TransferEnd::Silent, _) => {
                 Linger::refused(now, Refusal::new(ErrorCode::NotDefined, "timed out"))
             }
-            (Outcome::Refused(refusal), _) => Linger::refused(now, refusal.clone()),
+            (TransferEnd::Refused(refusal), _) => Linger::refused(now, refusal.clone()),
         };
         self.peers.remember(now, peer, linger);
         let failed = |reason: String, refusal: Option<&Refusal>| Served::Failed {
@@ -355,7 +355,7 @@ impl Core {
             refusal: refusal.cloned(),
         };
         let event = match outcome {
-            Outcome::Complete if exchange.kind == Kind::Get => {
+            TransferEnd::Complete if exchange.kind == Kind::Get => {
                 self.shared.counters.files_sent += 1;
                 Served::Sent {
                     peer,
@@ -363,7 +363,7 @@ impl Core {
                     size: exchange.size,
                 }
             }
-            Outcome::Complete => {
+            TransferEnd::Complete => {
                 self.shared.counters.files_received += 1;
                 let root = self.map.put_root().map(PathBuf::from).unwrap_or_default();
                 Served::Uploaded {
@@ -373,13 +373,13 @@ impl Core {
                     size: exchange.size,
                 }
             }
-            Outcome::PeerError => {
+            TransferEnd::PeerError => {
                 let (code, text) = said.unwrap_or_default();
                 let text = packet::message(text);
                 failed(format!("the peer gave up: {text} (error {code})"), None)
             }
-            Outcome::Silent => failed("the peer fell silent".to_owned(), None),
-            Outcome::Refused(refusal) => failed(refusal.to_string(), Some(refusal)),
+            TransferEnd::Silent => failed("the peer fell silent".to_owned(), None),
+            TransferEnd::Refused(refusal) => failed(refusal.to_string(), Some(refusal)),
         };
         self.events.push_back(event);
     }

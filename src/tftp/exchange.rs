@@ -8,17 +8,19 @@ use super::options::Terms;
 use super::packet::{self, Kind, Packet, Refusal};
 use super::post::{self, Segmentation};
 use super::source::Source;
-use super::transfer::{Input, Linger, Outcome, Output, Receiver, Reply, Sender, Timer, Transfer};
+use super::transfer::{
+    Input, Linger, Output, Receiver, Reply, Sender, Timer, Transfer, TransferEnd,
+};
 use super::tree;
-use super::upload::Upload;
+use super::upload::UploadFile;
 use crate::sys::udp::{Route, Socket};
 
-/// What went through a server since it was bound.
+/// Counters of a server since it was bound.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Requests that were read, refused ones included.
     pub requests: u64,
-    /// Requests beyond [`Config::requests`](super::Config::requests), which were
+    /// Requests beyond [`ServerSettings::requests`](super::ServerSettings::requests), which were
     /// not read.
     pub requests_dropped: u64,
     /// DATA packets sent, repeated ones included.
@@ -37,7 +39,7 @@ pub struct Counters {
     pub last_progress: Option<Instant>,
 }
 
-/// What all transfers of a server share.
+/// The settings that all transfers of a server share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) socket: Socket,
@@ -56,7 +58,7 @@ pub(super) struct Shared {
 enum Role {
     Get(Source),
     /// Gone when it was stored.
-    Put(Option<Upload>),
+    Put(Option<UploadFile>),
 }
 
 /// One transfer.
@@ -85,7 +87,7 @@ pub(super) struct Exchange {
 
 const TOTAL: Refusal = Refusal::new(packet::ErrorCode::DiskFull, "uploads larger than the limit");
 
-/// What a transfer is about.
+/// The file of a transfer.
 #[derive(Debug)]
 pub(super) struct About {
     pub(super) name: Name,
@@ -112,7 +114,7 @@ impl Exchange {
     }
 
     /// A transfer that writes `upload`, `limit` octets on the wire at most.
-    pub(super) fn put(now: Instant, about: About, upload: Upload, limit: u64) -> Exchange {
+    pub(super) fn put(now: Instant, about: About, upload: UploadFile, limit: u64) -> Exchange {
         let oack = about.terms.oack();
         let timer = Timer::new(now, about.terms.timeout);
         let receiver = Receiver::new(timer, about.terms.blksize, about.terms.window, limit);
@@ -216,7 +218,7 @@ impl Exchange {
         now: Instant,
         input: Input,
         payload: &[u8],
-    ) -> Option<Outcome> {
+    ) -> Option<TransferEnd> {
         self.transfer.handle(now, input);
         while let Some(output) = self.transfer.poll() {
             let next = match output {

@@ -120,7 +120,7 @@ impl Map {
         self
     }
 
-    /// What is in memory under `name`.
+    /// The contents in memory under `name`.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<Arc<[u8]>> {
         self.contents.get(name).cloned()

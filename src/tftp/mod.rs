@@ -35,5 +35,5 @@ pub use exchange::Counters;
 pub use map::{Map, Name};
 pub use packet::{ErrorCode, Kind, Refusal};
 pub use rate::Rate;
-pub use server::{Accept, Config, Served, TftpServer};
+pub use server::{Accept, Served, ServerSettings, TftpServer};
 pub use tree::{is_our_disks, is_our_failure};

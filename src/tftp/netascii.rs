@@ -70,7 +70,7 @@ impl Decoder {
         }
     }
 
-    /// What is left at the end of the file: a CR that nothing followed.
+    /// Writes the rest at the end of the file: a CR that nothing followed.
     pub fn finish(&mut self, file: &mut Vec<u8>) {
         if std::mem::take(&mut self.return_seen) {
             file.push(b'\r');

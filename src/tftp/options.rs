@@ -18,8 +18,8 @@ pub const WINDOW_RANGE: std::ops::RangeInclusive<u64> = 1..=65535;
 /// The largest window that is granted, in blocks. One GSO send takes as many.
 pub const WINDOW_MOST: u16 = 64;
 
-/// What the kernel charges a receive buffer for a datagram besides its octets,
-/// about (`sizeof(struct sk_buff)`, `skb_shared_info`, rounding).
+/// The approximate overhead of a datagram in a receive buffer (`sizeof(struct
+/// sk_buff)`, `skb_shared_info`, rounding), in bytes.
 const DATAGRAM_OVERHEAD: u64 = 800;
 
 /// The terms of a transfer.
@@ -34,7 +34,7 @@ pub struct Terms {
     /// The size that the peer announced for its upload, if it did: 0 is what
     /// curl says when it does not know.
     pub announced: Option<u64>,
-    /// What the OACK says, in the order asked; empty means no OACK at all.
+    /// The options of the OACK in the order of the request; empty means no OACK.
     pub answer: Vec<TransferOption>,
 }
 

@@ -24,7 +24,7 @@ pub const HEADER: usize = 4;
 /// The longest ERROR text that is kept of what a peer says, in octets.
 const MESSAGE_MOST: usize = 200;
 
-/// What a request asks for.
+/// The operation of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// RRQ: the peer reads.
@@ -71,7 +71,7 @@ pub struct Request {
 pub struct Refusal {
     /// The error code (RFC 1350 appendix I).
     pub code: ErrorCode,
-    /// What the peer is told: enough for it, and nothing of the host's paths.
+    /// The text for the peer; it names no path of the host.
     pub text: Cow<'static, str>,
 }
 
@@ -314,8 +314,8 @@ pub fn oack(options: &[TransferOption]) -> Vec<u8> {
         .unwrap_or_default()
 }
 
-/// What a peer said in an ERROR, bounded, for a diagnostic. Control characters
-/// are left for the one who prints it.
+/// The text of a peer's ERROR, bounded, for a diagnostic. It may contain control
+/// characters.
 #[must_use]
 pub fn message(octets: &[u8]) -> String {
     let end = octets.iter().position(|&octet| octet == 0);

@@ -1,4 +1,4 @@
-//! Who is known: transfers under way, and those that are over, by their peer.
+//! The peers of transfers that are under way or over.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -15,7 +15,7 @@ const LINGER_MOST: usize = 256;
 const STALLED: Duration = Duration::from_secs(5);
 const VAIN: Duration = Duration::from_secs(1);
 
-/// What is known of a peer.
+/// The state of a peer.
 #[derive(Debug)]
 pub(super) enum Peer {
     /// Its transfer.
@@ -53,7 +53,7 @@ impl Peers {
             .count()
     }
 
-    /// What is known of `peer`.
+    /// The state of `peer`.
     pub(super) fn get_mut(&mut self, peer: &SocketAddrV4) -> Option<&mut Peer> {
         self.known.get_mut(peer)
     }

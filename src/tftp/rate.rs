@@ -12,7 +12,7 @@ pub struct Rate {
     pub per_second: u32,
 }
 
-/// What is left of a [`Rate`]. Time is an argument.
+/// The rest of a [`Rate`]. Time is an argument.
 #[derive(Clone, Debug)]
 pub struct Bucket {
     rate: Rate,

@@ -20,8 +20,8 @@ use crate::sys::inbox::Inbox;
 use crate::sys::poll;
 use crate::sys::udp::{SLOT, Socket};
 
-/// What is asked of the system for the receive buffer, in octets: two windows of
-/// the largest blocks. Only what comes in is charged.
+/// The requested size of the receive buffer, in octets: two windows of the largest
+/// blocks. Only received datagrams are charged.
 const RECEIVE_BUFFER: usize = 8 << 20;
 /// The same for the send buffer: a window of the largest blocks.
 const SEND_BUFFER: usize = 4 << 20;
@@ -41,7 +41,7 @@ pub type Accept = Box<dyn FnMut(SocketAddrV4) -> bool + Send>;
 
 /// The limits of a server.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct ServerSettings {
     /// Octets of one upload, on the wire.
     pub upload_most: u64,
     /// Octets of all uploads together, those under way included.
@@ -61,9 +61,9 @@ pub struct Config {
     pub durable: bool,
 }
 
-impl Default for Config {
-    fn default() -> Config {
-        Config {
+impl Default for ServerSettings {
+    fn default() -> ServerSettings {
+        ServerSettings {
             upload_most: u64::MAX,
             uploads_octets_most: u64::MAX,
             uploads_most: u64::MAX,
@@ -80,7 +80,7 @@ impl Default for Config {
 pub enum Served {
     /// A request was accepted, and its transfer has begun.
     Requested {
-        /// Who asked.
+        /// The peer.
         peer: SocketAddrV4,
         /// For what.
         kind: Kind,
@@ -109,11 +109,11 @@ pub enum Served {
     },
     /// A request was refused.
     Refused {
-        /// Who asked.
+        /// The peer.
         peer: SocketAddrV4,
         /// For what: `None` if not even that could be read.
         request: Option<(Kind, String)>,
-        /// What the peer was told.
+        /// The refusal that the peer got.
         refusal: Refusal,
     },
     /// A transfer has begun but came to nothing.
@@ -126,7 +126,7 @@ pub enum Served {
         name: String,
         /// Why.
         reason: String,
-        /// What the peer was told, if it was we who ended it.
+        /// The refusal that the peer got, if the server ended the transfer.
         refusal: Option<Refusal>,
     },
     /// The deadline has passed.
@@ -157,7 +157,7 @@ impl TftpServer {
     /// # Errors
     ///
     /// When the socket cannot be made or bound.
-    pub fn bind(address: SocketAddrV4, config: Config) -> Result<TftpServer> {
+    pub fn bind(address: SocketAddrV4, config: ServerSettings) -> Result<TftpServer> {
         let socket =
             Socket::bind(address).context(|| format!("unable to listen on udp {address}"))?;
         let receive_buffer = socket
@@ -212,13 +212,13 @@ impl TftpServer {
         self.core.map = map;
     }
 
-    /// Who is served from now on; everybody, if this is never called. Asked for
-    /// each packet that belongs to no transfer.
+    /// Sets the filter of peers; without one, all are served. It is called for each
+    /// packet that belongs to no transfer.
     pub fn set_accept(&mut self, accept: Accept) {
         self.core.accept = Some(accept);
     }
 
-    /// What went through so far.
+    /// The counters so far.
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.core.shared.counters

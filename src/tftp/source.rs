@@ -1,4 +1,4 @@
-//! What a GET reads: a file or contents in memory, as octets or as netascii.
+//! The contents of a GET: a file or a text in memory, as octets or as netascii.
 
 use std::collections::VecDeque;
 use std::fs::File;

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 
 use super::map::Name;
 use super::packet::{ErrorCode, Refusal};
-use crate::sys::file::{self, Access, Facts, Kind};
+use crate::sys::file::{self, Access, Facts, FileKind};
 
 const BUSY: &str = "server is busy";
 const BROKEN: &str = "input/output error";
@@ -25,16 +25,14 @@ pub fn is_our_failure(refusal: &Refusal) -> bool {
     refusal.text == BUSY || is_our_disks(refusal)
 }
 
-/// Whether it was refused for a disk of ours. What a peer is refused for using
-/// too much of anything is not, nor is a lack of descriptors or memory, which a
-/// peer can bring about.
+/// Whether a disk of the host is the reason. A limit that the peer exceeded is not, nor
+/// is a lack of descriptors or memory, which a peer can cause.
 #[must_use]
 pub fn is_our_disks(refusal: &Refusal) -> bool {
     [BROKEN, FULL, READ_ONLY].contains(&&*refusal.text)
 }
 
-/// What the peer is told about a failed system call: enough for it, and nothing
-/// about the host.
+/// The refusal for a failed system call; it names nothing of the host.
 #[must_use]
 pub fn refusal(error: &io::Error) -> Refusal {
     let errno = error.raw_os_error().map(Errno::from_raw);
@@ -126,7 +124,7 @@ impl Tree {
             }
         };
         let facts = file::facts(opened.as_fd()).map_err(|error| refusal(&error))?;
-        if facts.kind != Kind::Regular {
+        if facts.kind != FileKind::Regular {
             return Err(NOT_A_FILE);
         }
         // Root may read it nevertheless; who took the bits away meant it.
@@ -183,10 +181,10 @@ impl Place {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Some(place)),
             Err(error) => Err(error),
             Ok(facts) => match facts.kind {
-                Kind::Regular if facts.mode & 0o222 == 0 => Err(Errno::EACCES.into()),
-                Kind::Regular => Ok(Some(place)),
-                Kind::Symlink => Place::behind(root, name),
-                Kind::Directory | Kind::Other => Ok(None),
+                FileKind::Regular if facts.mode & 0o222 == 0 => Err(Errno::EACCES.into()),
+                FileKind::Regular => Ok(Some(place)),
+                FileKind::Symlink => Place::behind(root, name),
+                FileKind::Directory | FileKind::Other => Ok(None),
             },
         }
     }
@@ -200,8 +198,8 @@ impl Place {
             }
             target => target?,
         };
-        // By its real path there is no symlink left in it, unless somebody is
-        // moving things about; then this ends in a refusal.
+        // The real path has no symlink in it, unless the tree changes meanwhile; then
+        // this ends in a refusal.
         match real_name(root, &target)? {
             real if real != name => Place::find(root, &real),
             _ => Err(Errno::EXDEV.into()),

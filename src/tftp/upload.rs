@@ -29,7 +29,7 @@ const MODE: u32 = 0o666;
 
 /// A file under way. Dropped, it was never there.
 #[derive(Debug)]
-pub struct Upload {
+pub struct UploadFile {
     place: Place,
     file: File,
     /// The hidden name of the file, where it must have one.
@@ -39,13 +39,13 @@ pub struct Upload {
     written: u64,
 }
 
-impl Upload {
+impl UploadFile {
     /// Begins a file at `place`.
     ///
     /// # Errors
     ///
     /// Those of open(2).
-    pub fn create(place: Place, mode: Mode) -> io::Result<Upload> {
+    pub fn create(place: Place, mode: Mode) -> io::Result<UploadFile> {
         let (file, part) = match file::create_unnamed(place.directory.as_fd(), MODE) {
             Ok(file) => (file, None),
             Err(error) if lacks_unnamed(&error) => {
@@ -54,7 +54,7 @@ impl Upload {
             }
             Err(error) => return Err(error),
         };
-        Ok(Upload {
+        Ok(UploadFile {
             place,
             file,
             part,
@@ -77,7 +77,7 @@ impl Upload {
     }
 
     /// Appends the payload of a block. What is not written yet is written by
-    /// [`Upload::commit`] at the latest.
+    /// [`UploadFile::commit`] at the latest.
     ///
     /// # Errors
     ///
@@ -156,7 +156,7 @@ impl Upload {
     }
 }
 
-impl Drop for Upload {
+impl Drop for UploadFile {
     fn drop(&mut self) {
         let Some(part) = self.part.take() else {
             return;

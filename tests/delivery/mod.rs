@@ -88,7 +88,7 @@ impl Agent {
             ..HttpSettings::default()
         };
         let controllers = Controllers::new(&[url.to_owned()], &http, &watch).unwrap();
-        let key = key.map(|key| Key::open(auth::Settings::new(key), &watch).unwrap());
+        let key = key.map(|key| Key::open(auth::KeySettings::new(key), &watch).unwrap());
         let (delivery, unfinished) = Delivery::open(state, settings(legacy), key).unwrap();
         Agent {
             controllers,

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use bbot_agent::machine::{Event, Machine, ShutdownReason};
+use bbot_agent::machine::{Event, ShutdownReason, VirtualMachine};
 use bbot_agent::sys::process::Process;
 
 use super::{next, no_tap, soon, spec, wait_for};
@@ -39,9 +39,9 @@ fn qemu(dir: &TempDir, play: &str) -> PathBuf {
     path
 }
 
-fn start(dir: &TempDir, play: &str) -> bbot_agent::error::Result<Machine> {
+fn start(dir: &TempDir, play: &str) -> bbot_agent::error::Result<VirtualMachine> {
     let spec = spec(dir, &qemu(dir, play));
-    Machine::start(&spec, no_tap().as_fd(), soon())
+    VirtualMachine::start(&spec, no_tap().as_fd(), soon())
 }
 
 fn gone(pid: u32) -> bool {
@@ -72,7 +72,7 @@ fn a_qemu_that_dies_at_once_is_an_error_with_its_words() {
 fn a_program_that_is_missing_comes_with_its_package() {
     let dir = TempDir::new();
     let spec = spec(&dir, "/nonexistent/qemu".as_ref());
-    let error = Machine::start(&spec, no_tap().as_fd(), soon()).unwrap_err();
+    let error = VirtualMachine::start(&spec, no_tap().as_fd(), soon()).unwrap_err();
     assert_eq!(
         error.to_string(),
         "unable to start machine linux-gcc: unable to execute /nonexistent/qemu: \
@@ -86,7 +86,7 @@ fn a_directory_that_is_missing_is_not_taken_for_the_program() {
     let dir = TempDir::new();
     let spec = spec(&dir, &qemu(&dir, "start"));
     fs::remove_dir(&spec.directory).unwrap();
-    let error = Machine::start(&spec, no_tap().as_fd(), soon()).unwrap_err();
+    let error = VirtualMachine::start(&spec, no_tap().as_fd(), soon()).unwrap_err();
     assert!(error.to_string().contains("unable to enter"), "{error}");
 }
 
@@ -96,7 +96,7 @@ fn a_run_directory_with_a_long_name_is_explained() {
     let mut spec = spec(&dir, &qemu(&dir, "start"));
     spec.run_dir = dir.path().join("r".repeat(100));
     fs::create_dir(&spec.run_dir).unwrap();
-    let error = Machine::start(&spec, no_tap().as_fd(), soon()).unwrap_err();
+    let error = VirtualMachine::start(&spec, no_tap().as_fd(), soon()).unwrap_err();
     assert!(error.to_string().contains("too long"), "{error}");
 }
 
@@ -105,7 +105,7 @@ fn a_qemu_that_never_greets_is_given_up_and_killed() {
     let dir = TempDir::new();
     let spec = spec(&dir, &qemu(&dir, "echo $$ >pid; exec sleep 1000"));
     let deadline = Instant::now() + Duration::from_secs(1);
-    let error = Machine::start(&spec, no_tap().as_fd(), deadline).unwrap_err();
+    let error = VirtualMachine::start(&spec, no_tap().as_fd(), deadline).unwrap_err();
     assert!(error.to_string().ends_with("does not get ready"), "{error}");
     if let Ok(pid) = fs::read_to_string(spec.directory.join("pid")) {
         assert!(gone(pid.trim().parse().unwrap()));

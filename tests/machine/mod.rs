@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use bbot_agent::machine::{Accel, Event, Machine, Purpose, Spec};
+use bbot_agent::machine::{Accel, Event, Purpose, Spec, VirtualMachine};
 use bbot_agent::network::Mac;
 use bbot_agent::sys::poll;
 
@@ -49,7 +49,7 @@ fn no_tap() -> OwnedFd {
 }
 
 /// The next event, if there is one in time.
-fn next(machine: &mut Machine, deadline: Instant) -> Option<Event> {
+fn next(machine: &mut VirtualMachine, deadline: Instant) -> Option<Event> {
     loop {
         if let Some(event) = machine.handle(Instant::now()) {
             return Some(event);
@@ -65,7 +65,7 @@ fn next(machine: &mut Machine, deadline: Instant) -> Option<Event> {
 
 /// Waits for an event that `wanted` wants, past others.
 #[track_caller]
-fn wait_for(machine: &mut Machine, what: &str, wanted: impl Fn(&Event) -> bool) -> Event {
+fn wait_for(machine: &mut VirtualMachine, what: &str, wanted: impl Fn(&Event) -> bool) -> Event {
     let deadline = soon();
     loop {
         match next(machine, deadline) {
@@ -82,7 +82,7 @@ fn wait_for(machine: &mut Machine, what: &str, wanted: impl Fn(&Event) -> bool) 
 
 /// Waits until the console has said something.
 #[track_caller]
-fn wait_for_console(machine: &mut Machine, text: &str) {
+fn wait_for_console(machine: &mut VirtualMachine, text: &str) {
     let deadline = soon();
     while !machine.console_tail(200).iter().any(|l| l.contains(text)) {
         let event = next(machine, Instant::now() + Duration::from_millis(100));

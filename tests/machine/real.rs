@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bbot_agent::machine::accel::{self, ProbeResult};
-use bbot_agent::machine::{Accel, Event, Machine, ShutdownReason, Spec};
+use bbot_agent::machine::{Accel, Event, ShutdownReason, Spec, VirtualMachine};
 use bbot_agent::network::{Bridge, Tap};
 use bbot_agent::settings::AccelChoice;
 use bbot_agent::sys::process::Credentials;
@@ -18,7 +18,7 @@ use crate::support::{TempDir, guest, isolated, run, skip};
 fn with_guest(
     settings: &str,
     change: impl FnOnce(&mut Spec) + Send,
-    test: impl FnOnce(&mut Machine) + Send,
+    test: impl FnOnce(&mut VirtualMachine) + Send,
 ) {
     isolated(|| {
         if let Err(why) = guest::image() {
@@ -31,12 +31,12 @@ fn with_guest(
         guest::bridge("br1");
         let tap = Tap::open(&Bridge::probe("br1").unwrap(), "bb1").unwrap();
         change(&mut spec);
-        let mut machine = Machine::start(&spec, tap.fd(), soon()).unwrap();
+        let mut machine = VirtualMachine::start(&spec, tap.fd(), soon()).unwrap();
         test(&mut machine);
     });
 }
 
-fn end(machine: &mut Machine) -> Option<ShutdownReason> {
+fn end(machine: &mut VirtualMachine) -> Option<ShutdownReason> {
     match wait_for(machine, "end", |e| matches!(e, Event::Exited { .. })) {
         Event::Exited { reason, .. } => reason,
         _ => unreachable!(),
@@ -252,7 +252,7 @@ fn an_option_that_qemu_refuses_is_explained_in_its_words() {
     let mut spec = spec(&dir, Path::new(guest::QEMU));
     spec.options = Some(vec!["-drive".into(), "file=nowhere.img,format=raw".into()]);
     let begun = Instant::now();
-    let error = Machine::start(&spec, no_tap().as_fd(), soon()).unwrap_err();
+    let error = VirtualMachine::start(&spec, no_tap().as_fd(), soon()).unwrap_err();
     let text = error.to_string();
     assert!(
         text.contains("Could not open 'nowhere.img': No such file or directory"),

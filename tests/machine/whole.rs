@@ -6,16 +6,16 @@ use std::net::SocketAddrV4;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use bbot_agent::machine::{Event, Machine, Purpose, ShutdownReason};
+use bbot_agent::machine::{Event, Purpose, ShutdownReason, VirtualMachine};
 use bbot_agent::network::{Bridge, Netfilter, Redirect, Tap, Target};
 use bbot_agent::settings::RedirectKind;
-use bbot_agent::tftp::{Config, Map, Served, TftpServer};
+use bbot_agent::tftp::{Map, Served, ServerSettings, TftpServer};
 
 use super::{soon, spec, wait_for};
 use crate::support::{TempDir, guest, isolated, skip};
 
 /// Serves until `name` was uploaded. Returns its path.
-fn serve(server: &mut TftpServer, machine: &mut Machine, name: &str) -> std::path::PathBuf {
+fn serve(server: &mut TftpServer, machine: &mut VirtualMachine, name: &str) -> std::path::PathBuf {
     let deadline = soon();
     loop {
         while let Some(event) = machine.handle(Instant::now()) {
@@ -61,7 +61,8 @@ fn a_machine_is_bootstrapped_and_then_builds() {
             spec.purpose = purpose;
             let tap = Tap::open(&bridge, &spec.tap).unwrap();
             let mut server =
-                TftpServer::bind(strategy.server_address(&bridge), Config::default()).unwrap();
+                TftpServer::bind(strategy.server_address(&bridge), ServerSettings::default())
+                    .unwrap();
             server.set_map(map);
             let address: SocketAddrV4 = server.local_addr().unwrap();
             let target = Target {
@@ -73,7 +74,7 @@ fn a_machine_is_bootstrapped_and_then_builds() {
                 netfilter: &netfilter,
             };
             let redirect = Redirect::install(strategy, &target).unwrap();
-            let mut machine = Machine::start(&spec, tap.fd(), soon()).unwrap();
+            let mut machine = VirtualMachine::start(&spec, tap.fd(), soon()).unwrap();
             let path = serve(&mut server, &mut machine, upload);
             if purpose == Purpose::Bootstrap {
                 machine.power_down(Instant::now());

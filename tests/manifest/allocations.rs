@@ -30,7 +30,7 @@ fn request() -> ResultRequest {
 }
 
 /// The figure `name` of the ratchet: lines of a name and a number.
-fn held(name: &str) -> u64 {
+pub fn held(name: &str) -> u64 {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/ratchet");
     let text = std::fs::read_to_string(path).unwrap();
     let line = text

@@ -9,7 +9,7 @@ use bbot_agent::manifest::{ParseLimits, Parser, Serializer, Style};
 
 use reference::{Era, Stream};
 
-mod allocations;
+pub mod allocations;
 mod reference;
 mod results;
 mod typed;

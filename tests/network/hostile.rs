@@ -8,7 +8,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
 use bbot_agent::network::{Bridge, Strategy};
-use bbot_agent::sys::net::Name;
+use bbot_agent::sys::net::InterfaceName;
 use bbot_agent::sys::tap;
 
 use super::{Station, TFTP, mac, with_bridge};
@@ -75,14 +75,14 @@ fn send(tap: impl std::os::fd::AsFd, frame: &[u8]) {
 
 /// A port that is no tap of ours: what is behind a card of the host.
 fn uplink() -> OwnedFd {
-    let card = tap::create(&Name::new("lan0").unwrap()).unwrap();
+    let card = tap::create(&InterfaceName::new("lan0").unwrap()).unwrap();
     run("ip link set lan0 master br1 up");
     card
 }
 
 /// A card of the host in 10.9.9.0/24, which is no port of the bridge.
 fn another_card() -> OwnedFd {
-    let card = tap::create(&Name::new("up0").unwrap()).unwrap();
+    let card = tap::create(&InterfaceName::new("up0").unwrap()).unwrap();
     run("ip link set up0 addrgenmode none up");
     run("ip addr add 10.9.9.1/24 dev up0");
     card

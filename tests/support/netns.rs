@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 
-use bbot_agent::sys::net::{Control, Name};
+use bbot_agent::sys::net::{Control, InterfaceName};
 use bbot_agent::sys::tap;
 use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -33,7 +33,7 @@ pub fn unshare_all() {
     // Else it shows the interfaces of the namespace that it was mounted in.
     mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none).unwrap();
     let control = Control::open().unwrap();
-    control.set_up(&Name::new("lo").unwrap()).unwrap();
+    control.set_up(&InterfaceName::new("lo").unwrap()).unwrap();
 }
 
 /// The bridge's address in tests, and the network of the guests (/24).
@@ -64,7 +64,7 @@ impl Guest {
         let (sender, receiver) = mpsc::channel();
         let pump = thread::spawn(move || {
             unshare(CloneFlags::CLONE_NEWNET).unwrap();
-            let name = Name::new("eth0").unwrap();
+            let name = InterfaceName::new("eth0").unwrap();
             let card = tap::create(&name).unwrap();
             Control::open().unwrap().set_mac(&name, mac).unwrap();
             run("ip link set lo up");

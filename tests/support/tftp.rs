@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use bbot_agent::tftp::{Config, Map, Served, TftpServer};
+use bbot_agent::tftp::{Map, Served, ServerSettings, TftpServer};
 
 /// A directory of a test, gone with the guard.
 pub struct Scratch(PathBuf);
@@ -75,19 +75,19 @@ pub struct Server {
 impl Server {
     /// A server for a scratch directory, with no limits.
     pub fn start(scratch: &Scratch) -> Server {
-        Server::with(scratch, Config::default())
+        Server::with(scratch, ServerSettings::default())
     }
 
-    pub fn with(scratch: &Scratch, config: Config) -> Server {
+    pub fn with(scratch: &Scratch, config: ServerSettings) -> Server {
         let map = Map::new().get(scratch.get()).put(scratch.put());
         Server::mapped(map, config)
     }
 
-    pub fn mapped(map: Map, config: Config) -> Server {
+    pub fn mapped(map: Map, config: ServerSettings) -> Server {
         Server::at(Ipv4Addr::LOCALHOST, map, config)
     }
 
-    pub fn at(ip: Ipv4Addr, map: Map, config: Config) -> Server {
+    pub fn at(ip: Ipv4Addr, map: Map, config: ServerSettings) -> Server {
         let mut server = TftpServer::bind(SocketAddrV4::new(ip, 0), config).unwrap();
         server.set_map(map);
         Server::run(server)

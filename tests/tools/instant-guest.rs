@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use bbot_agent::json::Value;
 use bbot_agent::network::{Mac, PORT, SERVER};
-use bbot_agent::sys::net::{Control, Name};
+use bbot_agent::sys::net::{Control, InterfaceName};
 use bbot_agent::sys::tap;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
@@ -110,7 +110,7 @@ impl Disk {
 /// The guest: a network, then what it is for.
 fn run(tap: OwnedFd, mac: Mac, mut disk: Disk) {
     unshare(CloneFlags::CLONE_NEWNET).unwrap();
-    let name = Name::new("eth0").unwrap();
+    let name = InterfaceName::new("eth0").unwrap();
     let card = tap::create(&name).unwrap();
     let control = Control::open().unwrap();
     control.set_mac(&name, mac.0).unwrap();

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use bbot_agent::diag;
 use bbot_agent::error::{Error, Result};
-use bbot_agent::tftp::{Config, Map, Served, TftpServer};
+use bbot_agent::tftp::{Map, Served, ServerSettings, TftpServer};
 use bbot_agent::watch::Watch;
 use lexopt::Arg;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -33,7 +33,7 @@ Prints the address, then a line for each request. SIGTERM ends it.
 struct Settings {
     listen: SocketAddrV4,
     map: Map,
-    config: Config,
+    config: ServerSettings,
     quiet: bool,
 }
 
@@ -51,7 +51,7 @@ fn main() -> ExitCode {
 fn settings() -> Result<Option<Settings>> {
     let mut listen = None;
     let mut map = Map::new();
-    let mut config = Config::default();
+    let mut config = ServerSettings::default();
     let mut quiet = false;
 
     let wrong = |error: lexopt::Error| Error::new(error.to_string()).hint("try --help");

@@ -19,11 +19,11 @@ pub(super) struct Flag {
     pub(super) name: &'static str,
     /// Other names that mean the same, for command lines of other versions.
     pub(super) aliases: &'static [&'static str],
-    /// What follows the name.
+    /// The value behind the name.
     pub(super) takes: Takes,
     /// How a shell completes the value.
     pub(super) complete: Complete,
-    /// What holds when it is not given.
+    /// The value without the option.
     pub(super) default: Default,
     /// Each occurrence adds to a list.
     pub(super) repeats: bool,
@@ -35,7 +35,7 @@ pub(super) struct Flag {
     pub(super) set: fn(&mut Draft, Value<'_>) -> Result<(), Expected>,
 }
 
-/// What follows the name of an option.
+/// The value of an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Takes {
     /// Nothing, or `=yes` or `=no`.
@@ -59,7 +59,7 @@ pub(super) enum Complete {
     Words(&'static [&'static str]),
 }
 
-/// What holds when an option is not given.
+/// The value of an option that is not given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Default {
     /// Nothing that is worth a word.
@@ -111,11 +111,11 @@ pub(super) fn find(name: &str) -> Option<&'static Flag> {
     all().find(|flag| flag.name == name || flag.aliases.contains(&name))
 }
 
-/// What is being put together from the sources.
+/// The settings that the sources add up to.
 #[derive(Clone, Debug)]
 pub(super) struct Draft {
     pub(super) options: Options,
-    /// What was asked for, with the option that did, in order.
+    /// The modes that were asked for, each with its option, in order.
     pub(super) modes: Vec<(&'static str, Mode)>,
     pub(super) dry_run: bool,
     pub(super) once: bool,
@@ -125,7 +125,7 @@ pub(super) struct Draft {
     pub(super) files: Vec<std::path::PathBuf>,
 }
 
-/// What to do other than to run.
+/// A mode of the program other than to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
     Help,

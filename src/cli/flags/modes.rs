@@ -1,4 +1,4 @@
-//! What to do, and where options come from.
+//! Modes of the program, and sources of options.
 
 use super::super::{Format, Shell, Unit};
 use super::{Complete, FLAG, Flag, Group, Mode, Takes, put};

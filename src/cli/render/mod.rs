@@ -11,7 +11,7 @@ pub use self::bash::bash_completion;
 pub use self::help::{help, version};
 pub use self::man::man;
 
-/// What can be said of an option besides its help.
+/// The remarks behind an option's help: default, repetition, environment.
 fn remarks(flag: &Flag) -> String {
     let mut text = String::new();
     if flag.repeats {
@@ -25,8 +25,7 @@ fn remarks(flag: &Flag) -> String {
     text
 }
 
-/// What follows the name, as `("=", "dir")`, with `[=...]` where it may be left
-/// out.
+/// The value behind the name, as `("=", "dir")`, with `[=...]` where it is optional.
 fn value(flag: &Flag) -> Option<(&'static str, &'static str, &'static str)> {
     match flag.takes {
         Takes::Nothing => None,

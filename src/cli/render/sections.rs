@@ -1,4 +1,4 @@
-//! What help and manual say besides the options.
+//! The text of help and manual besides the options.
 
 /// How the program is called.
 pub(super) const SYNOPSIS: &[&str] = &[
@@ -7,7 +7,7 @@ pub(super) const SYNOPSIS: &[&str] = &[
     "--check|--status|--gc [options]",
 ];
 
-/// What it does, in paragraphs.
+/// The description, in paragraphs.
 pub(super) const DESCRIPTION: &[&str] = &[
     "Turns this host into a build machine: bootstraps the virtual machines under --machines, \
      asks the controllers for tasks, performs each in a throw-away snapshot of a machine and \

@@ -176,7 +176,7 @@ pub(super) fn fails_at_first_byte(sequence: &[u8]) -> bool {
     matches!(sequence.first(), Some(0x80..=0xC1 | 0xF5..))
 }
 
-/// What is wrong with `sequence`, which is not UTF-8 at its start.
+/// Describes the error at the start of `sequence`, which is not UTF-8.
 pub(super) fn describe_bad_utf8(sequence: &[u8]) -> String {
     let lead = sequence.first().copied().unwrap_or(0);
     // The second byte is what rules out overlong forms, surrogates and code

@@ -53,7 +53,7 @@ const SET_ID: u16 = 10;
 const SET_SIZE: u16 = 1;
 /// `NFT_SET_EVAL`
 const SET_DYNAMIC: u32 = 0x20;
-/// What nft(8) calls `ipv4_addr`; the kernel only keeps it.
+/// The type that nft(8) calls `ipv4_addr`; the kernel only stores it.
 const TYPE_IPV4_ADDR: u32 = 7;
 /// The name of the set.
 pub(super) const ADDRESS: &str = "address";

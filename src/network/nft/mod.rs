@@ -60,21 +60,21 @@
 //! address. A guest cannot choose it: so a packet sent straight to the server of
 //! another guest, with whatever source, does not pass the guard.
 //!
-//! What a guest may send is listed, and not what it may not: any tag before a
+//! The rules list what a guest may send: any tag before a
 //! packet (VLAN, and one more inside) would hide it from rules that look at
 //! addresses, and the kernel takes empty tags off later.
 //!
-//! The first address that the guest makes a request with is its own from then
-//! on: no guest on another tap of ours can claim it by ARP or send with it. Only
-//! taps of ours are so restrained, lest a hostile guest shut out the rest of the
-//! network by claiming its addresses; and only an address that guests may have
-//! counts, lest it shut out those that have none yet (0.0.0.0). A guest that is
-//! given another address later goes on with that one, unguarded. One that claims
-//! the address of another guest before that one's first request shuts it out.
+//! The source address of a guest's first request belongs to that guest: no guest on
+//! another tap of the agent can claim it by ARP or send with it. The rule covers only
+//! the agent's taps; otherwise a hostile guest could cut off other stations by
+//! claiming their addresses. Addresses that no guest may have do not count, so that
+//! 0.0.0.0 cuts off no guest that has none yet. A guest with another address later
+//! uses it without this protection. A guest that claims the address of another one
+//! before that one's first request cuts it off.
 //!
-//! Whatever address the guest makes a request with, the answer leaves by its tap
-//! or not at all (`answers`, `ports`): so our server cannot be made to send to
-//! somebody else, and claiming another's address does not bring its answers.
+//! The answer to a request leaves by the guest's tap or not at all (`answers`,
+//! `ports`), for every source address. So a guest cannot make the server send to
+//! another station, and cannot get another guest's answers by claiming its address.
 //!
 //! Ports are isolated, but a host that routes would take a packet that a guest
 //! sends to the host's hardware address and bring it to another guest. So what
@@ -85,8 +85,8 @@
 //! between guests it needs a host with an IPv6 address on the bridge that routes it.
 //!
 //! Fragments: each carries the mark and gets the address, the first of them,
-//! which has the ports, also the port. (The kernel does not see to it that a rule
-//! on ports passes over the others.) They are put together before the guard sees
+//! which has the ports, also the port. (nf_tables does not skip port
+//! matches for later fragments.) They are put together before the guard sees
 //! them, and answers are not cut yet when `answers` does; so blocks of up to 65464
 //! octets pass. A UDP checksum is mended with what it covers, unless it is 0, which
 //! says that there is none.
@@ -109,22 +109,22 @@ pub use owner::Netfilter;
 
 use super::tap::PREFIX;
 use super::{Bridge, Mac, Network, PORT, SERVER};
-use crate::sys::net::Name;
-use crate::sys::netlink::{Batch, Socket};
+use crate::sys::net::InterfaceName;
+use crate::sys::netlink::{Batch, NetlinkSocket};
 
 /// The tables of one redirect.
 #[derive(Debug)]
 pub(super) struct Tables {
-    socket: Rc<Socket>,
+    socket: Rc<NetlinkSocket>,
     netfilter: Netfilter,
     name: String,
 }
 
-/// What the rules are made from.
+/// The parameters of the rules.
 #[derive(Debug)]
 pub(super) struct Rules<'a> {
     pub(super) bridge: &'a Bridge,
-    pub(super) tap: &'a Name,
+    pub(super) tap: &'a InterfaceName,
     /// A number that no other tap of the network namespace has.
     pub(super) mark: u32,
     /// The only source address that the tap may send with, where it is known.
@@ -258,7 +258,7 @@ fn frames_of_the_host(batch: &mut Batch, table: &str, rules: &Rules<'_>) {
     });
 }
 
-/// Those that guests can be in.
+/// The networks that a guest can be in.
 fn networks(rules: &Rules<'_>) -> impl Iterator<Item = Network> {
     let networks = rules.bridge.networks.iter().copied();
     networks.filter(|network| network.has_room())

@@ -9,19 +9,19 @@ use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 
-use crate::sys::netlink::Socket;
+use crate::sys::netlink::NetlinkSocket;
 
 /// Where redirects put their rules of `nf_tables`; opened when it is first needed.
 #[derive(Clone, Debug, Default)]
-pub struct Netfilter(Rc<RefCell<Option<Rc<Socket>>>>);
+pub struct Netfilter(Rc<RefCell<Option<Rc<NetlinkSocket>>>>);
 
 impl Netfilter {
-    pub(super) fn socket(&self) -> io::Result<Rc<Socket>> {
+    pub(super) fn socket(&self) -> io::Result<Rc<NetlinkSocket>> {
         let mut open = self.0.borrow_mut();
         if let Some(socket) = &*open {
             return Ok(Rc::clone(socket));
         }
-        Ok(Rc::clone(open.insert(Rc::new(Socket::netfilter()?))))
+        Ok(Rc::clone(open.insert(Rc::new(NetlinkSocket::netfilter()?))))
     }
 
     /// Something failed, so nobody knows what is there: the kernel removes it with

@@ -1,4 +1,4 @@
-//! What is left of a transfer that is over (RFC 1350 §6, "dallying").
+//! The rest of a transfer that is over (RFC 1350 §6, "dallying").
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ const MEMORY: Duration = Duration::from_secs(10);
 /// An ERROR is repeated no more often than this.
 const ERROR_PAUSE: Duration = Duration::from_millis(500);
 
-/// What to say to a peer that is still talking about a transfer that is over.
+/// The answer to a peer that still sends packets of a transfer that is over.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reply {
     /// Nothing: not even that its transfer is unknown.

@@ -27,11 +27,11 @@ use std::time::Instant;
 pub use linger::{Linger, Reply};
 pub use receive::Receiver;
 pub use send::Sender;
-pub use timer::{CEILING, FIRST, FLOOR, PATIENCE, Timer, Verdict};
+pub use timer::{CEILING, FIRST, FLOOR, PATIENCE, Timer, TimerDecision};
 
 use super::packet::{ErrorCode, Refusal};
 
-/// What happened.
+/// An input of the state machine.
 #[derive(Clone, Debug)]
 pub enum Input {
     /// The transfer was just set up: say so to the peer.
@@ -49,13 +49,13 @@ pub enum Input {
     /// The block of this number is the last one (told by who reads the file,
     /// where its size on the wire was not known before).
     Last(u64),
-    /// What [`Output::Store`] asked for is done.
+    /// The action of [`Output::Store`] is done.
     Stored,
-    /// What was asked for cannot be done; tell the peer.
+    /// The action failed; the peer gets the refusal.
     Failed(Refusal),
 }
 
-/// What is to be done.
+/// An output of the state machine.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
     /// Send the OACK (or, of an upload without options, ACK 0).
@@ -76,12 +76,12 @@ pub enum Output {
     /// Send an ERROR.
     Error(Refusal),
     /// The transfer is over. Nothing follows.
-    Done(Outcome),
+    Done(TransferEnd),
 }
 
 /// How a transfer ended.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Outcome {
+pub enum TransferEnd {
     /// The peer has, or we have, the whole file.
     Complete,
     /// The peer sent an ERROR.
@@ -106,7 +106,7 @@ impl Outputs {
         self.0.push_back(output);
     }
 
-    /// What cannot be done any more is not to be done.
+    /// Drops outputs that a failure has made obsolete.
     fn clear(&mut self) {
         self.0.clear();
     }
@@ -116,7 +116,7 @@ impl Outputs {
     }
 }
 
-/// What the peer is told when it was silent for too long.
+/// The refusal for a peer that was silent for too long.
 const SILENCE: Refusal = Refusal::new(ErrorCode::NotDefined, "timed out");
 
 /// A transfer of either direction.

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{FIRST, Input, Outcome, Output, Outputs, SILENCE, Timer, Verdict};
+use super::{FIRST, Input, Output, Outputs, SILENCE, Timer, TimerDecision, TransferEnd};
 use crate::tftp::packet::{ErrorCode, Refusal, low_half};
 
 /// The receiving side of a transfer.
@@ -83,10 +83,10 @@ impl Receiver {
                 if self.state == State::Storing {
                     self.outputs.push(Output::Ack(self.received));
                     self.acknowledged = self.received;
-                    self.close(Outcome::Complete);
+                    self.close(TransferEnd::Complete);
                 }
             }
-            Input::PeerError => self.close(Outcome::PeerError),
+            Input::PeerError => self.close(TransferEnd::PeerError),
             Input::Failed(refusal) => self.refuse(refusal),
             Input::Ack(_) | Input::Last(_) => {}
         }
@@ -200,27 +200,27 @@ impl Receiver {
 
     fn tick(&mut self, now: Instant) {
         match self.timer.check(now) {
-            Verdict::Wait => {}
-            Verdict::Resend => {
+            TimerDecision::Wait => {}
+            TimerDecision::Resend => {
                 self.acknowledge_again();
                 self.timer.sent_again(now);
             }
-            Verdict::GiveUp => self.refuse_as(SILENCE, Outcome::Silent),
+            TimerDecision::GiveUp => self.refuse_as(SILENCE, TransferEnd::Silent),
         }
     }
 
     fn refuse(&mut self, refusal: Refusal) {
-        let outcome = Outcome::Refused(refusal.clone());
+        let outcome = TransferEnd::Refused(refusal.clone());
         self.refuse_as(refusal, outcome);
     }
 
-    fn refuse_as(&mut self, refusal: Refusal, outcome: Outcome) {
+    fn refuse_as(&mut self, refusal: Refusal, outcome: TransferEnd) {
         self.outputs.clear();
         self.outputs.push(Output::Error(refusal));
         self.close(outcome);
     }
 
-    fn close(&mut self, outcome: Outcome) {
+    fn close(&mut self, outcome: TransferEnd) {
         self.state = State::Over;
         self.timer.stop();
         self.outputs.push(Output::Done(outcome));

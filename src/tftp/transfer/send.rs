@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Input, Outcome, Output, Outputs, SILENCE, Timer, Verdict};
+use super::{Input, Output, Outputs, SILENCE, Timer, TimerDecision, TransferEnd};
 use crate::tftp::packet::low_half;
 
 /// A repeated ACK in a window is acted upon after a round trip, but no later
@@ -80,11 +80,11 @@ impl Sender {
                 self.last = Some(number);
                 self.sent = self.sent.min(number);
             }
-            Input::PeerError => self.close(Outcome::PeerError),
+            Input::PeerError => self.close(TransferEnd::PeerError),
             Input::Failed(refusal) => {
                 self.outputs.clear();
                 self.outputs.push(Output::Error(refusal.clone()));
-                self.close(Outcome::Refused(refusal));
+                self.close(TransferEnd::Refused(refusal));
             }
             Input::Data(..) | Input::Stored => {}
         }
@@ -172,7 +172,7 @@ impl Sender {
         self.hinted = false;
         self.acknowledged = to;
         if self.last == Some(to) {
-            self.close(Outcome::Complete);
+            self.close(TransferEnd::Complete);
         } else {
             self.send_window();
             self.timer.sent(now);
@@ -207,19 +207,19 @@ impl Sender {
             return;
         }
         match self.timer.check(now) {
-            Verdict::Wait => {}
-            Verdict::Resend => {
+            TimerDecision::Wait => {}
+            TimerDecision::Resend => {
                 self.send_same();
                 self.timer.sent_again(now);
             }
-            Verdict::GiveUp => {
+            TimerDecision::GiveUp => {
                 self.outputs.push(Output::Error(SILENCE));
-                self.close(Outcome::Silent);
+                self.close(TransferEnd::Silent);
             }
         }
     }
 
-    fn close(&mut self, outcome: Outcome) {
+    fn close(&mut self, outcome: TransferEnd) {
         self.over = true;
         self.timer.stop();
         self.outputs.push(Output::Done(outcome));

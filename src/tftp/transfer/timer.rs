@@ -24,9 +24,9 @@ const EVIDENCE: u32 = 4;
 /// The clock's share in the interval (RFC 6298 §2, G).
 const GRANULARITY: Duration = Duration::from_millis(1);
 
-/// What the passing of time means.
+/// The meaning of an instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum TimerDecision {
     /// Nothing yet.
     Wait,
     /// Send again.
@@ -128,9 +128,8 @@ impl Timer {
         self.due = Some(now + self.interval());
     }
 
-    /// It was sent again because the time had come. If that time was missed, be
-    /// it that we were stopped or the host was asleep, the peer's patience is not
-    /// spent by it.
+    /// Records a retransmission. If the timer fired late because the process or the
+    /// host was suspended, the delay does not count towards giving up.
     pub fn sent_again(&mut self, now: Instant) {
         if let Some(due) = self.due {
             self.progress += now.saturating_duration_since(due);
@@ -191,12 +190,12 @@ impl Timer {
         self.samples = self.samples.saturating_add(1);
     }
 
-    /// What to do now.
+    /// The action that is due.
     #[must_use]
-    pub fn check(&self, now: Instant) -> Verdict {
+    pub fn check(&self, now: Instant) -> TimerDecision {
         let due = match self.due {
             Some(due) if now >= due => due,
-            _ => return Verdict::Wait,
+            _ => return TimerDecision::Wait,
         };
         let enough = match self.negotiated {
             // A long interval must not make a dead peer immortal, nor a short
@@ -205,16 +204,16 @@ impl Timer {
                 let fitting = ROUNDS.as_secs() / interval.as_secs().max(1);
                 u64::from(self.attempts) >= fitting.clamp(2, 6)
             }
-            // Until when something was due, not until somebody looked.
+            // Until the time at which something was due, not that of this call.
             None => {
                 let next = (self.interval() * 2).min(CEILING);
                 due.saturating_duration_since(self.progress) + next > PATIENCE
             }
         };
         if enough {
-            Verdict::GiveUp
+            TimerDecision::GiveUp
         } else {
-            Verdict::Resend
+            TimerDecision::Resend
         }
     }
 }

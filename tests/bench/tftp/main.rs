@@ -34,7 +34,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use bbot_agent::tftp::{Config, Map, TftpServer};
+use bbot_agent::tftp::{Map, ServerSettings, TftpServer};
 use client::{Transfer, pattern};
 use goals::Goals;
 use peers::{Peer, Running};
@@ -115,7 +115,7 @@ fn numbers(list: &str) -> Vec<u16> {
 /// The server of the crate.
 fn ours(address: &str, directory: &Path) {
     let address = address.parse().unwrap();
-    let mut server = TftpServer::bind(address, Config::default()).unwrap();
+    let mut server = TftpServer::bind(address, ServerSettings::default()).unwrap();
     server.set_map(Map::new().get(directory).put(directory));
     loop {
         server.serve(None, &[]).unwrap();
