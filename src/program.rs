@@ -26,6 +26,7 @@ fn perform(invocation: Invocation) -> Result<ExitCode> {
             let pager = std::env::var("PAGER").ok();
             cli::page(cli::help().as_bytes(), pager.as_deref())?;
         }
+        Invocation::Usage => cli::print(cli::usage().as_bytes())?,
         Invocation::Version => cli::print(cli::version().as_bytes())?,
         Invocation::PrintMan => cli::print(cli::man().as_bytes())?,
         Invocation::PrintCompletion(cli::Shell::Bash) => {

@@ -14,6 +14,7 @@ mod output;
 mod parse;
 mod render;
 mod sources;
+mod suggest;
 mod value;
 
 use std::path::PathBuf;
@@ -22,7 +23,7 @@ pub use self::input::input;
 pub use self::options::{Dump, Options, Space, Turns};
 pub use self::output::{page, print};
 pub use self::parse::{parse, parse_options_file};
-pub use self::render::{bash_completion, help, man, version};
+pub use self::render::{bash_completion, help, man, usage, version};
 
 /// The mode that the command line asks for, with its settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +45,8 @@ pub enum Invocation {
     },
     /// Print [`help`].
     Help,
+    /// Print the short help.
+    Usage,
     /// Print [`version`].
     Version,
     /// Print a systemd unit.

@@ -69,7 +69,7 @@ pub fn parse_options_file(text: &[u8], path: &Path) -> Result<Box<Options>> {
 
 /// The one mode that was asked for, if any.
 fn mode(draft: &Draft) -> Result<Option<Mode>> {
-    for wanted in [Mode::Help, Mode::Version] {
+    for wanted in [Mode::Help, Mode::Usage, Mode::Version] {
         if draft.modes.iter().any(|(_, mode)| *mode == wanted) {
             return Ok(Some(wanted));
         }
@@ -88,6 +88,7 @@ fn clash(a: &str, b: &str) -> crate::error::Error {
 fn about_us(mode: Mode) -> Invocation {
     match mode {
         Mode::Version => Invocation::Version,
+        Mode::Usage => Invocation::Usage,
         Mode::PrintUnit(unit) => Invocation::PrintUnit(unit),
         Mode::PrintMan => Invocation::PrintMan,
         Mode::PrintCompletion(shell) => Invocation::PrintCompletion(shell),

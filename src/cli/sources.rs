@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use lexopt::Arg;
 
 use super::flags::{self, Draft, Flag, Takes};
+use super::suggest;
 use super::value::{Expected, Value};
 use crate::error::{Class, Context as _, Error, Result};
 
@@ -99,9 +100,12 @@ where
                 }
                 (Some(flag), value)
             }
-            Ok(Some(Arg::Short(c))) => {
-                return Err(usage(origin, format_args!("unknown option '-{c}'")));
-            }
+            Ok(Some(Arg::Short(c))) => match flags::short(c) {
+                Some((flag, value)) if *origin == Origin::CommandLine => {
+                    (Some(flag), value.map(OsString::from))
+                }
+                _ => return Err(usage(origin, format_args!("unknown option '-{c}'"))),
+            },
             Err(error) => return Err(usage(origin, error)),
         };
         settings.push(Setting {
@@ -128,29 +132,8 @@ pub(super) fn shape(flag: &Flag) -> String {
 }
 
 fn unknown(origin: &Origin, name: &str) -> Error {
-    let near = flags::all()
-        .flat_map(|flag| std::iter::once(flag.name).chain(flag.aliases.iter().copied()))
-        .map(|known| (distance(name, known), known))
-        .min()
-        .filter(|(steps, known)| *steps <= 2 && *steps < known.len() / 2)
-        .map(|(_, known)| known);
+    let near = suggest::option_like(name);
     wrong(origin, format_args!("unknown option '--{name}'"), near)
-}
-
-/// Edits that turn one name into the other (Levenshtein). Names are short and
-/// `a` is cut to be: it comes from outside.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().take(64).enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.bytes().enumerate() {
-            let cost = (row[j] + 1)
-                .min(row[j + 1] + 1)
-                .min(diagonal + usize::from(x != y));
-            diagonal = std::mem::replace(&mut row[j + 1], cost);
-        }
-    }
-    row[b.len()]
 }
 
 /// Reads the value of the environment variable: words, with `'...'` and
@@ -210,6 +193,11 @@ pub(super) fn file_text(text: &[u8], path: &Path) -> Result<Vec<Setting>> {
             path: path.to_owned(),
             line: i + 1,
         };
+        if let Some(name) = bare_option(line) {
+            let text = format!("option or controller expected, not '{name}'");
+            let near = flags::find(name).map(|flag| flag.name);
+            return Err(wrong(&origin, text, near));
+        }
         let mut one = words([OsString::from_vec(joined(line))], &origin)?;
         if one
             .iter()
@@ -221,6 +209,18 @@ pub(super) fn file_text(text: &[u8], path: &Path) -> Result<Vec<Setting>> {
         settings.append(&mut one);
     }
     Ok(settings)
+}
+
+/// The first word of a line that is neither an option nor a controller, which is a
+/// URL or an absolute path behind an optional priority.
+fn bare_option(line: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(line).ok()?;
+    let controller = text.trim_start_matches(|c: char| c.is_ascii_alphanumeric());
+    let controller = controller.strip_prefix('=').unwrap_or(text);
+    let is_known =
+        text.starts_with(['-', '"', '\'']) || controller.starts_with('/') || text.contains(':');
+    let word = text.split(['=', ' ', '\t']).next();
+    word.filter(|_| !is_known)
 }
 
 /// A line as one word: `--name value` and `--name = "value"` become
@@ -369,6 +369,26 @@ mod tests {
             shown(&settings),
             ["openssl-option=Some(\"--x\")", "fake-request=Some(\"-\")"]
         );
+    }
+
+    #[test]
+    fn a_line_without_dashes_is_a_controller_or_an_error() {
+        let read = |line: &str| file_text(line.as_bytes(), Path::new("f"));
+        for line in [
+            "https://ci.example.org/?build-task",
+            "1=http://a/",
+            "/srv/tasks",
+            "100=/srv/tasks",
+        ] {
+            read(line).unwrap();
+        }
+        let error = read("\ncpu 4\n").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "f:2: option or controller expected, not 'cpu'"
+        );
+        assert!(error.hints().any(|hint| hint == "did you mean --cpu?"));
+        read("unknown").unwrap_err();
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::{Format, Shell, Unit};
 /// One option.
 #[derive(Debug)]
 pub(super) struct Flag {
-    /// Long name, without the dashes. There are no short names.
+    /// Long name, without the dashes. Only `-h` and `-V` are short ([`short`]).
     pub(super) name: &'static str,
     /// Other names that mean the same, for command lines of other versions.
     pub(super) aliases: &'static [&'static str],
@@ -111,6 +111,18 @@ pub(super) fn find(name: &str) -> Option<&'static Flag> {
     all().find(|flag| flag.name == name || flag.aliases.contains(&name))
 }
 
+/// The value of `--help` that `-h` stands for.
+const SHORT: &str = "short";
+
+/// The option and the value that `-<letter>` stands for.
+pub(super) fn short(letter: char) -> Option<(&'static Flag, Option<&'static str>)> {
+    match letter {
+        'h' => Some((find("help")?, Some(SHORT))),
+        'V' => Some((find("version")?, None)),
+        _ => None,
+    }
+}
+
 /// The settings that the sources add up to.
 #[derive(Clone, Debug)]
 pub(super) struct Draft {
@@ -129,6 +141,7 @@ pub(super) struct Draft {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
     Help,
+    Usage,
     Version,
     Check(Format),
     Status(Format),

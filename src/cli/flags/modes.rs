@@ -1,6 +1,7 @@
 //! Modes of the program, and sources of options.
 
 use super::super::{Format, Shell, Unit};
+use super::SHORT;
 use super::{Complete, FLAG, Flag, Group, Mode, Takes, put};
 
 /// The words after `--check=` and `--status=`.
@@ -143,7 +144,7 @@ pub(super) const MODES: Group = Group {
         },
         Flag {
             name: "version",
-            help: "Print the version and exit.",
+            help: "Print the version and exit; also -V.",
             set: |d, _| {
                 d.modes.push(("--version", Mode::Version));
                 Ok(())
@@ -152,9 +153,11 @@ pub(super) const MODES: Group = Group {
         },
         Flag {
             name: "help",
-            help: "Print this text and exit.",
-            set: |d, _| {
-                d.modes.push(("--help", Mode::Help));
+            help: "Print this text and exit; -h prints a short form.",
+            set: |d, v| {
+                let is_short = v.raw.is_some_and(|raw| raw == SHORT);
+                let mode = if is_short { Mode::Usage } else { Mode::Help };
+                d.modes.push(("--help", mode));
                 Ok(())
             },
             ..MODE

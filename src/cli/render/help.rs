@@ -1,8 +1,8 @@
-//! `--help` and `--version`.
+//! `--help`, `-h` and `--version`.
 
 use std::fmt::Write as _;
 
-use super::super::flags::TABLE;
+use super::super::flags::{Flag, TABLE};
 use super::sections::{DESCRIPTION, EXIT, SIGNALS, SYNOPSIS};
 use super::{remarks, value, wrap};
 
@@ -25,12 +25,8 @@ pub fn help() -> String {
     for group in TABLE {
         let _ = write!(out, "\n{}:\n", group.title);
         for flag in group.flags {
-            let mut left = format!("--{}", flag.name);
-            if let Some((before, name, after)) = value(flag) {
-                let _ = write!(left, "{before}<{name}>{after}");
-            }
             let text = format!("{}{}", flag.help, remarks(flag));
-            item(&mut out, &left, LEFT, &text);
+            item(&mut out, &left(flag), LEFT, &text);
         }
     }
     out.push_str("\nSignals:\n");
@@ -42,6 +38,34 @@ pub fn help() -> String {
         item(&mut out, &status.to_string(), 6, meaning);
     }
     out
+}
+
+/// The text of `-h`: the options with the first sentence of their help.
+pub fn usage() -> String {
+    let mut out = String::new();
+    for (i, synopsis) in SYNOPSIS.iter().enumerate() {
+        out.push_str(if i == 0 { "usage: " } else { "       " });
+        let _ = writeln!(out, "bbot-agent {synopsis}");
+    }
+    for group in TABLE {
+        let _ = write!(out, "\n{}:\n", group.title);
+        for flag in group.flags {
+            let sentence = flag.help.split_inclusive(['.', ';', ':']).next();
+            let sentence = sentence.unwrap_or_default().trim_end_matches([';', ':']);
+            item(&mut out, &left(flag), LEFT, sentence);
+        }
+    }
+    out.push_str("\nbbot-agent --help describes them.\n");
+    out
+}
+
+/// An option with its value.
+fn left(flag: &Flag) -> String {
+    let mut left = format!("--{}", flag.name);
+    if let Some((before, name, after)) = value(flag) {
+        let _ = write!(left, "{before}<{name}>{after}");
+    }
+    left
 }
 
 /// A name on the left, its meaning on the right, which begins on a line of its

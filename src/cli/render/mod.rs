@@ -8,7 +8,7 @@ mod sections;
 use super::flags::{Default, Flag, Takes};
 
 pub use self::bash::bash_completion;
-pub use self::help::{help, version};
+pub use self::help::{help, usage, version};
 pub use self::man::man;
 
 /// The remarks behind an option's help: default, repetition, environment.
