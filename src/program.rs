@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use crate::cli::{self, Format, Invocation, Options, StatusOf};
 use crate::error::{Class, Result};
 use crate::json::Value;
-use crate::{agent, check, diag, licenses, lock, status, units, watch};
+use crate::{agent, check, diag, lock, status, watch};
 
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
@@ -22,25 +22,7 @@ pub fn main() -> ExitCode {
 
 fn perform(invocation: Invocation) -> Result<ExitCode> {
     match invocation {
-        Invocation::Help => {
-            let pager = std::env::var("PAGER").ok();
-            cli::page(cli::help().as_bytes(), pager.as_deref())?;
-        }
-        Invocation::Usage => cli::print(cli::usage().as_bytes())?,
-        Invocation::Version => cli::print(cli::version().as_bytes())?,
-        Invocation::PrintMan => cli::print(cli::man().as_bytes())?,
-        Invocation::PrintCompletion(cli::Shell::Bash) => {
-            cli::print(cli::bash_completion().as_bytes())?;
-        }
-        Invocation::PrintUnit(unit) => {
-            let text = match unit {
-                cli::Unit::Service => units::service(),
-                cli::Unit::Once => units::once(),
-                cli::Unit::Timer => units::timer(),
-            };
-            cli::print(text.as_bytes())?;
-        }
-        Invocation::PrintLicenses => cli::print(licenses::text().as_bytes())?,
+        Invocation::Print(text) => cli::print(cli::text(text).as_bytes())?,
         Invocation::Status(of, format) => return show_status(&of, format),
         Invocation::Run(options) => {
             configure(&options);

@@ -1,10 +1,15 @@
 //! The command line of the program itself: what it prints and how it exits.
 
-use std::fs::{self, OpenOptions};
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use bbot_agent::cli;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+use bbot_agent::cli::{self, AboutText, Invocation, Shell};
 
 fn agent(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bbot-agent"));
@@ -35,16 +40,25 @@ fn golden(name: &str, text: &str) {
 
 #[test]
 fn help_manual_and_completion_are_as_reviewed() {
-    golden("help.txt", &cli::help());
-    golden("bbot-agent.1", &cli::man());
-    golden("completion.bash", &cli::bash_completion());
+    for (name, text) in [
+        ("summary.txt", AboutText::Summary),
+        ("help.txt", AboutText::Help),
+        ("bbot-agent.1", AboutText::Manual),
+        ("completion.bash", AboutText::Completion(Shell::Bash)),
+        ("completion.zsh", AboutText::Completion(Shell::Zsh)),
+        ("completion.fish", AboutText::Completion(Shell::Fish)),
+    ] {
+        golden(name, &cli::text(text));
+    }
 }
 
 #[test]
 fn help_fits_a_terminal() {
-    for line in cli::help().lines() {
-        assert!(line.len() < 80, "{line}");
-        assert_eq!(line, line.trim_end());
+    for text in [AboutText::Help, AboutText::Summary].map(cli::text) {
+        for line in text.lines() {
+            assert!(line.len() < 80, "{line}");
+            assert_eq!(line, line.trim_end());
+        }
     }
 }
 
@@ -58,7 +72,7 @@ fn the_manual_is_good_roff() {
     else {
         return super::support::skip("no groff");
     };
-    let output = feed(groff, &cli::man());
+    let output = feed(groff, &cli::text(AboutText::Manual));
     let complaints = String::from_utf8_lossy(&output.stderr);
     assert!(complaints.is_empty(), "{complaints}");
 }
@@ -81,7 +95,7 @@ fn bash_completes_options_and_their_words() {
         complete_line bbot-agent --machines /pro
         complete_line bbot-agent --bridge ''
         ",
-        cli::bash_completion()
+        cli::text(AboutText::Completion(Shell::Bash))
     );
     let bash = Command::new("bash")
         .args(["--norc", "-s"])
@@ -99,6 +113,104 @@ fn bash_completes_options_and_their_words() {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+#[test]
+fn zsh_completes_options_and_their_words() {
+    let zsh = Command::new("zsh")
+        .args(["-f", "-s"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let Ok(zsh) = zsh else {
+        return super::support::skip("no zsh");
+    };
+    let dir = super::support::TempDir::new();
+    let text = cli::text(AboutText::Completion(Shell::Zsh));
+    fs::write(dir.path().join("_bbot-agent"), text).unwrap();
+    // Completion needs a line editor, which needs a terminal. Each line is executed, too,
+    // and fails, since there is no such program.
+    let script = format!(
+        "(sleep 60; kill $$) >/dev/null 2>&1 &!
+        zmodload zsh/zpty
+        zpty z 'TERM=dumb zsh -f -i'
+        zpty -w z 'fpath=({} $fpath); autoload -Uz compinit; compinit -u -D; PATH=; echo REA''DY'
+        zpty -r z out '*READY*'
+        for line in --toolchain-na --accel=t --check=j --print-completion=z; do
+            zpty -n -w z \"bbot-agent $line\"$'\\t\\n'
+            zpty -r z out '*not found*'
+            print -r -- $out
+        done
+        exit
+        ",
+        dir.path().display()
+    );
+    let output = feed(zsh, &script);
+    let text = String::from_utf8_lossy(&output.stdout);
+    for completed in [
+        "--toolchain-name=",
+        "--accel=tcg",
+        "--check=json",
+        "--print-completion=zsh",
+    ] {
+        assert!(text.contains(completed), "{completed}: {text}");
+    }
+}
+
+#[test]
+fn fish_completes_options_and_their_words() {
+    let fish = Command::new("fish")
+        .args(["--no-config"])
+        .env("HOME", std::env::temp_dir())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let Ok(fish) = fish else {
+        return super::support::skip("no fish");
+    };
+    let script = format!(
+        "{}
+        complete -C 'bbot-agent --toolchain-n'
+        complete -C 'bbot-agent --accel '
+        complete -C 'bbot-agent --check=j'
+        ",
+        cli::text(AboutText::Completion(Shell::Fish))
+    );
+    let output = feed(fish, &script);
+    let text = String::from_utf8_lossy(&output.stdout);
+    let words: Vec<&str> = text
+        .lines()
+        .map(|line| line.split('\t').next().unwrap_or_default())
+        .collect();
+    assert_eq!(
+        words,
+        [
+            "--toolchain-name",
+            "--toolchain-num",
+            "auto",
+            "kvm",
+            "tcg",
+            "--check=json"
+        ],
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// The settings of an option file with this text.
+fn parse_options_file(text: &[u8]) -> bbot_agent::error::Result<Box<cli::Options>> {
+    let file = memfd_create("options", MFdFlags::empty()).unwrap();
+    File::from(file.try_clone().unwrap())
+        .write_all(text)
+        .unwrap();
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let args = ["--check", "--options-file", &path].map(OsString::from);
+    match cli::parse(args, &|_| None)? {
+        Invocation::Check(options, _) => Ok(options),
+        other => panic!("{other:?}"),
+    }
 }
 
 /// The bounded version of the fuzz target `options`: the seeds, mutated.
@@ -133,14 +245,15 @@ fn no_option_file_makes_the_reader_panic() {
                 }
             }
         }
-        match cli::parse_options_file(&text, Path::new("/o")) {
+        match parse_options_file(&text) {
             Ok(options) => {
                 assert!(options.poll_interval >= std::time::Duration::from_secs(1));
                 assert!(options.ram >= 1024 && options.bridge.len() <= 15);
                 read += 1;
             }
             Err(error) => {
-                assert!(error.to_string().starts_with("/o:"), "{error}");
+                let text = error.to_string();
+                assert!(text.starts_with("/proc/self/fd/"), "{text}");
                 refused += 1;
             }
         }
@@ -152,7 +265,6 @@ fn no_option_file_makes_the_reader_panic() {
 }
 
 fn feed(mut child: std::process::Child, text: &str) -> Output {
-    use std::io::Write as _;
     let mut input = child.stdin.take().unwrap();
     input.write_all(text.as_bytes()).unwrap();
     drop(input);
@@ -186,30 +298,4 @@ fn a_full_standard_error_does_no_harm() {
     let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
     let output = agent(&["--fro"]).stderr(full).output().unwrap();
     assert_eq!(output.status.code(), Some(64));
-}
-
-#[test]
-fn help_goes_through_the_pager_on_a_terminal_only() {
-    let output = agent(&["--help"])
-        .env("PAGER", "/nonexistent/pager")
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(0));
-    assert_eq!(String::from_utf8_lossy(&output.stdout), cli::help());
-
-    // script(1) provides the terminal.
-    let script = Command::new("script")
-        .args(["-qec"])
-        .arg(format!("{} --help", env!("CARGO_BIN_EXE_bbot-agent")))
-        .arg("/dev/null")
-        .env("PAGER", "tr a-z A-Z")
-        .stdin(Stdio::null())
-        .output();
-    match script {
-        Ok(output) => {
-            let text = String::from_utf8_lossy(&output.stdout);
-            assert!(text.starts_with("USAGE: BBOT-AGENT"), "{text}");
-        }
-        Err(_) => super::support::skip("no script(1)"),
-    }
 }

@@ -13,17 +13,17 @@ mod options;
 mod output;
 mod parse;
 mod render;
+mod similar;
 mod sources;
-mod suggest;
 mod value;
 
 use std::path::PathBuf;
 
 pub use self::input::input;
 pub use self::options::{Dump, Options, Space, Turns};
-pub use self::output::{page, print};
-pub use self::parse::{parse, parse_options_file};
-pub use self::render::{bash_completion, help, man, usage, version};
+pub use self::output::print;
+pub use self::parse::parse;
+pub use self::render::text;
 
 /// The mode that the command line asks for, with its settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,20 +43,27 @@ pub enum Invocation {
         /// Only say what would be removed.
         dry_run: bool,
     },
-    /// Print [`help`].
+    /// Print a [`text`].
+    Print(AboutText),
+}
+
+/// The texts about the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AboutText {
+    /// `-h`: one line for each option.
+    Summary,
+    /// `--help`
     Help,
-    /// Print the short help.
-    Usage,
-    /// Print [`version`].
+    /// `--version`
     Version,
-    /// Print a systemd unit.
-    PrintUnit(Unit),
-    /// Print the manual page, [`man`].
-    PrintMan,
-    /// Print the completion for a shell, for instance [`bash_completion`].
-    PrintCompletion(Shell),
-    /// Print what is linked in.
-    PrintLicenses,
+    /// A systemd unit.
+    Unit(Unit),
+    /// The manual page, in the man(7) macros.
+    Manual,
+    /// The completion of a shell.
+    Completion(Shell),
+    /// The linked components.
+    Licenses,
 }
 
 /// Whose status is asked for.
@@ -98,9 +105,13 @@ pub enum Unit {
     Timer,
 }
 
-/// The shells that can be helped.
+/// The shells with completions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shell {
     /// GNU Bash.
     Bash,
+    /// The Z shell.
+    Zsh,
+    /// The friendly interactive shell.
+    Fish,
 }

@@ -1,12 +1,12 @@
 //! From the sources to the one thing that is asked for.
 
 use std::ffi::{OsStr, OsString};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::flags::{self, Complete, Draft, Mode};
-use super::options::{Dump, Options, Turns};
+use super::options::{Dump, Turns};
 use super::sources::{self, Origin, Setting};
-use super::{Invocation, StatusOf};
+use super::{AboutText, Invocation, StatusOf};
 use crate::error::Result;
 
 /// Reads the command line (without the program's name) and the sources that it
@@ -25,9 +25,9 @@ where
     let mut draft = flags::defaults();
     sources::store(&mut draft, &command_line)?;
     let mode = mode(&draft)?;
-    if let Some(mode) = mode.filter(|mode| mode.is_about_us()) {
-        // These work whatever else is wrong.
-        return Ok(about_us(mode));
+    if let Some(Mode::Print(text)) = mode {
+        // Texts are printed whatever the other sources say.
+        return Ok(Invocation::Print(text));
     }
 
     let environment = match env(sources::ENVIRONMENT) {
@@ -55,21 +55,9 @@ where
     invocation(draft, mode, &settings, env)
 }
 
-/// Settings from the text of an option file over the defaults, for tests of
-/// the reader with any input.
-///
-/// # Errors
-///
-/// As [`parse`].
-pub fn parse_options_file(text: &[u8], path: &Path) -> Result<Box<Options>> {
-    let mut draft = flags::defaults();
-    sources::store(&mut draft, &sources::file_text(text, path)?)?;
-    Ok(Box::new(draft.options))
-}
-
 /// The one mode that was asked for, if any.
 fn mode(draft: &Draft) -> Result<Option<Mode>> {
-    for wanted in [Mode::Help, Mode::Usage, Mode::Version] {
+    for wanted in [AboutText::Help, AboutText::Summary, AboutText::Version].map(Mode::Print) {
         if draft.modes.iter().any(|(_, mode)| *mode == wanted) {
             return Ok(Some(wanted));
         }
@@ -83,18 +71,6 @@ fn mode(draft: &Draft) -> Result<Option<Mode>> {
 fn clash(a: &str, b: &str) -> crate::error::Error {
     let text = format!("{a} and {b} do not go together");
     sources::usage(&Origin::CommandLine, text)
-}
-
-fn about_us(mode: Mode) -> Invocation {
-    match mode {
-        Mode::Version => Invocation::Version,
-        Mode::Usage => Invocation::Usage,
-        Mode::PrintUnit(unit) => Invocation::PrintUnit(unit),
-        Mode::PrintMan => Invocation::PrintMan,
-        Mode::PrintCompletion(shell) => Invocation::PrintCompletion(shell),
-        Mode::PrintLicenses => Invocation::PrintLicenses,
-        _ => Invocation::Help,
-    }
 }
 
 fn invocation(
@@ -161,7 +137,7 @@ fn invocation(
             directories(settings)?;
             Invocation::DumpMachines(options)
         }
-        about => about_us(about),
+        Mode::Print(text) => Invocation::Print(text),
     })
 }
 
@@ -171,11 +147,11 @@ fn credential(env: &dyn Fn(&str) -> Option<OsString>, name: &str) -> Option<Path
     path.is_file().then_some(path)
 }
 
-/// Directories that were named must be there. `--state` and `--run-dir` are
-/// made when they are missing.
+/// Requires that named directories exist. `--state` and `--run-dir` are made when
+/// they are missing.
 fn directories(settings: &[Setting]) -> Result<()> {
     let mut seen = Vec::new();
-    // The last one said is the one that counts.
+    // The last value of an option is the one in effect.
     for setting in settings.iter().rev() {
         let (Some(flag), Some(value)) = (setting.flag, &setting.value) else {
             continue;
@@ -207,7 +183,7 @@ fn directories(settings: &[Setting]) -> Result<()> {
 mod tests {
     use std::time::Duration;
 
-    use super::super::{Format, Unit};
+    use super::super::{Format, Options, Unit};
     use super::*;
     use crate::error::Class;
     use crate::settings::Hold;
@@ -325,12 +301,20 @@ mod tests {
     fn help_works_whatever_else_is_wrong() {
         assert_eq!(
             parsed("--help --machines /nowhere", "--nonsense").unwrap(),
-            Invocation::Help
+            Invocation::Print(AboutText::Help)
         );
-        assert_eq!(parsed("--check --help", "").unwrap(), Invocation::Help);
+        for (line, text) in [
+            ("--check --help", AboutText::Help),
+            ("--check -h", AboutText::Summary),
+            ("-hV", AboutText::Summary),
+            ("-V", AboutText::Version),
+        ] {
+            let asked = parsed(line, "").unwrap();
+            assert_eq!(asked, Invocation::Print(text), "{line}");
+        }
         assert_eq!(
             parsed("--print-unit timer", "--nonsense").unwrap(),
-            Invocation::PrintUnit(Unit::Timer)
+            Invocation::Print(AboutText::Unit(Unit::Timer))
         );
     }
 

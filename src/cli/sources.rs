@@ -11,17 +11,17 @@ use std::path::{Path, PathBuf};
 use lexopt::Arg;
 
 use super::flags::{self, Draft, Flag, Takes};
-use super::suggest;
+use super::similar::similar;
 use super::value::{Expected, Value};
 use crate::error::{Class, Context as _, Error, Result};
 
-/// Where options may stand besides the command line.
+/// The environment variable with options.
 pub(super) const ENVIRONMENT: &str = "BBOT_AGENT_OPTIONS";
 
-/// Most bytes of an option file. Real ones have a few hundred.
-const LARGEST: u64 = 1 << 20;
+/// The maximum size of an option file. Real ones have a few hundred bytes.
+const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// Where something stood, in front of a message about it.
+/// The place of a setting, in front of a message about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     CommandLine,
@@ -39,7 +39,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Something that was written: an option, or a controller.
+/// An option or a controller, as it was written.
 #[derive(Debug)]
 pub(super) struct Setting {
     /// `None`: a controller.
@@ -48,15 +48,15 @@ pub(super) struct Setting {
     pub(super) origin: Origin,
 }
 
-/// An error of the command line or of one that was written down elsewhere.
+/// An error in a setting, with the place of the setting.
 pub(super) fn usage(origin: &Origin, what: impl fmt::Display) -> Error {
     wrong(origin, what, None)
 }
 
-fn wrong(origin: &Origin, what: impl fmt::Display, near: Option<&str>) -> Error {
+fn wrong(origin: &Origin, what: impl fmt::Display, near: Option<String>) -> Error {
     let mut error = Error::new(format!("{origin}{what}")).with_class(Class::Usage);
-    if let Some(known) = near {
-        error = error.hint(format!("did you mean --{known}?"));
+    if let Some(near) = near {
+        error = error.hint(format!("did you mean {near}?"));
     }
     error.hint("run bbot-agent --help for details")
 }
@@ -71,7 +71,10 @@ where
     loop {
         let (flag, value) = match parser.next() {
             Ok(None) => return Ok(settings),
-            Ok(Some(Arg::Value(controller))) => (None, Some(controller)),
+            Ok(Some(Arg::Value(word))) => {
+                require_controller(&word, origin)?;
+                (None, Some(word))
+            }
             Ok(Some(Arg::Long(name))) => {
                 let Some(flag) = flags::find(name) else {
                     return Err(unknown(origin, name));
@@ -100,10 +103,8 @@ where
                 }
                 (Some(flag), value)
             }
-            Ok(Some(Arg::Short(c))) => match flags::short(c) {
-                Some((flag, value)) if *origin == Origin::CommandLine => {
-                    (Some(flag), value.map(OsString::from))
-                }
+            Ok(Some(Arg::Short(c))) => match flags::find_short(c) {
+                Some(flag) if *origin == Origin::CommandLine => (Some(flag), None),
                 _ => return Err(usage(origin, format_args!("unknown option '-{c}'"))),
             },
             Err(error) => return Err(usage(origin, error)),
@@ -116,9 +117,35 @@ where
     }
 }
 
+/// Refuses a word that cannot be a controller, `[<priority>=]<url>`, for instance an
+/// option without its dashes. The rest is judged by the module `controller`.
+fn require_controller(word: &OsStr, origin: &Origin) -> Result<()> {
+    let text = word.to_string_lossy();
+    let url = match text.split_once('=') {
+        Some((digits, url)) if digits.bytes().all(|c| c.is_ascii_digit()) => url,
+        _ => &text,
+    };
+    let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
+    let is_scheme = |known: &&str| scheme.eq_ignore_ascii_case(known);
+    if url.starts_with('/') || ["http", "https", "file"].iter().any(is_scheme) {
+        return Ok(());
+    }
+    let name = text.split([' ', '\t', '=']).next().unwrap_or_default();
+    let near = flags::find(name).map(|flag| flag.name).or(similar(name));
+    // It may contain a password.
+    let shown = text.rsplit('@').next().unwrap_or_default();
+    let text = format!("invalid controller '{shown}'");
+    if near.is_some() {
+        return Err(wrong(origin, text, near.map(|known| format!("--{known}"))));
+    }
+    let form =
+        "expected [<priority>=]<url>, with an http:, https: or file: url, or an absolute path";
+    Err(wrong(origin, format!("{text}: {form}"), None))
+}
+
 /// Whether a word can be the value of the option before it. One that begins
 /// with two dashes is taken for the next option, and the value is missing.
-/// `--name=--value` is the form for such a value.
+/// `--name=--value` is unambiguous.
 fn is_value(word: &OsStr) -> bool {
     !word.as_bytes().starts_with(b"--")
 }
@@ -132,7 +159,7 @@ pub(super) fn shape(flag: &Flag) -> String {
 }
 
 fn unknown(origin: &Origin, name: &str) -> Error {
-    let near = suggest::option_like(name);
+    let near = similar(name).map(|known| format!("--{known}"));
     wrong(origin, format_args!("unknown option '--{name}'"), near)
 }
 
@@ -171,10 +198,10 @@ pub(super) fn file(path: &Path) -> Result<Vec<Setting>> {
     let unable = || format!("unable to read option file {}", path.display());
     let mut text = Vec::new();
     File::open(path)
-        .and_then(|file| file.take(LARGEST + 1).read_to_end(&mut text))
+        .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut text))
         .context(unable)
         .map_err(|error| error.with_class(Class::Usage))?;
-    if text.len() as u64 > LARGEST {
+    if text.len() as u64 > MAX_FILE_BYTES {
         let error = Error::new(unable()).hint("it is larger than 1 MiB");
         return Err(error.with_class(Class::Usage));
     }
@@ -193,11 +220,6 @@ pub(super) fn file_text(text: &[u8], path: &Path) -> Result<Vec<Setting>> {
             path: path.to_owned(),
             line: i + 1,
         };
-        if let Some(name) = bare_option(line) {
-            let text = format!("option or controller expected, not '{name}'");
-            let near = flags::find(name).map(|flag| flag.name);
-            return Err(wrong(&origin, text, near));
-        }
         let mut one = words([OsString::from_vec(joined(line))], &origin)?;
         if one
             .iter()
@@ -209,18 +231,6 @@ pub(super) fn file_text(text: &[u8], path: &Path) -> Result<Vec<Setting>> {
         settings.append(&mut one);
     }
     Ok(settings)
-}
-
-/// The first word of a line that is neither an option nor a controller, which is a
-/// URL or an absolute path behind an optional priority.
-fn bare_option(line: &[u8]) -> Option<&str> {
-    let text = std::str::from_utf8(line).ok()?;
-    let controller = text.trim_start_matches(|c: char| c.is_ascii_alphanumeric());
-    let controller = controller.strip_prefix('=').unwrap_or(text);
-    let is_known =
-        text.starts_with(['-', '"', '\'']) || controller.starts_with('/') || text.contains(':');
-    let word = text.split(['=', ' ', '\t']).next();
-    word.filter(|_| !is_known)
 }
 
 /// A line as one word: `--name value` and `--name = "value"` become
@@ -337,15 +347,43 @@ mod tests {
     }
 
     #[test]
+    fn an_option_without_dashes_is_not_a_controller() {
+        for line in ["cpu 4", "cpu=4", "machnies /m", "verbose"] {
+            let text = format!("--ram 2G\n{line}\n");
+            let error = file_text(text.as_bytes(), Path::new("/o")).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                format!("/o:2: invalid controller '{line}'")
+            );
+            let hint = error.hints().next().unwrap_or_default();
+            assert!(hint.starts_with("did you mean --"), "{hint}");
+        }
+        let error = file_text(b"user:secret@host", Path::new("/o")).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "/o:1: invalid controller 'host': expected [<priority>=]<url>, with an http:, https: or file: url, or an absolute path"
+        );
+        for line in ["http://machines/", "1=/machines", "/cpu", "HTTPS://a"] {
+            assert_eq!(
+                file_text(line.as_bytes(), Path::new("/o")).unwrap().len(),
+                1
+            );
+        }
+    }
+
+    #[test]
     fn the_environment_has_words_and_quotes() {
-        let settings = environment(OsStr::new(" --cpu 4 '--machines=/a b'  \"x y\"z ''")).unwrap();
+        let settings = environment(OsStr::new(
+            " --cpu 4 '--machines=/a b'  /\"x y\"z --toolchain-id ''",
+        ))
+        .unwrap();
         assert_eq!(
             shown(&settings),
             [
                 "cpu=Some(\"4\")",
                 "machines=Some(\"/a b\")",
-                "=Some(\"x yz\")",
-                "=Some(\"\")"
+                "=Some(\"/x yz\")",
+                "toolchain-id=Some(\"\")"
             ]
         );
         let error = environment(OsStr::new("--cpu '4")).unwrap_err();
@@ -372,27 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_dashes_is_a_controller_or_an_error() {
-        let read = |line: &str| file_text(line.as_bytes(), Path::new("f"));
-        for line in [
-            "https://ci.example.org/?build-task",
-            "1=http://a/",
-            "/srv/tasks",
-            "100=/srv/tasks",
-        ] {
-            read(line).unwrap();
-        }
-        let error = read("\ncpu 4\n").unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "f:2: option or controller expected, not 'cpu'"
-        );
-        assert!(error.hints().any(|hint| hint == "did you mean --cpu?"));
-        read("unknown").unwrap_err();
-    }
-
-    #[test]
-    fn a_slip_of_the_pen_is_recognised() {
+    fn a_misspelled_option_gets_a_suggestion() {
         let given = ["--machnies", "/x"].map(OsString::from);
         let error = words(given, &Origin::CommandLine).unwrap_err();
         assert_eq!(error.to_string(), "unknown option '--machnies'");

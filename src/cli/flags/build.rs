@@ -10,7 +10,7 @@ pub(super) const CONTROLLERS: Group = Group {
             name: "agent-name",
             takes: Takes::Value("name"),
             default: Default::Means("the host name"),
-            help: "Our name in requests.",
+            help: "Name of the agent in requests.",
             set: |d, v| put(&mut d.options.agent_name, v.word().map(Some)),
             ..FLAG
         },
@@ -18,7 +18,7 @@ pub(super) const CONTROLLERS: Group = Group {
             name: "poll-interval",
             takes: Takes::Value("time"),
             default: Default::Is("60"),
-            help: "Pause between turns when there was nothing to do or something failed.",
+            help: "Pause between turns. After a task, the next turn starts at once.",
             set: |d, v| put(&mut d.options.poll_interval, v.time(1)),
             ..FLAG
         },
@@ -26,7 +26,7 @@ pub(super) const CONTROLLERS: Group = Group {
             name: "connect-timeout",
             takes: Takes::Value("time"),
             default: Default::Is("60"),
-            help: "Most time to reach a controller.",
+            help: "Timeout of a connection to a controller.",
             set: |d, v| put(&mut d.options.connect_timeout, v.time(1)),
             ..FLAG
         },
@@ -34,14 +34,14 @@ pub(super) const CONTROLLERS: Group = Group {
             name: "request-timeout",
             takes: Takes::Value("time"),
             default: Default::Is("300"),
-            help: "Most time for a whole exchange with a controller.",
+            help: "Timeout of a whole exchange with a controller.",
             set: |d, v| put(&mut d.options.request_timeout, v.time(1)),
             ..FLAG
         },
         Flag {
             name: "legacy-request",
-            help: "Leave out what controllers of 2017 do not know: toolchain-name and \
-                   toolchain-version in requests, the later status words in results.",
+            help: "Omit what controllers of 2017 do not know. These are toolchain-name and \
+                   toolchain-version in requests, and newer status words in results.",
             set: |d, v| put(&mut d.options.legacy_request, v.switch()),
             ..FLAG
         },
@@ -50,7 +50,7 @@ pub(super) const CONTROLLERS: Group = Group {
             takes: Takes::Value("file"),
             complete: Complete::File,
             default: Default::Means("the host's bundle"),
-            help: "Trust the certificate authorities in <file> (PEM), and no others, for https \
+            help: "Trusted certificate authorities (PEM). <file> replaces the default for https \
                    controllers.",
             set: |d, v| put(&mut d.options.ca_file, v.path("file").map(Some)),
             ..FLAG
@@ -58,7 +58,8 @@ pub(super) const CONTROLLERS: Group = Group {
         Flag {
             name: "proxy",
             takes: Takes::Value("url"),
-            help: "Reach controllers through this HTTP proxy. The environment is not asked.",
+            help: "HTTP proxy for all controllers. The proxy variables of the environment are \
+                   ignored.",
             set: |d, v| put(&mut d.options.proxy, v.word().map(Some)),
             ..FLAG
         },
@@ -66,8 +67,9 @@ pub(super) const CONTROLLERS: Group = Group {
             name: "auth-key",
             takes: Takes::Value("file"),
             complete: Complete::File,
-            default: Default::Means("the systemd credential auth-key, if there is one"),
-            help: "RSA private key (PEM, without password) to authenticate with.",
+            default: Default::Means("the systemd credential auth-key, if any"),
+            help: "RSA private key for authentication (PEM). It must not be encrypted, and must be \
+                   readable by its owner only.",
             set: |d, v| put(&mut d.options.auth_key, v.path("file").map(Some)),
             ..FLAG
         },
@@ -84,7 +86,7 @@ pub(super) const CONTROLLERS: Group = Group {
             name: "openssl-option",
             takes: Takes::Value("option"),
             repeats: true,
-            help: "Further option for every call of openssl, for instance for an engine.",
+            help: "Additional option for openssl. An engine, for instance.",
             set: |d, v| v.push(&mut d.options.openssl_options, v.word()),
             ..FLAG
         },
@@ -92,8 +94,8 @@ pub(super) const CONTROLLERS: Group = Group {
             name: "trust",
             takes: Takes::Value("fingerprint"),
             repeats: true,
-            help: "Trust this repository certificate: 32 pairs of hexadecimal digits separated \
-                   by colons. Replaces the fingerprints in tasks.",
+            help: "Fingerprint of a trusted repository certificate. 32 pairs of hexadecimal digits \
+                   separated by colons. These fingerprints replace those in tasks.",
             set: |d, v| v.push(&mut d.options.trust, v.fingerprint()),
             ..FLAG
         },
@@ -101,7 +103,7 @@ pub(super) const CONTROLLERS: Group = Group {
             name: "result-limit",
             takes: Takes::Value("size"),
             default: Default::Is("14M"),
-            help: "Most bytes of a result; longer logs lose their middle.",
+            help: "Maximum size of a result. Longer logs lose their middle part.",
             set: |d, v| put(&mut d.options.result_limit, v.size(1, 64 << 10)),
             ..FLAG
         },
@@ -109,7 +111,8 @@ pub(super) const CONTROLLERS: Group = Group {
             name: "result-expiry",
             takes: Takes::Value("time"),
             default: Default::Is("3h"),
-            help: "How long a result that could not be delivered is kept and tried again.",
+            help: "Time limit for the delivery of a result. It counts from the receipt of the \
+                   task; a result that is not delivered by then is set aside.",
             set: |d, v| put(&mut d.options.result_expiry, v.time(1)),
             ..FLAG
         },
@@ -132,7 +135,7 @@ pub(super) const MACHINES: Group = Group {
             name: "toolchain-name",
             takes: Takes::Value("name"),
             default: Default::Is("default"),
-            help: "The toolchain that machines are bootstrapped with.",
+            help: "Name of the toolchain for bootstrapping.",
             set: |d, v| put(&mut d.options.toolchain_name, v.name()),
             ..FLAG
         },
@@ -140,7 +143,8 @@ pub(super) const MACHINES: Group = Group {
             name: "toolchain-num",
             takes: Takes::Value("num"),
             default: Default::Is("1"),
-            help: "Its number, 1 to 9.",
+            help: "Number of the toolchain, 1 to 9. It appears only in the banner of \
+                   --systemd-daemon.",
             set: |d, v| put(&mut d.options.toolchain_num, v.number(1, 9)),
             ..FLAG
         },
@@ -148,15 +152,15 @@ pub(super) const MACHINES: Group = Group {
             name: "toolchain-ver",
             takes: Takes::Value("version"),
             default: Default::Is(env!("CARGO_PKG_VERSION")),
-            help: "Its version, sent to controllers as toolchain-version.",
+            help: "Version of the toolchain. It is sent to controllers as toolchain-version.",
             set: |d, v| put(&mut d.options.toolchain_ver, v.word()),
             ..FLAG
         },
         Flag {
             name: "toolchain-id",
             takes: Takes::Value("id"),
-            help: "Its id, for instance a checksum. Machines that were bootstrapped with \
-                   another one are bootstrapped again; without an id they are not.",
+            help: "Id of the toolchain, for instance a checksum. Machines that were bootstrapped \
+                   with another id are bootstrapped again; without an id they are not.",
             set: |d, v| put(&mut d.options.toolchain_id, v.text()),
             ..FLAG
         },
@@ -164,7 +168,7 @@ pub(super) const MACHINES: Group = Group {
             name: "instance",
             takes: Takes::Value("num"),
             default: Default::Is("1"),
-            help: "Which of several agents for one toolchain this is, 1 to 99.",
+            help: "Number of this agent for its toolchain, 1 to 99.",
             set: |d, v| put(&mut d.options.instance, v.number(1, 99)),
             ..FLAG
         },
@@ -172,8 +176,8 @@ pub(super) const MACHINES: Group = Group {
             name: "bootstrap-version",
             takes: Takes::Value("package=version"),
             repeats: true,
-            help: "What a bootstrapped machine must report. Machines that report less are \
-                   bootstrapped again, those that report more are left alone.",
+            help: "Version that a bootstrapped machine must report. A machine with an older \
+                   version is bootstrapped again; a newer version is accepted.",
             set: |d, v| v.push(&mut d.options.bootstrap_versions, v.package_version()),
             ..FLAG
         },
@@ -181,8 +185,8 @@ pub(super) const MACHINES: Group = Group {
             name: "min-free",
             takes: Takes::Value("space"),
             default: Default::Is("5%,10G"),
-            help: "Ask for no work with less free space than this: a share, a size, or the \
-                   smaller of both.",
+            help: "Minimum free space. A share, a size, or the smaller of both. With less, no \
+                   tasks are requested.",
             set: |d, v| put(&mut d.options.min_free, v.space()),
             ..FLAG
         },
@@ -208,9 +212,9 @@ pub(super) const MACHINES: Group = Group {
             takes: Takes::Value("how"),
             complete: Complete::Words(&["auto", "nft", "none"]),
             default: Default::Is("auto"),
-            help: "The way in which requests of guests to 196.254.111.222 port 69 reach the agent: \
-                   rules of nf_tables (nft, Linux 5.12 or newer), or none if the bridge has that \
-                   address (then one agent per bridge). auto: the first that works.",
+            help: "Redirect of the guests' TFTP requests. Guests send them to 196.254.111.222 port \
+                   69. nft: by rules of nf_tables (Linux 5.12 or newer). none: the bridge has that \
+                   address, for one agent per bridge. auto: the first that works.",
             set: |d, v| {
                 let words = [
                     ("auto", RedirectKind::Auto),
@@ -241,8 +245,8 @@ pub(super) const GUESTS: Group = Group {
             takes: Takes::Value("how"),
             complete: Complete::Words(&["kvm", "tcg", "auto"]),
             default: Default::Is("kvm"),
-            help: "What executes the guest: the processor (kvm), emulation (tcg), or the first \
-                   of them that works (auto).",
+            help: "Accelerator of the guests. kvm: the processor. tcg: emulation. auto: kvm if a \
+                   guest runs with it, otherwise tcg.",
             set: |d, v| {
                 let words = [
                     ("kvm", AccelChoice::Kvm),
@@ -257,7 +261,7 @@ pub(super) const GUESTS: Group = Group {
             name: "cpu",
             takes: Takes::Value("num"),
             default: Default::Is("1"),
-            help: "Processors of a guest.",
+            help: "Number of processors of a guest.",
             set: |d, v| put(&mut d.options.cpu, v.number(1, 1024)),
             ..FLAG
         },
@@ -266,7 +270,7 @@ pub(super) const GUESTS: Group = Group {
             aliases: &["build-ram"],
             takes: Takes::Value("kB"),
             default: Default::Is("4194304"),
-            help: "Memory of a guest, in kB, or with a unit as in 4G.",
+            help: "Memory of a guest. In kB, or with a unit as in 4G.",
             set: |d, v| {
                 put(
                     &mut d.options.ram,
@@ -278,8 +282,8 @@ pub(super) const GUESTS: Group = Group {
         Flag {
             name: "vm-user",
             takes: Takes::Value("user"),
-            default: Default::Means("ours"),
-            help: "User that QEMU runs as, by name or number.",
+            default: Default::Means("that of the agent"),
+            help: "User of the QEMU processes, by name or number.",
             set: |d, v| put(&mut d.options.vm_user, v.word().map(Some)),
             ..FLAG
         },
@@ -287,7 +291,7 @@ pub(super) const GUESTS: Group = Group {
             name: "bootstrap-startup",
             takes: Takes::Value("time"),
             default: Default::Is("300"),
-            help: "Bootstrapping: from the start of the guest to its first request.",
+            help: "Bootstrap timeout, up to the first request.",
             set: |d, v| put(&mut d.options.bootstrap_startup, v.time(1)),
             ..FLAG
         },
@@ -295,7 +299,7 @@ pub(super) const GUESTS: Group = Group {
             name: "bootstrap-timeout",
             takes: Takes::Value("time"),
             default: Default::Is("3600"),
-            help: "Bootstrapping: from the first request to the manifest.",
+            help: "Bootstrap timeout, from there to the manifest.",
             set: |d, v| put(&mut d.options.bootstrap_timeout, v.time(1)),
             ..FLAG
         },
@@ -303,7 +307,7 @@ pub(super) const GUESTS: Group = Group {
             name: "bootstrap-shutdown",
             takes: Takes::Value("time"),
             default: Default::Is("300"),
-            help: "Bootstrapping: from the manifest to power off.",
+            help: "Bootstrap timeout, from there to power off.",
             set: |d, v| put(&mut d.options.bootstrap_shutdown, v.time(1)),
             ..FLAG
         },
@@ -311,7 +315,7 @@ pub(super) const GUESTS: Group = Group {
             name: "bootstrap-retries",
             takes: Takes::Value("num"),
             default: Default::Is("2"),
-            help: "Bootstrapping: how often a guest that made no request is started again.",
+            help: "Further bootstrap attempts without a first request.",
             set: |d, v| put(&mut d.options.bootstrap_retries, v.number(0, 100)),
             ..FLAG
         },
@@ -319,7 +323,7 @@ pub(super) const GUESTS: Group = Group {
             name: "build-startup",
             takes: Takes::Value("time"),
             default: Default::Is("240"),
-            help: "Building: from the start of the guest to its first request.",
+            help: "Build timeout, up to the first request.",
             set: |d, v| put(&mut d.options.build_startup, v.time(1)),
             ..FLAG
         },
@@ -327,7 +331,7 @@ pub(super) const GUESTS: Group = Group {
             name: "build-timeout",
             takes: Takes::Value("time"),
             default: Default::Is("5400"),
-            help: "Building: from the first request to the result.",
+            help: "Build timeout, from there to the result.",
             set: |d, v| put(&mut d.options.build_timeout, v.time(1)),
             ..FLAG
         },
@@ -335,7 +339,7 @@ pub(super) const GUESTS: Group = Group {
             name: "build-retries",
             takes: Takes::Value("num"),
             default: Default::Is("2"),
-            help: "Building: how often a guest that made no request is started again.",
+            help: "Further build attempts without a first request.",
             set: |d, v| put(&mut d.options.build_retries, v.number(0, 100)),
             ..FLAG
         },
@@ -344,8 +348,8 @@ pub(super) const GUESTS: Group = Group {
             takes: Takes::Value("time"),
             complete: Complete::Words(&["0", "600", "forever"]),
             default: Default::Is("600"),
-            help: "How long a guest that went wrong is kept, suspended, for inspection; 0: not \
-                   at all; forever: until somebody ends it.",
+            help: "Time to keep a failed guest for inspection. The guest is suspended. 0: it is \
+                   not kept. forever: until the operator ends it.",
             set: |d, v| put(&mut d.options.hold, v.hold()),
             ..FLAG
         },

@@ -1,4 +1,4 @@
-//! The agent on its host, and trials without guests or controllers.
+//! The agent on its host, and trial runs without guests or controllers.
 
 use super::{Complete, Default, FLAG, Flag, Group, Takes, put};
 
@@ -10,8 +10,8 @@ pub(super) const HOST: Group = Group {
             takes: Takes::Value("dir"),
             complete: Complete::Directory,
             default: Default::Is("/var/lib/bbot-agent"),
-            help: "Directory for what must survive a reboot: results on their way, the journal \
-                   of tasks.",
+            help: "Directory of persistent state. It holds the journal of tasks and undelivered \
+                   results.",
             set: |d, v| put(&mut d.options.state, v.path("directory")),
             ..FLAG
         },
@@ -20,7 +20,7 @@ pub(super) const HOST: Group = Group {
             takes: Takes::Value("dir"),
             complete: Complete::Directory,
             default: Default::Is("/run/bbot-agent"),
-            help: "Directory for locks, sockets and the status.",
+            help: "Directory of locks, sockets and status files.",
             set: |d, v| put(&mut d.options.run_dir, v.path("directory")),
             ..FLAG
         },
@@ -28,7 +28,7 @@ pub(super) const HOST: Group = Group {
             name: "metrics",
             takes: Takes::Value("file"),
             complete: Complete::File,
-            help: "Keep this Prometheus text file up to date.",
+            help: "Prometheus text file to keep up to date.",
             set: |d, v| put(&mut d.options.metrics, v.path("file").map(Some)),
             ..FLAG
         },
@@ -36,15 +36,15 @@ pub(super) const HOST: Group = Group {
             name: "breaker",
             takes: Takes::Value("num"),
             default: Default::Is("5"),
-            help: "After so many failures in a row that are ours and not the package's, ask for \
-                   no work, but try one machine now and then; 0: never.",
+            help: "Host failures in a row that stop requests. After them, the agent probes with \
+                   one machine at intervals. 0: never.",
             set: |d, v| put(&mut d.options.breaker, v.number(0, 1000)),
             ..FLAG
         },
         Flag {
             name: "systemd-daemon",
-            help: "Put systemd's priority before each line. Done without asking when standard \
-                   error is the journal.",
+            help: "Prefix each line with systemd's priority. The default if standard error is the \
+                   journal.",
             set: |d, v| put(&mut d.options.systemd_daemon, v.switch()),
             ..FLAG
         },
@@ -53,9 +53,9 @@ pub(super) const HOST: Group = Group {
             takes: Takes::Value("level"),
             complete: Complete::Words(&["0", "1", "2", "3", "4", "5", "6"]),
             default: Default::Is("1"),
-            help: "Level of diagnostics: 0 errors, 1 what matters, 2 essential steps and the \
-                   QEMU command, 3 every operation, 4 for the user in trouble, 5 and 6 for the \
-                   developer.",
+            help: "Level of diagnostics. 0: errors. 1: important messages. 2: essential steps and \
+                   the QEMU command. 3: every operation. 4: details for operators. 5 and 6: \
+                   details for developers.",
             set: |d, v| put(&mut d.options.verbose, v.number(0, 6)),
             ..FLAG
         },
@@ -63,7 +63,7 @@ pub(super) const HOST: Group = Group {
 };
 
 pub(super) const TRIALS: Group = Group {
-    title: "Trials",
+    title: "Trial runs",
     flags: &[
         Flag {
             name: "fake-bootstrap",
@@ -73,7 +73,7 @@ pub(super) const TRIALS: Group = Group {
         },
         Flag {
             name: "fake-build",
-            help: "Build without a guest: every result is abort.",
+            help: "Build without a guest. Every result is abort.",
             set: |d, v| put(&mut d.options.fake_build, v.switch()),
             ..FLAG
         },
@@ -81,8 +81,8 @@ pub(super) const TRIALS: Group = Group {
             name: "fake-machine",
             takes: Takes::Value("file"),
             complete: Complete::File,
-            help: "Offer the one machine whose header is in <file> (- for standard input), and \
-                   wait for somebody to put its result into the TFTP directory.",
+            help: "Offer the machine whose header is in <file>. - is standard input. The agent \
+                   waits for its result in the TFTP directory.",
             set: |d, v| put(&mut d.options.fake_machine, v.path("file").map(Some)),
             ..FLAG
         },
@@ -90,8 +90,7 @@ pub(super) const TRIALS: Group = Group {
             name: "fake-request",
             takes: Takes::Value("file"),
             complete: Complete::File,
-            help: "Perform the task in <file> (- for standard input) instead of asking a \
-                   controller.",
+            help: "Perform the task in <file>. - is standard input. No controller is asked.",
             set: |d, v| put(&mut d.options.fake_request, v.path("file").map(Some)),
             ..FLAG
         },

@@ -10,13 +10,15 @@ mod modes;
 
 use super::options::Options;
 use super::value::{Expected, Value};
-use super::{Format, Shell, Unit};
+use super::{AboutText, Format};
 
 /// One option.
 #[derive(Debug)]
 pub(super) struct Flag {
-    /// Long name, without the dashes. Only `-h` and `-V` are short ([`short`]).
+    /// Long name, without the dashes.
     pub(super) name: &'static str,
+    /// Short name.
+    pub(super) short: Option<char>,
     /// Other names that mean the same, for command lines of other versions.
     pub(super) aliases: &'static [&'static str],
     /// The value behind the name.
@@ -80,6 +82,7 @@ pub(super) struct Group {
 /// A row to start from.
 const FLAG: Flag = Flag {
     name: "",
+    short: None,
     aliases: &[],
     takes: Takes::Nothing,
     complete: Complete::Nothing,
@@ -111,15 +114,11 @@ pub(super) fn find(name: &str) -> Option<&'static Flag> {
     all().find(|flag| flag.name == name || flag.aliases.contains(&name))
 }
 
-/// The value of `--help` that `-h` stands for.
-const SHORT: &str = "short";
-
-/// The option and the value that `-<letter>` stands for.
-pub(super) fn short(letter: char) -> Option<(&'static Flag, Option<&'static str>)> {
-    match letter {
-        'h' => Some((find("help")?, Some(SHORT))),
-        'V' => Some((find("version")?, None)),
-        _ => None,
+/// The option with the short name `c`.
+pub(super) fn find_short(c: char) -> Option<&'static Flag> {
+    match c {
+        'h' => Some(&modes::SUMMARY),
+        c => all().find(|flag| flag.short == Some(c)),
     }
 }
 
@@ -140,25 +139,11 @@ pub(super) struct Draft {
 /// A mode of the program other than to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
-    Help,
-    Usage,
-    Version,
+    Print(AboutText),
     Check(Format),
     Status(Format),
     Gc,
     DumpMachines,
-    PrintUnit(Unit),
-    PrintMan,
-    PrintCompletion(Shell),
-    PrintLicenses,
-}
-
-impl Mode {
-    /// Whether it needs no settings at all.
-    pub(super) fn is_about_us(self) -> bool {
-        use Mode::{Check, DumpMachines, Gc, Status};
-        !matches!(self, Check(_) | Status(_) | Gc | DumpMachines)
-    }
 }
 
 /// The draft in which every option has its default.

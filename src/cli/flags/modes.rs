@@ -1,31 +1,50 @@
 //! Modes of the program, and sources of options.
 
-use super::super::{Format, Shell, Unit};
-use super::SHORT;
-use super::{Complete, FLAG, Flag, Group, Mode, Takes, put};
+use super::super::{AboutText, Format, Shell, Unit};
+use super::{Complete, Draft, FLAG, Flag, Group, Mode, Takes, put};
+use crate::cli::value::{Expected, Value};
 
 /// The words after `--check=` and `--status=`.
 const FORMATS: &[(&str, Format)] = &[("text", Format::Text), ("json", Format::Json)];
 
-/// A row of something to do other than to run.
+/// A row of a mode other than to run.
 const MODE: Flag = Flag {
     anywhere: false,
     ..FLAG
 };
 
+/// `-h`, which prints less than `--help`.
+pub(super) const SUMMARY: Flag = Flag {
+    name: "help",
+    set: |d, _| ask(d, "-h", Mode::Print(AboutText::Summary)),
+    ..MODE
+};
+
+/// Asks for a mode, by the option `name`.
+fn ask(draft: &mut Draft, name: &'static str, mode: Mode) -> Result<(), Expected> {
+    draft.modes.push((name, mode));
+    Ok(())
+}
+
+fn format(value: Value<'_>) -> Result<Format, Expected> {
+    value
+        .raw
+        .map_or(Ok(Format::Text), |_| value.one_of(FORMATS))
+}
+
 pub(super) const MODES: Group = Group {
-    title: "What to do",
+    title: "Modes",
     flags: &[
         Flag {
             name: "once",
-            help: "Make one turn and exit, as fits cron: silent when there was nothing to do, or \
-                   when another agent holds the lock.",
+            help: "Make one turn and exit. Prints nothing if there is nothing to do, or if \
+                   another agent holds the lock, as cron expects.",
             set: |d, v| put(&mut d.once, v.switch()),
             ..FLAG
         },
         Flag {
             name: "no-wait",
-            help: "With --once: exit with 75 when another agent holds the lock.",
+            help: "With --once: exit with 75 if another agent holds the lock.",
             set: |d, v| put(&mut d.no_wait, v.switch()),
             ..FLAG
         },
@@ -33,38 +52,28 @@ pub(super) const MODES: Group = Group {
             name: "check",
             takes: Takes::Maybe("format"),
             complete: Complete::Words(&["text", "json"]),
-            help: "Examine the host: everything that a turn needs, what was found, and what to \
-                   type to mend it. Changes nothing. Exits with 78 if something is missing. \
-                   <format> is text or json.",
-            set: |d, v| {
-                let format = v.raw.map_or(Ok(Format::Text), |_| v.one_of(FORMATS))?;
-                d.modes.push(("--check", Mode::Check(format)));
-                Ok(())
-            },
+            help: "Examine the host, and print a remedy for each problem. The examination tries \
+                   what a turn needs: it makes a tap and a redirect rule, runs the first \
+                   instructions of a guest, and removes them again. Exits with 78 if a turn is \
+                   not possible. <format> is text or json.",
+            set: |d, v| ask(d, "--check", Mode::Check(format(v)?)),
             ..MODE
         },
         Flag {
             name: "status",
             takes: Takes::Maybe("format"),
             complete: Complete::Words(&["text", "json"]),
-            help: "Say what the running agent is doing, or why it is idle. Without \
-                   --toolchain-name and --instance: every agent under --run-dir. \
-                   Exits with 1 if none is running.",
-            set: |d, v| {
-                let format = v.raw.map_or(Ok(Format::Text), |_| v.one_of(FORMATS))?;
-                d.modes.push(("--status", Mode::Status(format)));
-                Ok(())
-            },
+            help: "Print the state of running agents. An idle agent states its reason. Without \
+                   --toolchain-name and --instance: all agents below --run-dir. \
+                   Exits with 1 if none is running. <format> is text or json.",
+            set: |d, v| ask(d, "--status", Mode::Status(format(v)?)),
             ..MODE
         },
         Flag {
             name: "gc",
-            help: "Remove what crashed agents of this toolchain and instance left behind, and \
-                   exit.",
-            set: |d, _| {
-                d.modes.push(("--gc", Mode::Gc));
-                Ok(())
-            },
+            help: "Remove what crashed agents left behind, and exit. Limited to the agents of \
+                   this toolchain and instance.",
+            set: |d, _| ask(d, "--gc", Mode::Gc),
             ..MODE
         },
         Flag {
@@ -75,22 +84,20 @@ pub(super) const MODES: Group = Group {
         },
         Flag {
             name: "dump-machines",
-            help: "Bootstrap machines as needed, print their headers and exit.",
-            set: |d, _| {
-                d.modes.push(("--dump-machines", Mode::DumpMachines));
-                Ok(())
-            },
+            help: "Print the headers of all machines and exit. Machines are bootstrapped as \
+                   needed.",
+            set: |d, _| ask(d, "--dump-machines", Mode::DumpMachines),
             ..MODE
         },
         Flag {
             name: "dump-task",
-            help: "Print the task that was received and exit.",
+            help: "Request one task, print it and exit.",
             set: |d, v| put(&mut d.dump_task, v.switch()),
             ..MODE
         },
         Flag {
             name: "dump-result",
-            help: "Perform one task, print its result in place of uploading it, and exit.",
+            help: "Perform one task, print its result and exit. The result is not sent.",
             set: |d, v| put(&mut d.dump_result, v.switch()),
             ..MODE
         },
@@ -98,85 +105,79 @@ pub(super) const MODES: Group = Group {
             name: "print-unit",
             takes: Takes::Value("unit"),
             complete: Complete::Words(&["service", "once", "timer"]),
-            help: "Print a systemd unit: service (bbot-agent@.service, instance = toolchain), \
-                   once (bbot-agent-once@.service) or timer (bbot-agent-once@.timer).",
+            help: "Print a systemd unit and exit. <unit> is service (bbot-agent@.service, whose \
+                   instance is the toolchain), once (bbot-agent-once@.service) or timer \
+                   (bbot-agent-once@.timer).",
             set: |d, v| {
                 let unit = v.one_of(&[
                     ("service", Unit::Service),
                     ("once", Unit::Once),
                     ("timer", Unit::Timer),
                 ])?;
-                d.modes.push(("--print-unit", Mode::PrintUnit(unit)));
-                Ok(())
+                ask(d, "--print-unit", Mode::Print(AboutText::Unit(unit)))
             },
             ..MODE
         },
         Flag {
             name: "print-man",
-            help: "Print the manual page.",
-            set: |d, _| {
-                d.modes.push(("--print-man", Mode::PrintMan));
-                Ok(())
-            },
+            help: "Print the manual page and exit.",
+            set: |d, _| ask(d, "--print-man", Mode::Print(AboutText::Manual)),
             ..MODE
         },
         Flag {
             name: "print-completion",
             takes: Takes::Value("shell"),
-            complete: Complete::Words(&["bash"]),
-            help: "Print the completion for a shell: bash.",
+            complete: Complete::Words(&["bash", "zsh", "fish"]),
+            help: "Print the completion of a shell and exit. <shell> is bash, zsh or fish.",
             set: |d, v| {
-                let shell = v.one_of(&[("bash", Shell::Bash)])?;
-                d.modes
-                    .push(("--print-completion", Mode::PrintCompletion(shell)));
-                Ok(())
+                let shell = v.one_of(&[
+                    ("bash", Shell::Bash),
+                    ("zsh", Shell::Zsh),
+                    ("fish", Shell::Fish),
+                ])?;
+                ask(
+                    d,
+                    "--print-completion",
+                    Mode::Print(AboutText::Completion(shell)),
+                )
             },
             ..MODE
         },
         Flag {
             name: "print-licenses",
-            help: "Print what is linked into this program, with versions and licenses.",
-            set: |d, _| {
-                d.modes.push(("--print-licenses", Mode::PrintLicenses));
-                Ok(())
-            },
+            help: "Print the linked components and exit. Each has its version and license.",
+            set: |d, _| ask(d, "--print-licenses", Mode::Print(AboutText::Licenses)),
             ..MODE
         },
         Flag {
             name: "version",
-            help: "Print the version and exit; also -V.",
-            set: |d, _| {
-                d.modes.push(("--version", Mode::Version));
-                Ok(())
-            },
+            short: Some('V'),
+            help: "Print the version and exit.",
+            set: |d, _| ask(d, "--version", Mode::Print(AboutText::Version)),
             ..MODE
         },
         Flag {
             name: "help",
-            help: "Print this text and exit; -h prints a short form.",
-            set: |d, v| {
-                let is_short = v.raw.is_some_and(|raw| raw == SHORT);
-                let mode = if is_short { Mode::Usage } else { Mode::Help };
-                d.modes.push(("--help", mode));
-                Ok(())
-            },
+            short: Some('h'),
+            help: "Print this help and exit. -h prints a short one.",
+            set: |d, _| ask(d, "--help", Mode::Print(AboutText::Help)),
             ..MODE
         },
     ],
 };
 
 pub(super) const SOURCES: Group = Group {
-    title: "Options from elsewhere",
+    title: "Option files",
     flags: &[Flag {
         name: "options-file",
         takes: Takes::Value("file"),
         complete: Complete::File,
         repeats: true,
-        help: "Read options from <file>, one a line, with its value after a blank or =; a line \
-               that does not begin with a dash is a controller; empty lines and lines that \
-               begin with # are skipped. The environment variable BBOT_AGENT_OPTIONS may hold \
-               options, too. The command line wins over the environment, and that over the \
-               file; a list that wins replaces the one that loses.",
+        help: "Read options from <file>. A line holds one option, with its value after a blank or \
+               =, or one controller. Empty lines and lines that begin with # are ignored. The \
+               environment variable BBOT_AGENT_OPTIONS may hold options as well. The command \
+               line takes precedence over the environment, and the environment over files; a \
+               list replaces that of lower precedence.",
         set: |d, v| {
             d.files.push(v.path("file")?);
             Ok(())

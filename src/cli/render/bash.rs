@@ -6,8 +6,7 @@ use super::super::flags::{Complete, Takes, all};
 
 /// A script for `bash-completion`, to be installed as
 /// `share/bash-completion/completions/bbot-agent`.
-#[must_use]
-pub fn bash_completion() -> String {
+pub(super) fn completion() -> String {
     let mut files = Vec::new();
     let mut directories = Vec::new();
     let mut words = String::new();
@@ -15,6 +14,7 @@ pub fn bash_completion() -> String {
     let mut names = Vec::new();
     for flag in all() {
         let option = format!("--{}", flag.name);
+        names.extend(flag.short.map(|c| format!("-{c}")));
         names.push(match flag.takes {
             Takes::Maybe(_) => format!("{option} {option}="),
             _ => option.clone(),

@@ -1,33 +1,43 @@
-//! `--help`, `-h` and `--version`.
+//! `-h`, `--help` and `--version`.
 
 use std::fmt::Write as _;
 
-use super::super::flags::{Flag, TABLE};
+use super::super::flags::{Flag, Group, TABLE};
 use super::sections::{DESCRIPTION, EXIT, SIGNALS, SYNOPSIS};
-use super::{remarks, value, wrap};
+use super::{first_sentence, remarks, value, wrap};
 
-/// Columns of a line, and of the names on the left.
+/// Columns of a line.
 const WIDTH: usize = 79;
-const LEFT: usize = 26;
+
+/// Columns of the names on the left, in the summary and in the help.
+const SUMMARY_INDENT: usize = 28;
+const HELP_INDENT: usize = 26;
+
+/// The text of `-h`: the first sentence of each option.
+pub(super) fn summary() -> String {
+    let mut out = String::new();
+    synopsis(&mut out);
+    for group in TABLE {
+        section(&mut out, group, SUMMARY_INDENT, &|flag| {
+            first_sentence(flag).to_owned()
+        });
+    }
+    out.push_str("\nbbot-agent --help explains each option; man bbot-agent has examples.\n");
+    out
+}
 
 /// The text of `--help`.
-#[must_use]
-pub fn help() -> String {
+pub(super) fn help() -> String {
     let mut out = String::new();
-    for (i, synopsis) in SYNOPSIS.iter().enumerate() {
-        out.push_str(if i == 0 { "usage: " } else { "       " });
-        let _ = writeln!(out, "bbot-agent {synopsis}");
-    }
+    synopsis(&mut out);
     for paragraph in DESCRIPTION {
         out.push('\n');
         wrap(&mut out, paragraph, 0, WIDTH);
     }
     for group in TABLE {
-        let _ = write!(out, "\n{}:\n", group.title);
-        for flag in group.flags {
-            let text = format!("{}{}", flag.help, remarks(flag));
-            item(&mut out, &left(flag), LEFT, &text);
-        }
+        section(&mut out, group, HELP_INDENT, &|flag| {
+            format!("{}{}", flag.help, remarks(flag))
+        });
     }
     out.push_str("\nSignals:\n");
     for (signal, meaning) in SIGNALS {
@@ -40,32 +50,24 @@ pub fn help() -> String {
     out
 }
 
-/// The text of `-h`: the options with the first sentence of their help.
-pub fn usage() -> String {
-    let mut out = String::new();
+fn synopsis(out: &mut String) {
     for (i, synopsis) in SYNOPSIS.iter().enumerate() {
         out.push_str(if i == 0 { "usage: " } else { "       " });
+        // Writing to a String does not fail.
         let _ = writeln!(out, "bbot-agent {synopsis}");
     }
-    for group in TABLE {
-        let _ = write!(out, "\n{}:\n", group.title);
-        for flag in group.flags {
-            let sentence = flag.help.split_inclusive(['.', ';', ':']).next();
-            let sentence = sentence.unwrap_or_default().trim_end_matches([';', ':']);
-            item(&mut out, &left(flag), LEFT, sentence);
-        }
-    }
-    out.push_str("\nbbot-agent --help describes them.\n");
-    out
 }
 
-/// An option with its value.
-fn left(flag: &Flag) -> String {
-    let mut left = format!("--{}", flag.name);
-    if let Some((before, name, after)) = value(flag) {
-        let _ = write!(left, "{before}<{name}>{after}");
+fn section(out: &mut String, group: &Group, indent: usize, text: &dyn Fn(&Flag) -> String) {
+    let _ = write!(out, "\n{}:\n", group.title);
+    for flag in group.flags {
+        let mut left = flag.short.map_or(String::new(), |c| format!("-{c}, "));
+        let _ = write!(left, "--{}", flag.name);
+        if let Some((before, name, after)) = value(flag) {
+            let _ = write!(left, "{before}<{name}>{after}");
+        }
+        item(out, &left, indent, &text(flag));
     }
-    left
 }
 
 /// A name on the left, its meaning on the right, which begins on a line of its
@@ -83,8 +85,7 @@ fn item(out: &mut String, left: &str, indent: usize, text: &str) {
 }
 
 /// The text of `--version`.
-#[must_use]
-pub fn version() -> String {
+pub(super) fn version() -> String {
     concat!(
         "bbot-agent ",
         env!("CARGO_PKG_VERSION"),

@@ -6,9 +6,14 @@ use super::super::flags::TABLE;
 use super::sections::{DESCRIPTION, ENVIRONMENT, EXIT, FILES, SIGNALS, SYNOPSIS};
 use super::{remarks, value};
 
+/// The sections by task. `@@` stands for those that are made from tables.
+///
+/// `# ` begins a section, four blanks a line of an example, and `* ` a term whose
+/// explanation is the next line, after two blanks. A blank line ends a paragraph.
+const MANUAL: &str = include_str!("manual.txt");
+
 /// `bbot-agent(1)`.
-#[must_use]
-pub fn man() -> String {
+pub(super) fn man() -> String {
     let mut out = String::from(".TH BBOT-AGENT 1 \"\" \"bbot-agent ");
     out.push_str(&escaped(env!("CARGO_PKG_VERSION")));
     out.push_str("\" \"User Commands\"\n.SH NAME\nbbot\\-agent \\- build2 build bot agent\n");
@@ -17,6 +22,7 @@ pub fn man() -> String {
         if i > 0 {
             out.push_str(".br\n");
         }
+        // Writing to a String does not fail.
         let _ = writeln!(out, ".B bbot\\-agent\n{}", marked(synopsis));
     }
     out.push_str(".SH DESCRIPTION\n");
@@ -26,11 +32,33 @@ pub fn man() -> String {
         }
         let _ = writeln!(out, "{}", marked(paragraph));
     }
+    let (before, after) = MANUAL.split_once("@@\n").unwrap_or((MANUAL, ""));
+    sections(&mut out, before);
+    options(&mut out);
+    items(&mut out, "SIGNALS", SIGNALS);
+    out.push_str(".SH \"EXIT STATUS\"\n");
+    for (status, meaning) in EXIT {
+        let _ = writeln!(out, ".TP\n.B {status}\n{}", marked(meaning));
+    }
+    items(&mut out, "ENVIRONMENT", ENVIRONMENT);
+    items(&mut out, "FILES", FILES);
+    sections(&mut out, after);
+    out.push_str(
+        ".SH \"SEE ALSO\"\n.BR qemu (1),\n.BR btrfs (8),\n.BR sd_notify (3),\n.BR systemd.exec (5)\n",
+    );
+    out
+}
+
+fn options(out: &mut String) {
     out.push_str(".SH OPTIONS\n");
     for group in TABLE {
         let _ = writeln!(out, ".SS {}", group.title);
         for flag in group.flags {
-            let _ = write!(out, ".TP\n\\fB{}\\fR", escaped(&format!("--{}", flag.name)));
+            out.push_str(".TP\n");
+            if let Some(c) = flag.short {
+                let _ = write!(out, "\\fB\\-{c}\\fR, ");
+            }
+            let _ = write!(out, "\\fB{}\\fR", escaped(&format!("--{}", flag.name)));
             if let Some((before, name, after)) = value(flag) {
                 let _ = write!(out, "{before}\\fI{}\\fR{after}", escaped(name));
             }
@@ -41,26 +69,44 @@ pub fn man() -> String {
             }
         }
     }
-    let items = |out: &mut String, title: &str, items: &[(&str, &str)]| {
-        let _ = writeln!(out, ".SH {title}");
-        for (name, meaning) in items {
-            let _ = writeln!(out, ".TP\n.B \"{}\"\n{}", escaped(name), marked(meaning));
-        }
-    };
-    items(&mut out, "SIGNALS", SIGNALS);
-    out.push_str(".SH \"EXIT STATUS\"\n");
-    for (status, meaning) in EXIT {
-        let _ = writeln!(out, ".TP\n.B {status}\n{}", marked(meaning));
-    }
-    items(&mut out, "ENVIRONMENT", ENVIRONMENT);
-    items(&mut out, "FILES", FILES);
-    out.push_str(
-        ".SH \"SEE ALSO\"\n.BR qemu (1),\n.BR btrfs (8),\n.BR sd_notify (3),\n.BR systemd.exec (5)\n",
-    );
-    out
 }
 
-/// Text with options in bold and values in italics.
+fn items(out: &mut String, title: &str, items: &[(&str, &str)]) {
+    let _ = writeln!(out, ".SH {title}");
+    for (name, meaning) in items {
+        let _ = writeln!(out, ".TP\n.B \"{}\"\n{}", escaped(name), marked(meaning));
+    }
+}
+
+/// Sections of [`MANUAL`].
+fn sections(out: &mut String, text: &str) {
+    let mut lines = text.lines().peekable();
+    let mut is_first = true;
+    while let Some(line) = lines.next() {
+        if let Some(title) = line.strip_prefix("# ") {
+            let _ = writeln!(out, ".SH \"{title}\"");
+            is_first = true;
+        } else if let Some(term) = line.strip_prefix("* ") {
+            let _ = writeln!(out, ".TP\n\\fB{}\\fR", escaped(term));
+        } else if let Some(meaning) = line.strip_prefix("  ").filter(|l| !l.starts_with(' ')) {
+            let _ = writeln!(out, "{}", marked(meaning));
+        } else if let Some(first) = line.strip_prefix("    ") {
+            let _ = writeln!(out, ".PP\n.RS 4\n.nf\n{}", escaped(first));
+            while let Some(next) = lines.next_if(|next| next.starts_with("    ")) {
+                let _ = writeln!(out, "{}", escaped(&next[4..]));
+            }
+            out.push_str(".fi\n.RE\n");
+        } else if !line.is_empty() {
+            if !is_first {
+                out.push_str(".PP\n");
+            }
+            let _ = writeln!(out, "{}", marked(line));
+            is_first = false;
+        }
+    }
+}
+
+/// AboutText with options in bold and values in italics.
 fn marked(text: &str) -> String {
     let mut out = String::new();
     for (i, word) in text.split(' ').enumerate() {
@@ -96,7 +142,7 @@ fn marked(text: &str) -> String {
     out
 }
 
-/// Text in which nothing is markup: a hyphen is a minus, so that options can be
+/// AboutText in which nothing is markup: a hyphen is a minus, so that options can be
 /// copied from the page, and no line begins with a control character.
 fn escaped(text: &str) -> String {
     let mut out = String::new();

@@ -1,17 +1,34 @@
-//! Help, manual page and completion, all from the table of options.
+//! Help, manual page and completions, all from the table of options.
 
 mod bash;
+mod fish;
 mod help;
 mod man;
 mod sections;
+mod zsh;
 
 use super::flags::{Default, Flag, Takes};
+use super::{AboutText, Shell, Unit};
+use crate::{licenses, units};
 
-pub use self::bash::bash_completion;
-pub use self::help::{help, usage, version};
-pub use self::man::man;
+/// A text about the program.
+pub fn text(text: AboutText) -> String {
+    match text {
+        AboutText::Summary => help::summary(),
+        AboutText::Help => help::help(),
+        AboutText::Version => help::version(),
+        AboutText::Unit(Unit::Service) => units::service(),
+        AboutText::Unit(Unit::Once) => units::once(),
+        AboutText::Unit(Unit::Timer) => units::timer(),
+        AboutText::Manual => man::man(),
+        AboutText::Completion(Shell::Bash) => bash::completion(),
+        AboutText::Completion(Shell::Zsh) => zsh::completion(),
+        AboutText::Completion(Shell::Fish) => fish::completion(),
+        AboutText::Licenses => licenses::text(),
+    }
+}
 
-/// The remarks behind an option's help: default, repetition, environment.
+/// The remarks behind the help of an option: repetition and default.
 fn remarks(flag: &Flag) -> String {
     let mut text = String::new();
     if flag.repeats {
@@ -25,7 +42,16 @@ fn remarks(flag: &Flag) -> String {
     text
 }
 
-/// The value behind the name, as `("=", "dir")`, with `[=...]` where it is optional.
+/// The first sentence of the help of an option, without its full stop.
+fn first_sentence(flag: &Flag) -> &'static str {
+    flag.help
+        .split_once(". ")
+        .map_or(flag.help, |(first, _)| first)
+        .trim_end_matches('.')
+}
+
+/// The value behind the name, as `("=", "dir", "")`, with `[=...]` where it is
+/// optional.
 fn value(flag: &Flag) -> Option<(&'static str, &'static str, &'static str)> {
     match flag.takes {
         Takes::Nothing => None,
@@ -34,8 +60,8 @@ fn value(flag: &Flag) -> Option<(&'static str, &'static str, &'static str)> {
     }
 }
 
-/// Appends `text` in lines of at most `width` columns, each after `indent`
-/// blanks, the first of which stand already.
+/// Appends `text` in lines of at most `width` columns, each after `indent` blanks. The
+/// blanks of the first line are there already.
 fn wrap(out: &mut String, text: &str, indent: usize, width: usize) {
     let mut column = indent;
     let mut first = true;

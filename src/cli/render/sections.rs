@@ -1,6 +1,6 @@
 //! The text of help and manual besides the options.
 
-/// How the program is called.
+/// The forms of the command line.
 pub(super) const SYNOPSIS: &[&str] = &[
     "[options] [<priority>=]<url>...",
     "--once [options] [<priority>=]<url>...",
@@ -21,33 +21,33 @@ pub(super) const DESCRIPTION: &[&str] = &[
 
 /// Exit statuses.
 pub(super) const EXIT: &[(u8, &str)] = &[
-    (0, "done, or there was nothing to do"),
+    (0, "success; or there was nothing to do"),
     (1, "a failure, explained by the diagnostics"),
-    (3, "SIGHUP: the task in hand is finished; start me again"),
+    (3, "SIGHUP: the task is finished; start the agent again"),
     (
         64,
         "wrong command line, environment variable or option file",
     ),
     (69, "no controller answered (--once)"),
-    (71, "the operating system refused something basic"),
+    (71, "an error of the operating system"),
     (
         75,
         "another agent holds the lock (--once: with --no-wait only)",
     ),
-    (77, "a permission is missing"),
-    (78, "the host is not set up right; --check tells what to do"),
+    (77, "a missing permission"),
+    (78, "the host is not set up; --check prints the remedies"),
 ];
 
 /// Signals.
 pub(super) const SIGNALS: &[(&str, &str)] = &[
     (
         "SIGUSR1",
-        "drain: finish the task in hand, take no more, exit with 0",
+        "drain: finish the task, take no more, exit with 0",
     ),
-    ("SIGHUP", "finish the task in hand, upload it, exit with 3"),
+    ("SIGHUP", "finish the task, send its result, exit with 3"),
     (
         "SIGTERM, SIGINT",
-        "force the guest down, clean up, exit with 0; a second one hurries",
+        "force the guest down, clean up, exit with 0; a second one shortens the clean-up",
     ),
 ];
 
@@ -55,35 +55,46 @@ pub(super) const SIGNALS: &[(&str, &str)] = &[
 pub(super) const ENVIRONMENT: &[(&str, &str)] = &[
     (
         "BBOT_AGENT_OPTIONS",
-        "options, separated by blanks, with quotes around those that contain blanks",
+        "options, separated by blanks; quotes enclose those that contain blanks",
     ),
     (
         "CREDENTIALS_DIRECTORY",
-        "where systemd puts credentials; auth-key is used when it is there",
+        "directory of systemd's credentials; auth-key in it is the default of --auth-key",
     ),
     (
         "NOTIFY_SOCKET, WATCHDOG_USEC",
-        "where and how often systemd wants to hear from us",
+        "socket and interval of systemd's notifications",
     ),
-    ("PAGER", "what shows --help on a terminal"),
+    (
+        "JOURNAL_STREAM",
+        "if it names standard error, diagnostics go to systemd's journal with their fields",
+    ),
 ];
 
 /// Files, with the default directories.
 pub(super) const FILES: &[(&str, &str)] = &[
     (
-        "/build/machines/<volume>/<name>/",
-        "a machine: <name>-1 is a link to the current <name>-1.<revision>",
+        "/etc/bbot-agent/<toolchain>.options",
+        "the option file of the systemd units",
+    ),
+    (
+        "/build/machines/<volume>/<name>/<name>-1",
+        "link to the current revision <name>-1.<revision> of a machine",
+    ),
+    (
+        "/build/machines/<volume>/<name>/<name>-<toolchain>",
+        "bootstrapped copy of that revision; names that begin so belong to the agent",
     ),
     (
         "/build/tftp/toolchain/<toolchain>/",
-        "what guests fetch when they are bootstrapped",
+        "files that guests fetch when they are bootstrapped",
     ),
     (
         "/run/bbot-agent/<toolchain>-<instance>/",
-        "agent.lock, status.json, sockets of the guest",
+        "agent.lock, status.json, and the sockets of the guest",
     ),
     (
-        "/var/lib/bbot-agent/",
-        "results on their way, the journal of tasks",
+        "/var/lib/bbot-agent/<toolchain>-<instance>/",
+        "the journal of tasks and undelivered results; aside/ holds those that are no longer sent",
     ),
 ];

@@ -30,7 +30,7 @@ _bbot_agent()
       COMPREPLY=($(compgen -W 'service once timer' -- "$cur"))
       return ;;
     --print-completion|--print-completion=)
-      COMPREPLY=($(compgen -W 'bash' -- "$cur"))
+      COMPREPLY=($(compgen -W 'bash zsh fish' -- "$cur"))
       return ;;
     --redirect|--redirect=)
       COMPREPLY=($(compgen -W 'auto nft none' -- "$cur"))
@@ -62,7 +62,9 @@ _bbot_agent()
     --print-man
     --print-completion
     --print-licenses
+    -V
     --version
+    -h
     --help
     --options-file
     --agent-name

@@ -3,16 +3,19 @@
 
 #![no_main]
 
-use std::path::Path;
+use std::ffi::OsString;
 use std::time::Duration;
 
-use bbot_agent::cli;
+use bbot_agent::cli::{self, Invocation};
 use bbot_agent::error::Class;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &[u8]| {
-    match cli::parse_options_file(text, Path::new("/o")) {
-        Ok(options) => {
+    let path = std::env::temp_dir().join(format!("bbot-agent-options-{}", std::process::id()));
+    std::fs::write(&path, text).unwrap();
+    let args = ["--check", "--options-file"].map(OsString::from);
+    match cli::parse(args.into_iter().chain([path.clone().into()]), &|_| None) {
+        Ok(Invocation::Check(options, _)) => {
             for time in [
                 options.poll_interval,
                 options.connect_timeout,
@@ -37,7 +40,8 @@ fuzz_target!(|text: &[u8]| {
         }
         Err(error) => {
             assert_eq!(error.class(), Class::Usage);
-            assert!(error.to_string().starts_with("/o:"));
+            assert!(error.to_string().starts_with(&format!("{}:", path.display())));
         }
+        Ok(other) => panic!("{other:?}"),
     }
 });

@@ -1,0 +1,70 @@
+#compdef bbot-agent
+# zsh completion for bbot-agent, made by bbot-agent --print-completion zsh
+
+_arguments -s \
+  '--once[Make one turn and exit]' \
+  '--no-wait[With --once exit with 75 if another agent holds the lock]' \
+  '--check=-[Examine the host, and print a remedy for each problem]::format:(text json)' \
+  '--status=-[Print the state of running agents]::format:(text json)' \
+  '--gc[Remove what crashed agents left behind, and exit]' \
+  '--dry-run[With --gc print each path with the reason, and remove nothing]' \
+  '--dump-machines[Print the headers of all machines and exit]' \
+  '--dump-task[Request one task, print it and exit]' \
+  '--dump-result[Perform one task, print its result and exit]' \
+  '--print-unit=[Print a systemd unit and exit]:unit:(service once timer)' \
+  '--print-man[Print the manual page and exit]' \
+  '--print-completion=[Print the completion of a shell and exit]:shell:(bash zsh fish)' \
+  '--print-licenses[Print the linked components and exit]' \
+  '--version[Print the version and exit]' \
+  '-V[Print the version and exit]' \
+  '--help[Print this help and exit]' \
+  '-h[Print this help and exit]' \
+  '*--options-file=[Read options from <file>]:file:_files' \
+  '--agent-name=[Name of the agent in requests]:name: ' \
+  '--poll-interval=[Pause between turns]:time: ' \
+  '--connect-timeout=[Timeout of a connection to a controller]:time: ' \
+  '--request-timeout=[Timeout of a whole exchange with a controller]:time: ' \
+  '--legacy-request[Omit what controllers of 2017 do not know]' \
+  '--ca-file=[Trusted certificate authorities (PEM)]:file:_files' \
+  '--proxy=[HTTP proxy for all controllers]:url: ' \
+  '--auth-key=[RSA private key for authentication (PEM)]:file:_files' \
+  '--openssl=[The openssl program]:path:_files' \
+  '*--openssl-option=[Additional option for openssl]:option: ' \
+  '*--trust=[Fingerprint of a trusted repository certificate]:fingerprint: ' \
+  '--result-limit=[Maximum size of a result]:size: ' \
+  '--result-expiry=[Time limit for the delivery of a result]:time: ' \
+  '--machines=[Directory of the machine volumes, on btrfs]:dir:_files -/' \
+  '--toolchain-name=[Name of the toolchain for bootstrapping]:name: ' \
+  '--toolchain-num=[Number of the toolchain, 1 to 9]:num: ' \
+  '--toolchain-ver=[Version of the toolchain]:version: ' \
+  '--toolchain-id=[Id of the toolchain, for instance a checksum]:id: ' \
+  '--instance=[Number of this agent for its toolchain, 1 to 99]:num: ' \
+  '*--bootstrap-version=[Version that a bootstrapped machine must report]:package=version: ' \
+  '--min-free=[Minimum free space]:space: ' \
+  '--tftp=[Root of the TFTP directories]:dir:_files -/' \
+  '--bridge=[Bridge that the guests are attached to]:iface: ' \
+  '--redirect=[Redirect of the guests'\'' TFTP requests]:how:(auto nft none)' \
+  '--qemu=[The QEMU program]:path:_files' \
+  '--accel=[Accelerator of the guests]:how:(kvm tcg auto)' \
+  '--cpu=[Number of processors of a guest]:num: ' \
+  '--ram=[Memory of a guest]:kB: ' \
+  '--vm-user=[User of the QEMU processes, by name or number]:user: ' \
+  '--bootstrap-startup=[Bootstrap timeout, up to the first request]:time: ' \
+  '--bootstrap-timeout=[Bootstrap timeout, from there to the manifest]:time: ' \
+  '--bootstrap-shutdown=[Bootstrap timeout, from there to power off]:time: ' \
+  '--bootstrap-retries=[Further bootstrap attempts without a first request]:num: ' \
+  '--build-startup=[Build timeout, up to the first request]:time: ' \
+  '--build-timeout=[Build timeout, from there to the result]:time: ' \
+  '--build-retries=[Further build attempts without a first request]:num: ' \
+  '--hold=[Time to keep a failed guest for inspection]:time:(0 600 forever)' \
+  '--state=[Directory of persistent state]:dir:_files -/' \
+  '--run-dir=[Directory of locks, sockets and status files]:dir:_files -/' \
+  '--metrics=[Prometheus text file to keep up to date]:file:_files' \
+  '--breaker=[Host failures in a row that stop requests]:num: ' \
+  '--systemd-daemon[Prefix each line with systemd'\''s priority]' \
+  '--verbose=[Level of diagnostics]:level:(0 1 2 3 4 5 6)' \
+  '--fake-bootstrap[Bootstrap without a guest]' \
+  '--fake-build[Build without a guest]' \
+  '--fake-machine=[Offer the machine whose header is in <file>]:file:_files' \
+  '--fake-request=[Perform the task in <file>]:file:_files' \
+  '*:controller:_files -/'
