@@ -18,6 +18,7 @@ build:
 
 ## rustfmt, clippy and docs without warnings; layering; the binary is static; ratchets.
 check: build
+	@tests/tools/setup check
 	tests/tools/check $(BIN)
 
 ## Every test. Without root or btrfs the tests that need them are skipped, and counted.
