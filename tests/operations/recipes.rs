@@ -74,8 +74,16 @@ fn install(to: &Path) {
     fs::write(drop_in.join("test.conf"), text).unwrap();
     // Who edits a file types what lies ready.
     let editor = to.join("bin/editor");
-    let script = "#!/bin/sh\ncase $1 in *.options) cp /host/options \"$1\" ;; \
-                  *) cp /host/drop-in \"$1\" ;; esac\n";
+    // systemctl takes what is between two lines of its template.
+    let script = r#"#!/bin/sh
+case $1 in *.options) cp /host/options "$1"; exit ;; esac
+{
+  sed -n '1,/^### Anything between/p' "$1"
+  cat /host/drop-in
+  sed -n '/^### [A-Z][a-z]* below this comment/,$p' "$1"
+} >/tmp/edited
+cat /tmp/edited >"$1"
+"#;
     fs::write(&editor, script).unwrap();
     fs::set_permissions(&editor, fs::Permissions::from_mode(0o755)).unwrap();
 }

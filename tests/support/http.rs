@@ -343,16 +343,23 @@ impl Identity {
             dir,
             &format!("req {NEW_KEY} -subj /CN={name} -keyout {name}.key -out {name}.csr"),
         );
-        let mut command = format!(
-            "x509 -req -in {name}.csr -CA {} -CAkey {} -CAcreateserial -days 2 -out {name}.crt",
-            self.certificate.display(),
-            self.key.display()
+        // OpenSSL 3.5 makes version 3 unless it is told otherwise.
+        let help = Command::new("openssl").args(["req", "-help"]).output();
+        let help = String::from_utf8_lossy(&help.unwrap().stderr).into_owned();
+        let (make, more) = match extensions {
+            None if help.contains("-x509v1") => ("req -x509v1", ""),
+            None => ("x509 -req -CAcreateserial", ""),
+            Some(text) => {
+                fs::write(dir.join("ext"), text).unwrap();
+                ("x509 -req -CAcreateserial", " -extfile ext")
+            }
+        };
+        let (certificate, key) = (self.certificate.display(), self.key.display());
+        let signer = format!("-CA {certificate} -CAkey {key}");
+        openssl(
+            dir,
+            &format!("{make} -in {name}.csr {signer} -days 2 -out {name}.crt{more}"),
         );
-        if let Some(text) = extensions {
-            fs::write(dir.join("ext"), text).unwrap();
-            command.push_str(" -extfile ext");
-        }
-        openssl(dir, &command);
         Identity::named(dir, name)
     }
 
