@@ -6,12 +6,17 @@ use std::process::ExitCode;
 use crate::cli::{self, Format, Invocation, Options, StatusOf};
 use crate::error::{Class, Result};
 use crate::json::Value;
-use crate::{agent, check, diag, lock, status, watch};
+use crate::{agent, check, delivery, diag, lock, status, watch};
 
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
-    let args = std::env::args_os().skip(1);
-    match cli::parse(args, &|name| std::env::var_os(name)).and_then(perform) {
+    let mut args = std::env::args_os().skip(1).peekable();
+    let ended = if args.peek().is_some_and(|first| first == delivery::MODE) {
+        delivery::serve().map(|()| ExitCode::SUCCESS)
+    } else {
+        cli::parse(args, &|name| std::env::var_os(name)).and_then(perform)
+    };
+    match ended {
         Ok(code) => code,
         Err(error) => {
             diag::fatal(&error).emit();

@@ -13,6 +13,7 @@ const CLOCK: &[&str] = &[
     "controller/http.rs",
     "controller/transport.rs",
     "delivery/clock.rs",
+    "delivery/deliverer.rs",
     "diag/mod.rs",
     "guest/mod.rs",
     "guest/wait.rs",

@@ -130,7 +130,7 @@ impl<W: World> Agent<W> {
         for done in [
             self.delivery.accept(&record),
             self.give_back(&record, why),
-            self.flush().map(drop),
+            self.flush(true).map(drop),
         ] {
             if let Err(error) = done {
                 diag::failure(&error).emit();

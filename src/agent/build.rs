@@ -129,7 +129,7 @@ impl<W: World> Agent<W> {
             let status = result.status;
             let archive = artifacts.as_ref().map(|archive| archive.path.as_path());
             faults.note(self.store(record, result, checksum, archive));
-            faults.note(self.flush().map(drop));
+            faults.note(self.flush(true).map(drop));
             laps.lap("upload", Instant::now());
             self.finished(record, status, &laps);
         } else {
@@ -137,7 +137,7 @@ impl<W: World> Agent<W> {
                 self.world.watch().grant(STOP_GRACE);
             }
             faults.note(self.give_back(record, &why));
-            faults.note(self.flush().map(drop));
+            faults.note(self.flush(true).map(drop));
             if end == TaskEnd::Stopped {
                 diag::info("the task is given back: the agent was stopped").emit();
             } else {
@@ -187,7 +187,7 @@ impl<W: World> Agent<W> {
         machine: &Machine,
     ) -> Turn {
         let given_back = self.give_back(record, why);
-        if let Err(error) = given_back.and_then(|()| self.flush()) {
+        if let Err(error) = given_back.and_then(|()| self.flush(true)) {
             diag::failure(&error).emit();
         }
         self.conclude(end, why, machine)

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use super::setup;
 use super::world::World;
-use crate::cli::Options;
+use crate::cli::{Options, Turns};
 use crate::controller::address::UploadTarget;
 use crate::controller::failure::Failure;
 use crate::controller::{Assignment, Controllers};
-use crate::delivery::{ControllerCourier, Courier, Now, StoredArtifact};
+use crate::delivery::{ControllerCourier, Courier, Deliverer, Now, StoredArtifact};
 use crate::diag;
 use crate::error::{Class, Error, Result};
 use crate::guest;
@@ -24,12 +24,15 @@ use crate::perform::{
     BuildEnd, BuildFailure, BuildStage, FailedSide, Job, Performed, Remains, perform,
 };
 use crate::settings::AccelChoice;
-use crate::status::{Idle, Laps};
+use crate::status::{Idle, Laps, Phase};
 use crate::sweep;
 use crate::watch::Watch;
 
 /// How long a guest may take to show that KVM works.
 const KVM_PROBE: Duration = Duration::from_secs(10);
+
+/// How long the agent waits for the first attempt to send a result.
+const DELIVERY_WAIT: Duration = Duration::from_secs(10);
 
 /// Where execvp(3) of musl looks for programs if `$PATH` is not set.
 const DEFAULT_PATH: &str = "/usr/local/bin:/bin:/usr/bin";
@@ -46,6 +49,8 @@ pub(super) struct Host<'w> {
     /// The owner of the rules of redirects, from the first guest on.
     netfilter: Netfilter,
     lock: Option<Lock>,
+    /// The process that sends results, while there are any.
+    deliverer: Option<Deliverer>,
 }
 
 impl<'w> Host<'w> {
@@ -62,6 +67,7 @@ impl<'w> Host<'w> {
             accel: None,
             netfilter: Netfilter::default(),
             lock,
+            deliverer: None,
         })
     }
 
@@ -211,6 +217,31 @@ impl<'w> World for Host<'w> {
         }
         found.full = full;
         Ok(found)
+    }
+
+    fn deliver_beside(&mut self, wait: bool) -> bool {
+        // A turn by itself ends with its deliveries, and so does an agent that stops.
+        if self.options.turns != Turns::Endless || self.watch.stop().is_some() {
+            self.deliverer = None;
+            return false;
+        }
+        if !self.deliverer.as_mut().is_some_and(Deliverer::is_running) {
+            match Deliverer::start(&setup::deliverer(self.options)) {
+                Ok(deliverer) => self.deliverer = Some(deliverer),
+                Err(error) => {
+                    diag::failure(&error).emit();
+                    self.deliverer = None;
+                    return false;
+                }
+            }
+        }
+        if wait && let Some(deliverer) = &mut self.deliverer {
+            self.watch.enter(Phase::Uploading, None);
+            if let Err(error) = deliverer.await_round(DELIVERY_WAIT, self.watch) {
+                diag::failure(&error).emit();
+            }
+        }
+        true
     }
 
     fn order(&mut self) -> Vec<usize> {

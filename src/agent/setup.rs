@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::bootstrap;
 use crate::cli::{self, Options};
 use crate::controller;
-use crate::delivery::{DeliverySettings, RetryLimits};
+use crate::delivery::{DelivererSettings, DeliverySettings, RetryLimits};
+use crate::diag;
 use crate::error::{Context as _, Result};
 use crate::guest;
 use crate::lock;
@@ -150,6 +151,19 @@ pub fn delivery(options: &Options) -> DeliverySettings {
             expiry: options.result_expiry,
             ..RetryLimits::default()
         },
+    }
+}
+
+/// How to deliver results beside the agent's work.
+#[must_use]
+pub fn deliverer(options: &Options) -> DelivererSettings {
+    DelivererSettings {
+        state: state(options),
+        retry: delivery(options).retry,
+        http: controllers(options),
+        verbose: options.verbose,
+        journal: options.systemd_daemon
+            || diag::is_journal(std::env::var_os("JOURNAL_STREAM").as_deref()),
     }
 }
 

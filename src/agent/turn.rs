@@ -41,7 +41,7 @@ impl<W: World> Agent<W> {
     pub(super) fn turn(&mut self) -> Result<Turn> {
         let drained = || Turn::Idle(Idle::Drained, String::new());
         self.world.sweep();
-        let waiting = self.flush()?;
+        let waiting = self.flush(false)?;
         if self.world.stop().is_some() {
             return Ok(drained());
         }
@@ -90,10 +90,16 @@ impl<W: World> Agent<W> {
         format!("{count} failures in a row, the last one: {why}; next try in {left} s")
     }
 
-    /// Sends the results that are due. Returns how many wait.
-    pub(super) fn flush(&mut self) -> Result<usize> {
+    /// Sends the results that are due. Returns how many wait. With `wait` a new result
+    /// has a moment to be sent before the agent goes on.
+    pub(super) fn flush(&mut self, wait: bool) -> Result<usize> {
+        let beside = self.delivery.has_deliveries()? && self.world.deliver_beside(wait);
         let now = self.world.now();
-        let flushed = self.delivery.flush(now, &mut self.world)?;
+        let flushed = if beside {
+            self.delivery.flush_beside(now, &mut self.world)?
+        } else {
+            self.delivery.flush(now, &mut self.world)?
+        };
         Ok(flushed.waiting)
     }
 

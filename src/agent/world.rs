@@ -44,6 +44,10 @@ pub trait World: Courier {
     /// Lists the machines, and bootstraps those that need it.
     fn enumerate(&mut self) -> Result<Enumeration>;
 
+    /// Has results for HTTP controllers sent beside the agent's work; with `wait` gives
+    /// that a moment. Returns false if the agent is to send them itself.
+    fn deliver_beside(&mut self, wait: bool) -> bool;
+
     /// The numbers of the controllers, in the order to ask them now.
     fn order(&mut self) -> Vec<usize>;
 

@@ -1,17 +1,19 @@
 //! Sending the stored results that are due.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::clock::{Boot, Now};
+use super::courier::Courier;
 use super::queue::Queue;
-use super::retry::{Retry, is_out_of_reach};
+use super::retry::{Retry, RetryLimits, is_out_of_reach};
 use super::stored::StoredResult;
-use super::{Courier, Delivery, Now, Stage, Store};
+use crate::controller::address::UploadTarget;
 use crate::controller::failure::{Failure, FailureClass};
 use crate::diag;
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Error, Result};
 
-/// The effect of [`Delivery::flush`].
+/// The effect of a flush.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flushed {
     /// Results that controllers have taken.
@@ -33,6 +35,26 @@ enum Attempt {
     Unread(Error),
 }
 
+/// What is recorded about results.
+pub(super) trait Ledger {
+    /// Whether a result was sent, although it is in the queue.
+    fn was_sent(&self, stored: &StoredResult) -> bool;
+
+    /// Records that a result was sent, and removes it from the queue.
+    fn sent(&mut self, queue: &Queue, stored: &StoredResult) -> Result<()>;
+
+    /// Records that a result was set aside.
+    fn aside(&mut self, stored: &StoredResult) -> Result<()>;
+}
+
+/// Sends results, and remembers when to try again.
+#[derive(Debug)]
+pub(super) struct Sender {
+    limits: RetryLimits,
+    boot: Boot,
+    retries: BTreeMap<String, Retry>,
+}
+
 impl Flushed {
     fn wait(&mut self, until: Option<Duration>) {
         self.waiting += 1;
@@ -40,35 +62,48 @@ impl Flushed {
     }
 }
 
-impl Delivery {
-    /// Sends the results that are due, the oldest first, and reports on them.
+impl Sender {
+    pub(super) fn new(limits: RetryLimits, boot: Boot) -> Sender {
+        Sender {
+            limits,
+            boot,
+            retries: BTreeMap::new(),
+        }
+    }
+
+    /// Sends the results for those targets that are due, the oldest first, and
+    /// reports on them. The others wait.
     ///
     /// # Errors
     ///
     /// If the state directory cannot be read or written. Failures of controllers
     /// are no errors: the results wait.
-    pub fn flush(&mut self, now: Now, courier: &mut dyn Courier) -> Result<Flushed> {
-        self.save_again(now, courier);
-        let Some(store) = &mut self.store else {
-            return Ok(Flushed::default());
-        };
-        let limits = self.settings.retry;
-        let waiting = store.queue.waiting()?;
+    pub(super) fn flush(
+        &mut self,
+        queue: &Queue,
+        ledger: &mut dyn Ledger,
+        targets: fn(&UploadTarget) -> bool,
+        now: Now,
+        courier: &mut dyn Courier,
+    ) -> Result<Flushed> {
+        let limits = self.limits;
+        let waiting = queue.waiting()?;
         let mut flushed = Flushed {
             waiting: waiting.unread,
             ..Flushed::default()
         };
         let mut out_of_reach = BTreeSet::new();
         for mut stored in waiting.results {
-            if store.journal.was_sent(&stored.task.session, &stored.id) {
-                store.queue.done(&stored)?;
+            if ledger.was_sent(&stored) {
+                queue.done(&stored)?;
                 continue;
             }
             let retry = self.retries.get(&stored.id).copied();
             let server = stored.task.result_url.server();
             let age = self.boot.age(&stored.task.accepted, now);
             let expired = limits.is_expired(age);
-            let is_due = retry.is_none_or(|retry| retry.due <= now.uptime);
+            let is_due = retry.is_none_or(|retry| retry.due <= now.uptime)
+                && targets(&stored.task.result_url);
             let skips = out_of_reach.contains(&server);
             if !is_due || courier.must_stop() || (skips && !expired) {
                 flushed.wait(retry.map(|retry| retry.due));
@@ -80,7 +115,7 @@ impl Delivery {
             } else {
                 let attempts = retry.map_or(0, |retry| retry.attempts()) + 1;
                 let alone = limits.gives_up_artifacts(attempts, age);
-                match store.send(&mut stored, alone, courier)? {
+                match send(queue, &mut stored, alone, courier)? {
                     Attempt::Later(failure) => {
                         if is_out_of_reach(failure.class()) {
                             out_of_reach.insert(server);
@@ -97,12 +132,16 @@ impl Delivery {
             match attempt {
                 Attempt::Sent => {
                     self.retries.remove(&stored.id);
-                    store.sent(&stored)?;
+                    ledger.sent(queue, &stored)?;
                     flushed.sent += 1;
                 }
                 Attempt::Aside(why) => {
                     self.retries.remove(&stored.id);
-                    store.set_aside(&stored, &why)?;
+                    diag::error(format!("result of {} set aside: {why}", stored.task))
+                        .info(format!("it is kept in {}", queue.aside(&stored).display()))
+                        .emit();
+                    queue.set_aside(&stored, &why)?;
+                    ledger.aside(&stored)?;
                     flushed.aside += 1;
                 }
                 Attempt::Unread(error) => {
@@ -122,70 +161,44 @@ impl Delivery {
     }
 }
 
-impl Store {
-    /// Sends the artifacts of a result, then the result. With `alone` artifacts that
-    /// cannot be sent are given up.
-    fn send(
-        &self,
-        stored: &mut StoredResult,
-        alone: bool,
-        courier: &mut dyn Courier,
-    ) -> Result<Attempt> {
-        for artifact in std::mem::take(&mut stored.artifacts) {
-            let (name, task) = (&artifact.name, &stored.task);
-            match courier.send_artifact(&artifact, &task.session) {
-                Ok(message) => {
-                    diag::info(format!("uploaded {name} of {task}: {message}")).emit();
-                }
-                Err(failure)
-                    if failure.class() == FailureClass::Stopped
-                        || !failure.is_final() && !alone =>
-                {
-                    return Ok(Attempt::Later(failure));
-                }
-                Err(failure) => {
-                    let what = format!("unable to upload {name} of {task} to {}", artifact.url);
-                    diag::failure(&failure.into_error(&what)).emit();
-                }
+/// Sends the artifacts of a result, then the result. With `alone` artifacts that
+/// cannot be sent are given up.
+fn send(
+    queue: &Queue,
+    stored: &mut StoredResult,
+    alone: bool,
+    courier: &mut dyn Courier,
+) -> Result<Attempt> {
+    for artifact in std::mem::take(&mut stored.artifacts) {
+        let (name, task) = (&artifact.name, &stored.task);
+        match courier.send_artifact(&artifact, &task.session) {
+            Ok(message) => {
+                diag::info(format!("uploaded {name} of {task}: {message}")).emit();
             }
-            self.queue.artifact_done(&artifact)?;
+            Err(failure)
+                if failure.class() == FailureClass::Stopped || !failure.is_final() && !alone =>
+            {
+                return Ok(Attempt::Later(failure));
+            }
+            Err(failure) => {
+                let what = format!("unable to upload {name} of {task} to {}", artifact.url);
+                diag::failure(&failure.into_error(&what)).emit();
+            }
         }
-        let text = match self.queue.text(stored) {
-            Ok(text) => text,
-            Err(error) if Queue::is_damaged(&error) => {
-                return Ok(Attempt::Aside(error.to_string()));
-            }
-            Err(error) => return Ok(Attempt::Unread(error)),
-        };
-        Ok(match courier.send_result(&stored.task.result_url, &text) {
-            Ok(()) => Attempt::Sent,
-            Err(failure) if failure.is_final() => Attempt::Aside(failure.to_string()),
-            Err(failure) => Attempt::Later(failure),
-        })
+        queue.artifact_done(&artifact)?;
     }
-
-    /// Records that a result was sent, and removes it.
-    fn sent(&mut self, stored: &StoredResult) -> Result<()> {
-        // The journal comes first: a result that a power cut keeps in the queue is
-        // not sent again. If the journal fails, the result is removed all the same.
-        let noted = self.journal.sent(&stored.task.session, &stored.id);
-        self.queue.done(stored)?;
-        self.reserve.restore();
-        let path = self.journal.path();
-        noted.context(|| format!("unable to write journal {}", path.display()))
-    }
-
-    fn set_aside(&mut self, stored: &StoredResult, why: &str) -> Result<()> {
-        diag::error(format!("result of {} set aside: {why}", stored.task))
-            .info(format!(
-                "it is kept in {}",
-                self.queue.aside(stored).display()
-            ))
-            .emit();
-        self.queue.set_aside(stored, why)?;
-        self.reserve.restore();
-        self.reached(&stored.task.session, Stage::Sent)
-    }
+    let text = match queue.text(stored) {
+        Ok(text) => text,
+        Err(error) if Queue::is_damaged(&error) => {
+            return Ok(Attempt::Aside(error.to_string()));
+        }
+        Err(error) => return Ok(Attempt::Unread(error)),
+    };
+    Ok(match courier.send_result(&stored.task.result_url, &text) {
+        Ok(()) => Attempt::Sent,
+        Err(failure) if failure.is_final() => Attempt::Aside(failure.to_string()),
+        Err(failure) => Attempt::Later(failure),
+    })
 }
 
 fn too_old(expiry: Duration) -> String {

@@ -10,6 +10,7 @@
 //! <state>/journal.bad-<n>        a damaged journal
 //! <state>/results/<id>           a result that waits to be sent
 //! <state>/artifacts/<id>/        its artifacts
+//! <state>/sent/<id>              a result that the deliverer has sent
 //! <state>/aside/<id>/            a result that no controller takes, and the reason
 //! <state>/reserve                space for a result on a full disk
 //! ```
@@ -33,6 +34,7 @@ mod artifacts;
 mod clock;
 mod compose;
 mod courier;
+mod deliverer;
 mod event;
 mod flush;
 mod journal;
@@ -43,7 +45,7 @@ mod stored;
 mod task;
 mod unsaved;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::auth::Key;
@@ -53,14 +55,16 @@ use crate::error::{Context as _, Error, Result};
 use crate::manifest::{ResultManifest, ResultRequest};
 
 use event::Stage;
+use flush::{Ledger, Sender};
 use journal::Journal;
 use queue::Queue;
 use reserve::Reserve;
-use retry::Retry;
+use stored::StoredResult;
 use unsaved::UnsavedResult;
 
 pub use clock::{Boot, Now, Stamp};
 pub use courier::{ControllerCourier, Courier};
+pub use deliverer::{Deliverer, DelivererSettings, MODE, serve};
 pub use event::UnfinishedTask;
 pub use flush::Flushed;
 pub use retry::RetryLimits;
@@ -101,18 +105,24 @@ pub struct Delivery {
     /// `None` for trial runs: their results are sent at once or dropped.
     store: Option<Store>,
     unsaved: Vec<UnsavedResult>,
-    retries: BTreeMap<String, Retry>,
+    sender: Sender,
 }
 
 /// The state directory.
 #[derive(Debug)]
 struct Store {
     queue: Queue,
+    books: Books,
+}
+
+/// The records beside the queue.
+#[derive(Debug)]
+struct Books {
     journal: Journal,
     reserve: Reserve,
 }
 
-impl Store {
+impl Books {
     fn reached(&mut self, session: &str, stage: Stage) -> Result<()> {
         let path = self.journal.path().to_owned();
         self.journal
@@ -121,17 +131,39 @@ impl Store {
     }
 }
 
+impl Ledger for Books {
+    fn was_sent(&self, stored: &StoredResult) -> bool {
+        self.journal.was_sent(&stored.task.session, &stored.id)
+    }
+
+    fn sent(&mut self, queue: &Queue, stored: &StoredResult) -> Result<()> {
+        // The journal comes first: a result that a power cut keeps in the queue is
+        // not sent again. If the journal fails, the result is removed all the same.
+        let noted = self.journal.sent(&stored.task.session, &stored.id);
+        queue.done(stored)?;
+        self.reserve.restore();
+        let path = self.journal.path();
+        noted.context(|| format!("unable to write journal {}", path.display()))
+    }
+
+    fn aside(&mut self, stored: &StoredResult) -> Result<()> {
+        self.reserve.restore();
+        self.reached(&stored.task.session, Stage::Sent)
+    }
+}
+
 impl Delivery {
     /// Deliveries that store nothing, of a trial run.
     #[must_use]
     pub fn trial(settings: DeliverySettings, key: Option<Key>) -> Delivery {
+        let boot = Boot::current();
         Delivery {
             settings,
             key,
-            boot: Boot::current(),
+            sender: Sender::new(settings.retry, boot.clone()),
+            boot,
             store: None,
             unsaved: Vec::new(),
-            retries: BTreeMap::new(),
         }
     }
 
@@ -147,18 +179,20 @@ impl Delivery {
         let path = state.join("journal");
         let (journal, unfinished) = Journal::open(&path)
             .context(|| format!("unable to open journal {}", path.display()))?;
-        let mut store = Store {
-            queue,
+        let mut books = Books {
             journal,
             reserve: Reserve::keep(&state.join("reserve"), RESERVE),
         };
+        for stored in queue.marked()? {
+            books.sent(&queue, &stored)?;
+        }
         // A crash may have come between a change of the queue and its journal entry,
         // or between a journal entry and its change of the queue.
-        let waiting = store.queue.waiting()?;
+        let waiting = queue.waiting()?;
         let mut stored = BTreeSet::new();
         for result in waiting.results {
-            if store.journal.was_sent(&result.task.session, &result.id) {
-                store.queue.done(&result)?;
+            if books.was_sent(&result) {
+                queue.done(&result)?;
             } else {
                 stored.insert(result.task.session);
             }
@@ -167,7 +201,7 @@ impl Delivery {
             .into_iter()
             .partition(|open| stored.contains(&open.task.session));
         for open in done {
-            store.reached(&open.task.session, Stage::Stored)?;
+            books.reached(&open.task.session, Stage::Stored)?;
         }
         if waiting.unread > 0 && !open.is_empty() {
             // One of the unreadable results may be that of a task under way, and an
@@ -178,7 +212,7 @@ impl Delivery {
             open.clear();
         }
         let mut delivery = Delivery::trial(settings, key);
-        delivery.store = Some(store);
+        delivery.store = Some(Store { queue, books });
         Ok((delivery, open))
     }
 
@@ -199,9 +233,9 @@ impl Delivery {
         let Some(store) = &mut self.store else {
             return Ok(());
         };
-        let path = store.journal.path().to_owned();
-        store
-            .journal
+        let journal = &mut store.books.journal;
+        let path = journal.path().to_owned();
+        journal
             .accepted(task)
             .context(|| format!("unable to write journal {}", path.display()))
     }
@@ -209,7 +243,7 @@ impl Delivery {
     /// Records that the machine of a task is about to be started.
     pub fn start(&mut self, task: &TaskRecord) -> Result<()> {
         match &mut self.store {
-            Some(store) => store.reached(&task.session, Stage::Started),
+            Some(store) => store.books.reached(&task.session, Stage::Started),
             None => Ok(()),
         }
     }
@@ -276,8 +310,47 @@ impl Delivery {
     /// Records that a task is over without a result in the queue.
     fn close(&mut self, task: &TaskRecord) -> Result<()> {
         match &mut self.store {
-            Some(store) => store.reached(&task.session, Stage::Sent),
+            Some(store) => store.books.reached(&task.session, Stage::Sent),
             None => Ok(()),
+        }
+    }
+
+    /// Sends the stored results that are due, the oldest first, and reports on them.
+    ///
+    /// # Errors
+    ///
+    /// If the state directory cannot be read or written. Failures of controllers are
+    /// no errors: the results wait.
+    pub fn flush(&mut self, now: Now, courier: &mut dyn Courier) -> Result<Flushed> {
+        self.flush_to(|_| true, now, courier)
+    }
+
+    /// The same beside a [`Deliverer`], which sends the results for HTTP controllers.
+    pub fn flush_beside(&mut self, now: Now, courier: &mut dyn Courier) -> Result<Flushed> {
+        self.flush_to(|target| !deliverer::is_http(target), now, courier)
+    }
+
+    fn flush_to(
+        &mut self,
+        targets: fn(&UploadTarget) -> bool,
+        now: Now,
+        courier: &mut dyn Courier,
+    ) -> Result<Flushed> {
+        self.save_again(now, courier);
+        let Some(Store { queue, books }) = &mut self.store else {
+            return Ok(Flushed::default());
+        };
+        for stored in queue.marked()? {
+            books.sent(queue, &stored)?;
+        }
+        self.sender.flush(queue, books, targets, now, courier)
+    }
+
+    /// Whether there is something for a [`Deliverer`] to send.
+    pub fn has_deliveries(&self) -> Result<bool> {
+        match &self.store {
+            Some(store) => store.queue.has(deliverer::is_http),
+            None => Ok(false),
         }
     }
 

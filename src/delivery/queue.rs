@@ -3,6 +3,7 @@
 //! ```text
 //! results/<id>                 a line of JSON, the task; then the text to post
 //! artifacts/<id>/artifact-<n>  a file to post before it, removed once posted
+//! sent/<id>                    a result that the deliverer has sent
 //! aside/<id>/                  the `result` as it was, and the `reason`
 //! ```
 //!
@@ -19,6 +20,7 @@ use super::artifacts::Artifact;
 use super::reserve::Reserve;
 use super::stored::{Hashing, StoredArtifact, StoredResult, decode, digest, encode};
 use super::task::TaskRecord;
+use crate::controller::address::UploadTarget;
 use crate::diag;
 use crate::durable;
 use crate::error::{Context as _, Error, Result, reason};
@@ -50,13 +52,18 @@ pub(super) struct Waiting {
 }
 
 impl Queue {
+    /// The queue in `state`, which is open in the agent.
+    pub(super) fn at(state: &Path) -> Queue {
+        Queue {
+            state: state.to_owned(),
+        }
+    }
+
     /// Creates the directories in `state` if they are missing, and removes files
     /// that a crash left incomplete.
     pub(super) fn open(state: &Path) -> Result<Queue> {
-        let queue = Queue {
-            state: state.to_owned(),
-        };
-        for name in ["results", "artifacts", "aside"] {
+        let queue = Queue::at(state);
+        for name in ["results", "artifacts", "sent", "aside"] {
             let path = state.join(name);
             let mut builder = fs::DirBuilder::new();
             builder
@@ -207,10 +214,13 @@ impl Queue {
         Ok(waiting)
     }
 
-    pub(super) fn load(&self, id: &str) -> Result<StoredResult> {
-        let path = self.path(id);
+    fn load(&self, id: &str) -> Result<StoredResult> {
+        self.load_from(&self.path(id), id)
+    }
+
+    fn load_from(&self, path: &Path, id: &str) -> Result<StoredResult> {
         let what = || format!("unable to read stored result {}", path.display());
-        let file = File::open(&path).context(what)?;
+        let file = File::open(path).context(what)?;
         let mut line = String::new();
         BufReader::new(file.take(MAX_HEAD_BYTES))
             .read_line(&mut line)
@@ -246,13 +256,44 @@ impl Queue {
 
     /// Removes a result that has been sent.
     pub(super) fn done(&self, stored: &StoredResult) -> Result<()> {
-        let path = self.path(&stored.id);
-        durable::remove(&path).context(|| format!("unable to remove {}", path.display()))?;
+        for path in [self.path(&stored.id), self.sent(&stored.id)] {
+            durable::remove(&path).context(|| format!("unable to remove {}", path.display()))?;
+        }
         let artifacts = self.artifacts(&stored.id);
         match fs::remove_dir_all(&artifacts) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other.context(|| format!("unable to remove {}", artifacts.display())),
         }
+    }
+
+    /// Takes a result that was sent out of the queue, durably. The agent records and
+    /// removes it.
+    pub(super) fn mark_sent(&self, stored: &StoredResult) -> Result<()> {
+        let (from, to) = (self.path(&stored.id), self.sent(&stored.id));
+        durable::rename(&from, &to).context(|| format!("unable to rename {}", from.display()))
+    }
+
+    /// The results that the deliverer has sent.
+    pub(super) fn marked(&self) -> Result<Vec<StoredResult>> {
+        let names = self.names("sent", false)?.into_iter();
+        Ok(names
+            .filter_map(|id| match self.load_from(&self.sent(&id), &id) {
+                Ok(stored) => Some(stored),
+                Err(error) => {
+                    diag::failure(&error).emit();
+                    // It was sent: nothing is lost.
+                    let _ = durable::remove(&self.sent(&id));
+                    None
+                }
+            })
+            .collect())
+    }
+
+    /// Whether a result for such a target waits.
+    pub(super) fn has(&self, target: fn(&UploadTarget) -> bool) -> Result<bool> {
+        let names = self.names("results", false)?;
+        let is_one = |id: &String| self.load(id).is_ok_and(|r| target(&r.task.result_url));
+        Ok(names.iter().any(is_one))
     }
 
     /// The directory that a result is kept in when it is set aside.
@@ -298,6 +339,10 @@ impl Queue {
         self.state.join("results").join(id)
     }
 
+    fn sent(&self, id: &str) -> PathBuf {
+        self.state.join("sent").join(id)
+    }
+
     fn artifacts(&self, id: &str) -> PathBuf {
         self.state.join("artifacts").join(id)
     }
@@ -325,6 +370,7 @@ impl Queue {
             let id = format!("{seconds:012}-{n:06}");
             let taken = |path: PathBuf| path.try_exists();
             if !taken(self.path(&id))?
+                && !taken(self.sent(&id))?
                 && !taken(self.artifacts(&id))?
                 && !taken(self.state.join("aside").join(&id))?
             {

@@ -114,11 +114,16 @@ impl Delivery {
     ) -> Option<Result<()>> {
         let store = self.store.as_mut()?;
         let (seconds, text) = (now.wall.as_secs(), text.as_bytes());
-        let put = store
-            .queue
-            .put(seconds, task, text, challenge, artifacts, &store.reserve);
+        let put = store.queue.put(
+            seconds,
+            task,
+            text,
+            challenge,
+            artifacts,
+            &store.books.reserve,
+        );
         if put.is_ok()
-            && let Err(error) = store.reached(&task.session, Stage::Stored)
+            && let Err(error) = store.books.reached(&task.session, Stage::Stored)
         {
             // The result is safe, and the next start corrects the journal.
             diag::failure(&error).emit();

@@ -1,6 +1,7 @@
 //! Deliveries to a controller that behaves as brep does.
 
 mod artifacts;
+mod beside;
 mod disk;
 mod exchange;
 mod faults;

@@ -289,6 +289,10 @@ impl World for Play {
         })
     }
 
+    fn deliver_beside(&mut self, _: bool) -> bool {
+        false
+    }
+
     fn order(&mut self) -> Vec<usize> {
         (0..self.script.controllers.len()).collect()
     }
