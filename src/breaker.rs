@@ -12,7 +12,7 @@ use crate::backoff::Backoff;
 const FIRST_PAUSE: Duration = Duration::from_secs(5 * 60);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
-/// What may be asked for now. Times are times since the start of the host.
+/// The work that may be asked for now. Times are times since the start of the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gate {
     /// Work for any machine.
@@ -46,7 +46,7 @@ impl Breaker {
         }
     }
 
-    /// What may be asked for at `now`.
+    /// The work that may be asked for at `now`.
     #[must_use]
     pub fn gate(&self, now: Duration) -> Gate {
         match self.retry {

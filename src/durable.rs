@@ -1,5 +1,6 @@
-//! Small files that survive a power cut: written beside, synced, renamed, and
-//! the directory synced, so that a name holds all of the old or all of the new.
+//! Files that survive a power cut: each is written beside its place, synced, renamed,
+//! and its directory synced, so that a name has all of the old contents or all of the
+//! new ones.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -9,54 +10,31 @@ use std::path::{Path, PathBuf};
 
 use crate::sys::file::read_at_most;
 
-/// How the names of files end that are not complete.
+/// The end of the names of incomplete files.
 const PARTIAL: &str = ".partial";
 
-/// Makes `path` hold `contents`, for others to read as the umask allows.
-///
-/// # Errors
-///
-/// Those of the file system; `path` is as it was then, except after a failed
-/// sync of its directory, when it may be either.
+/// Makes `path` hold `contents`, readable for others as the umask allows. After an
+/// error `path` is as it was, except after a failed sync of its directory, when it may
+/// be either.
 pub fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
-    replace_mode(path, contents, 0o666)
+    place(path, &[contents], 0o666)?;
+    sync_parent(path)
 }
 
-/// The same, for the owner only.
-///
-/// # Errors
-///
-/// As [`replace`].
-pub fn replace_private(path: &Path, contents: &[u8]) -> io::Result<()> {
-    replace_mode(path, contents, 0o600)
-}
-
-/// The same of a new file, with its contents in pieces.
-///
-/// # Errors
-///
-/// Those of the file system; `path` is not there then.
+/// The same of a new file, for the owner only, with its contents in pieces. After an
+/// error the file is not there.
 pub fn appear(path: &Path, contents: &[&[u8]]) -> io::Result<()> {
     place(path, contents, 0o600)?;
     sync_parent(path).inspect_err(|_| {
-        // Who is told of a failure may try again under another name.
+        // The caller may try again under another name.
         let _ = fs::remove_file(path);
     })
 }
 
 /// Makes `path` hold `contents`, for the owner only, in a directory that is not
 /// synced yet; the file is open for appending.
-///
-/// # Errors
-///
-/// Those of the file system; `path` is as it was then.
 pub fn begin(path: &Path, contents: &[u8]) -> io::Result<File> {
     place(path, &[contents], 0o600)
-}
-
-fn replace_mode(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
-    place(path, &[contents], mode)?;
-    sync_parent(path)
 }
 
 fn place(path: &Path, contents: &[&[u8]], mode: u32) -> io::Result<File> {
@@ -70,16 +48,12 @@ fn place(path: &Path, contents: &[&[u8]], mode: u32) -> io::Result<File> {
         Ok(file)
     });
     written.inspect_err(|_| {
-        // The first error is the one to tell.
+        // The first error is the one that is reported.
         let _ = fs::remove_file(&partial);
     })
 }
 
 /// A new file with synced contents, in a directory that is not synced yet.
-///
-/// # Errors
-///
-/// Those of the file system, and those of `contents`.
 pub fn write_new(path: &Path, contents: &mut dyn Read) -> io::Result<u64> {
     let mut options = OpenOptions::new();
     let mut file = options
@@ -92,16 +66,16 @@ pub fn write_new(path: &Path, contents: &mut dyn Read) -> io::Result<u64> {
     Ok(size)
 }
 
-/// Removes what a crash in the middle of replacing `path` left.
+/// Removes the file that a crash left in the middle of a replacement of `path`.
 pub fn tidy(path: &Path) {
-    // The next one goes over it, so this is for the space alone.
+    // The next replacement would remove it, too; this frees the space.
     if let Ok(partial) = partial(path) {
         let _ = fs::remove_file(partial);
     }
 }
 
 fn create(path: &Path, mode: u32) -> io::Result<File> {
-    // What a predecessor with our name left is of no use to anybody.
+    // A file of this name is what a crash left.
     match fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => {}
@@ -121,10 +95,6 @@ fn partial(path: &Path) -> io::Result<PathBuf> {
 }
 
 /// Renames within one file system and syncs both directories.
-///
-/// # Errors
-///
-/// Those of rename(2) and fsync(2).
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(from, to)?;
     sync_parent(to)?;
@@ -134,11 +104,7 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes a file for good. One that is gone already is a success.
-///
-/// # Errors
-///
-/// Those of unlink(2) and fsync(2).
+/// Removes a file durably. It is no error if there is none.
 pub fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -148,10 +114,6 @@ pub fn remove(path: &Path) -> io::Result<()> {
 }
 
 /// Syncs the directory that `path` is in.
-///
-/// # Errors
-///
-/// Those of open(2) and fsync(2).
 pub fn sync_parent(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(parent) => sync_directory(parent),
@@ -160,24 +122,16 @@ pub fn sync_parent(path: &Path) -> io::Result<()> {
 }
 
 /// Makes the names in a directory durable.
-///
-/// # Errors
-///
-/// Those of open(2) and fsync(2).
 pub fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
 /// Reads a file of at most `most` bytes.
-///
-/// # Errors
-///
-/// Those of the file system; `FileTooLarge` beyond `most`.
 pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     read_at_most(&mut File::open(path)?, most)
 }
 
-/// Whether an error says that the disk, or our share of it, is full.
+/// Whether an error says that the disk, or the quota on it, is full.
 #[must_use]
 pub fn is_full(error: &io::Error) -> bool {
     matches!(
@@ -186,8 +140,8 @@ pub fn is_full(error: &io::Error) -> bool {
     )
 }
 
-/// Whether an error says that what is there is of no use and never will be.
-/// Others (no descriptor or no memory left, a signal) may be gone the next time.
+/// Whether an error says that a file is unreadable and will stay so. Other errors (no
+/// descriptor or no memory left, a signal) may be gone the next time.
 #[must_use]
 pub fn is_damaged(error: &io::Error) -> bool {
     use nix::libc::{EBADMSG, EIO, EISDIR, ELOOP, ENOTDIR, ENXIO, EUCLEAN};
@@ -210,7 +164,7 @@ mod tests {
         replace(&path, b"one").unwrap();
         // What a crash leaves behind.
         fs::write(dir.join(".f.partial"), b"rubbish").unwrap();
-        replace_private(&path, b"two").unwrap();
+        replace(&path, b"two").unwrap();
         assert_eq!(read(&path, 3).unwrap(), b"two");
         assert_eq!(
             read(&path, 2).unwrap_err().kind(),

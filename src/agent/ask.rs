@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::policy::TaskEnd;
 use super::work::Agent;
 use super::world::World;
 use crate::backoff::Backoff;
@@ -127,6 +128,7 @@ impl<W: World> Agent<W> {
         diag::error(format_args!("unable to accept task {record}: {why}"))
             .info(format_args!("it is given back to {}", record.controller))
             .emit();
+        self.conclude_for_host(TaskEnd::NotAcceptable.consequences(), why);
         for done in [
             self.delivery.accept(&record),
             self.give_back(&record, why),

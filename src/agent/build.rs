@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::policy::{BreakerGets, ControllerGets, MachineGets, TaskEnd};
+use super::policy::{BreakerGets, Consequences, ControllerGets, MachineGets, TaskEnd};
 use super::turn::Turn;
 use super::work::{Agent, compose};
 use super::world::World;
@@ -193,17 +193,27 @@ impl<W: World> Agent<W> {
         self.conclude(end, why, machine)
     }
 
-    /// Applies the consequences of the end of a task to machine, breaker and turn.
+    /// Applies the consequences of the end of a task to its machine and to the host.
     fn conclude(&mut self, end: TaskEnd, why: &str, machine: &Machine) -> Turn {
         let consequences = end.consequences();
-        let name = machine.manifest.machine.name();
         match consequences.machine {
             MachineGets::Cleared => {
+                let name = machine.manifest.machine.name();
                 self.resting_machines.remove(name);
             }
             MachineGets::Nothing => {}
             MachineGets::Rest => self.rest_machine(machine),
         }
+        self.conclude_for_host(consequences, why);
+        match (consequences.at_once, end) {
+            (true, _) => Turn::Worked,
+            (false, TaskEnd::Stopped) => Turn::Idle(status::Idle::Drained, String::new()),
+            (false, _) => Turn::Failed(why.to_owned()),
+        }
+    }
+
+    /// Applies the consequences of the end of a task to breaker and probe.
+    pub(super) fn conclude_for_host(&mut self, consequences: Consequences, why: &str) {
         match consequences.breaker {
             BreakerGets::Success => {
                 if self.breaker.succeeded() {
@@ -214,11 +224,6 @@ impl<W: World> Agent<W> {
             BreakerGets::Fault => self.host_fault(why),
         }
         self.probe_anew |= consequences.probe;
-        match (consequences.at_once, end) {
-            (true, _) => Turn::Worked,
-            (false, TaskEnd::Stopped) => Turn::Idle(status::Idle::Drained, String::new()),
-            (false, _) => Turn::Failed(why.to_owned()),
-        }
     }
 
     fn rest_machine(&mut self, machine: &Machine) {

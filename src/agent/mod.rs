@@ -31,12 +31,11 @@ use work::compose;
 pub use work::Agent;
 pub use world::World;
 
-/// Runs the agent as the options say, until it is done or told to stop; returns
-/// the exit status.
+/// Runs the agent until it is done or told to stop. Returns the exit status.
 ///
 /// # Errors
 ///
-/// What keeps it from starting: the lock, a directory, a key. With `--once` also
+/// The reason why it cannot start: the lock, a directory, a key. With `--once` also
 /// the reason why its turn failed.
 pub fn run(options: &Options) -> Result<u8> {
     let watch = Watch::start()?;
@@ -67,10 +66,6 @@ pub fn run(options: &Options) -> Result<u8> {
 }
 
 /// Prints the headers of all machines, bootstrapping those that need it.
-///
-/// # Errors
-///
-/// When the machines cannot be read, or standard output not written.
 pub fn dump_machines(options: &Options) -> Result<u8> {
     let watch = Watch::start()?;
     let Some(lock) = lock(options)? else {
@@ -95,13 +90,9 @@ pub fn dump_machines(options: &Options) -> Result<u8> {
     Ok(0)
 }
 
-/// Removes what dead agents of our toolchain left behind, or only prints what
-/// would go and why. While an agent of our instance runs, what is its own is
+/// Removes the leftovers of killed agents of this toolchain, or with `dry_run` prints
+/// them and why they would go. The things of an agent of this instance that runs are
 /// left alone. Returns the exit status, 0 unless something could not be removed.
-///
-/// # Errors
-///
-/// When the lock cannot be made, or standard output not written.
 pub fn collect(options: &Options, dry_run: bool) -> Result<u8> {
     let lock = match Lock::take(&setup::run_dir(options))? {
         Attempt::Ours(lock) => Some(lock),

@@ -19,11 +19,11 @@ use crate::perform::{self, Fake};
 use crate::sweep;
 use crate::sys::process::Credentials;
 
-/// The largest upload of a guest, in octets: a result before it is cut to size,
-/// or an archive of artifacts.
-const UPLOAD_LIMIT: u64 = 512 << 20;
+/// The largest upload of a guest, in bytes: a result before it is cut to size, or an
+/// archive of artifacts.
+const MAX_UPLOAD_BYTES: u64 = 512 << 20;
 
-/// `<toolchain>-<instance>`: who we are among the agents of this host.
+/// `<toolchain>-<instance>`, which names this agent among those of the host.
 #[must_use]
 pub fn owner(options: &Options) -> String {
     format!("{}-{}", options.toolchain_name, options.instance)
@@ -41,12 +41,8 @@ pub fn state(options: &Options) -> PathBuf {
     options.state.join(owner(options))
 }
 
-/// The settings of all guests. `accel` is what `--accel` came to on this host,
+/// The settings of all guests. `accel` is the result of `--accel` on this host,
 /// `netfilter` owns the rules of all redirects.
-///
-/// # Errors
-///
-/// When `--vm-user` names nobody.
 pub fn guest(
     options: &Options,
     accel: Accel,
@@ -69,11 +65,7 @@ pub fn guest(
     })
 }
 
-/// Who QEMU is to run as, if not as we do.
-///
-/// # Errors
-///
-/// When `--vm-user` names nobody.
+/// The user of QEMU, if it is not that of the agent.
 pub fn user(options: &Options) -> Result<Option<Credentials>> {
     options
         .vm_user
@@ -82,7 +74,7 @@ pub fn user(options: &Options) -> Result<Option<Credentials>> {
         .transpose()
 }
 
-/// What machines to look for.
+/// The settings of the machines.
 #[must_use]
 pub fn machines(options: &Options) -> machines::MachinesSettings {
     machines::MachinesSettings {
@@ -93,7 +85,7 @@ pub fn machines(options: &Options) -> machines::MachinesSettings {
     }
 }
 
-/// Where we leave things.
+/// The places that the agent leaves things in.
 #[must_use]
 pub fn sweep(options: &Options) -> sweep::SweepSettings {
     sweep::SweepSettings {
@@ -105,7 +97,7 @@ pub fn sweep(options: &Options) -> sweep::SweepSettings {
     }
 }
 
-/// How to bootstrap them.
+/// The settings of bootstraps.
 #[must_use]
 pub fn bootstrap(options: &Options, guest: guest::GuestSettings) -> bootstrap::BootstrapSettings {
     bootstrap::BootstrapSettings {
@@ -123,16 +115,16 @@ pub fn bootstrap(options: &Options, guest: guest::GuestSettings) -> bootstrap::B
     }
 }
 
-/// How to perform tasks.
+/// The settings of builds.
 #[must_use]
-pub fn perform(options: &Options, guest: guest::GuestSettings) -> perform::Config {
-    perform::Config {
+pub fn perform(options: &Options, guest: guest::GuestSettings) -> perform::BuildSettings {
+    perform::BuildSettings {
         guest,
         tftp: options.tftp.clone(),
         startup: options.build_startup,
         work: options.build_timeout,
         retries: options.build_retries,
-        upload_limit: UPLOAD_LIMIT,
+        upload_limit: MAX_UPLOAD_BYTES,
         fake: if options.fake_build {
             Some(Fake::Build)
         } else {
@@ -141,7 +133,7 @@ pub fn perform(options: &Options, guest: guest::GuestSettings) -> perform::Confi
     }
 }
 
-/// How to deliver results.
+/// The settings of deliveries.
 #[must_use]
 pub fn delivery(options: &Options) -> DeliverySettings {
     DeliverySettings {
@@ -154,7 +146,7 @@ pub fn delivery(options: &Options) -> DeliverySettings {
     }
 }
 
-/// How to deliver results beside the agent's work.
+/// The settings of deliveries beside the agent's work.
 #[must_use]
 pub fn deliverer(options: &Options) -> DelivererSettings {
     DelivererSettings {
@@ -173,7 +165,7 @@ pub fn fake_machine(path: &Path) -> Result<MachineHeader> {
         .context(|| "invalid machine header manifest")
 }
 
-/// How to talk to controllers.
+/// The settings of HTTP requests.
 #[must_use]
 pub fn controllers(options: &Options) -> controller::http::Settings {
     controller::http::Settings {

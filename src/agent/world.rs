@@ -1,4 +1,4 @@
-//! What the loop does to the world. The loop itself reads no clock, opens no file
+//! The actions of the loop on the world. The loop itself reads no clock, opens no file
 //! and starts no process, so that a test can play the world and make days pass in
 //! milliseconds.
 

@@ -70,7 +70,7 @@ impl Stamp {
         ]
     }
 
-    /// What is missing makes nothing older than it is.
+    /// A missing value makes nothing older than it is.
     pub(super) fn from_json(value: &Value) -> Stamp {
         let number = |name| value.get(name).and_then(Value::as_u64);
         Stamp {

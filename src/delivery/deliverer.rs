@@ -42,7 +42,7 @@ const POLL: Duration = Duration::from_millis(250);
 /// The largest settings, in bytes.
 const MAX_SETTINGS: u64 = 1 << 20;
 
-/// What the deliverer has to know.
+/// The settings of the deliverer.
 #[derive(Clone, Debug)]
 pub struct DelivererSettings {
     /// The state directory.

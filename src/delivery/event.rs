@@ -1,4 +1,4 @@
-//! The events of the journal, a JSON object each, and what they amount to.
+//! The events of the journal, a JSON object each, and the tasks that they are of.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -36,7 +36,7 @@ pub struct UnfinishedTask {
     pub started: bool,
 }
 
-/// What the events amount to.
+/// The tasks that the events are of.
 #[derive(Debug, Default)]
 pub(super) struct Tasks {
     /// Tasks under way, by session.

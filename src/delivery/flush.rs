@@ -35,7 +35,7 @@ enum Attempt {
     Unread(Error),
 }
 
-/// What is recorded about results.
+/// The record of results that left the queue.
 pub(super) trait Ledger {
     /// Whether a result was sent, although it is in the queue.
     fn was_sent(&self, stored: &StoredResult) -> bool;

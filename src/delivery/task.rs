@@ -1,4 +1,4 @@
-//! What the agent has to know of a task until its controller has the result.
+//! The record of a task, which is kept until its controller has the result.
 
 use std::fmt;
 
@@ -19,7 +19,7 @@ pub struct TaskRecord {
     pub controller: String,
     /// Where the result goes.
     pub result_url: UploadTarget,
-    /// What is to be signed, if anything.
+    /// The text to sign, if the controller authenticates agents.
     pub challenge: Option<String>,
     /// Where artifacts go, by their type. Not recorded: what is stored with a
     /// result has its own.

@@ -17,7 +17,7 @@ const POLL: Duration = Duration::from_secs(1);
 /// The largest result, in bytes.
 const LIMIT: u64 = 256 << 20;
 
-/// What replaces the guest.
+/// The replacement of the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fake {
     /// The result is an `abort`, at once (`--fake-build`).

@@ -1,7 +1,7 @@
 //! Performing a task: a throw-away snapshot of a bootstrapped machine is booted,
 //! the worker fetches the task and uploads the result.
 //!
-//! Where the task came from, and what becomes of the result, is the caller's.
+//! The caller knows the controller of the task, and delivers the result.
 
 mod fake;
 
@@ -27,22 +27,23 @@ use crate::watch::Watch;
 
 pub use fake::Fake;
 
-/// What the worker may ask for the task by: as the original does, and as today.
+/// The names of the task in the requests of workers: those of the original and of
+/// today.
 const TASKS: [&str; 2] = ["manifest", "task.manifest"];
 
-/// What the worker may call its result; the first complete one counts.
+/// The names of the result in the uploads of workers; the first complete one counts.
 const RESULTS: [&str; 3] = ["manifest", "result.manifest", "result.manifest.lz4"];
 
-/// What the worker may upload before its result: the artifacts.
+/// The name of the archive of artifacts, which a worker uploads before its result.
 const ARTIFACTS: &str = "upload.tar";
 
-/// The largest result once unpacked, in octets. It is cut to size before it is
-/// sent; this only bounds what a mad guest may make us hold in memory.
-const UNPACKED: usize = 256 << 20;
+/// The largest unpacked result, in bytes. A result is cut to size before it is sent;
+/// this bounds the memory that a guest can make the agent use.
+const MAX_UNPACKED_BYTES: usize = 256 << 20;
 
-/// Settings of all tasks.
+/// Settings of all builds.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct BuildSettings {
     /// Settings of all guests.
     pub guest: guest::GuestSettings,
     /// `<tftp>`: uploads go below `build`.
@@ -55,14 +56,14 @@ pub struct Config {
     pub retries: u32,
     /// The largest upload, in octets.
     pub upload_limit: u64,
-    /// What to do in place of running a guest.
+    /// The replacement of the guest in a trial run.
     pub fake: Option<Fake>,
 }
 
-/// A task and where to perform it.
+/// A task and its machine.
 #[derive(Clone, Copy, Debug)]
 pub struct Job<'a> {
-    /// The task, as the worker is to see it.
+    /// The task that the worker gets.
     pub task: &'a TaskManifest,
     /// The machine.
     pub machine: &'a MachineManifest,
@@ -73,7 +74,7 @@ pub struct Job<'a> {
 /// The end of a build.
 #[derive(Debug)]
 pub struct Performed<G> {
-    /// What it came to.
+    /// Its result or failure.
     pub end: BuildEnd,
     /// The archive of artifacts.
     pub artifacts: Option<Artifacts>,
@@ -83,7 +84,7 @@ pub struct Performed<G> {
     pub guest: Option<G>,
 }
 
-/// What a build came to.
+/// The result or failure of a build.
 #[derive(Debug)]
 pub enum BuildEnd {
     /// The worker's result.
@@ -134,10 +135,7 @@ pub struct Remains<'w> {
 
 /// A guest whose build has ended.
 pub trait HeldGuest {
-    /// Whether the guest is suspended, to be held for inspection.
-    fn holds(&self) -> bool;
-
-    /// Waits until the hold of the guest is over.
+    /// Waits until the hold of the guest is over, if it is to be held at all.
     fn hold(&mut self) -> Result<()>;
 
     /// Removes all that was made for the guest. Returns the first error; the rest is
@@ -146,10 +144,6 @@ pub trait HeldGuest {
 }
 
 impl HeldGuest for Remains<'_> {
-    fn holds(&self) -> bool {
-        self.holds
-    }
-
     fn hold(&mut self) -> Result<()> {
         match std::mem::take(&mut self.holds) {
             true => self.guest.hold(),
@@ -184,7 +178,7 @@ impl<G> Performed<G> {
 
 /// Performs a job, and notes how long each part of it took.
 pub fn perform<'w>(
-    config: &Config,
+    config: &BuildSettings,
     job: &Job<'_>,
     laps: &mut Laps,
     watch: &'w Watch,
@@ -201,7 +195,7 @@ pub fn perform<'w>(
 }
 
 fn perform_at<'w>(
-    config: &Config,
+    config: &BuildSettings,
     job: &Job<'_>,
     stage: &mut BuildStage,
     laps: &mut Laps,
@@ -247,7 +241,7 @@ fn perform_at<'w>(
 /// One run of the guest, in a snapshot of its own. `None`: the guest made no request
 /// and is to be tried again, since this was not the `last` attempt.
 fn attempt<'w>(
-    config: &Config,
+    config: &BuildSettings,
     job: &Job<'_>,
     map: Map,
     last: bool,
@@ -322,7 +316,7 @@ fn failed(stage: BuildStage, ended: &Ended) -> BuildEnd {
 
 /// The guest's side of the task: it boots and asks, works, and uploads.
 fn converse(
-    config: &Config,
+    config: &BuildSettings,
     guest: &mut Guest<'_>,
     stage: &mut BuildStage,
     laps: &mut Laps,
@@ -342,7 +336,11 @@ fn converse(
 }
 
 /// Reads the result that was uploaded. Returns also whether the guest is to be held.
-fn conclude(config: &Config, guest: &mut Guest<'_>, upload: &Upload) -> Result<(BuildEnd, bool)> {
+fn conclude(
+    config: &BuildSettings,
+    guest: &mut Guest<'_>,
+    upload: &Upload,
+) -> Result<(BuildEnd, bool)> {
     let text = upload.read(config.upload_limit)?;
     trace!(
         3,
@@ -373,7 +371,7 @@ fn unpack<'a>(text: &'a [u8], name: &str) -> Result<Cow<'a, [u8]>, String> {
     if !name.ends_with(".lz4") {
         return Ok(Cow::Borrowed(text));
     }
-    lz4::decode(text, UNPACKED)
+    lz4::decode(text, MAX_UNPACKED_BYTES)
         .map(Cow::Owned)
         .map_err(|error| format!("the worker uploaded a {name} that cannot be unpacked ({error})"))
 }

@@ -185,10 +185,6 @@ struct Held {
 }
 
 impl HeldGuest for Held {
-    fn holds(&self) -> bool {
-        self.seconds > 0
-    }
-
     fn hold(&mut self) -> Result<()> {
         self.record.borrow_mut().now += std::mem::take(&mut self.seconds);
         Ok(())
