@@ -250,7 +250,7 @@ fn agent(
             .chain(Dial::new(watch.clone()))
             .chain(RustlsConnector::default())
             .chain(Strict);
-    Agent::with_parts(config, connector, Names)
+    Agent::with_parts(config, connector, Names::new(watch.clone()))
 }
 
 enum Step {

@@ -13,6 +13,8 @@ use std::fmt;
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::sync::mpsc;
+use std::thread;
 use std::time::Instant;
 
 use nix::errno::Errno;
@@ -32,40 +34,79 @@ use super::failure::{FailureClass, WireError};
 use crate::sys::poll;
 use crate::watch::Watch;
 
-/// Resolves host names in the calling thread.
+/// Resolves host names.
 ///
-/// ureq's own resolver starts a thread per look-up when there is a timeout.
-/// Here getaddrinfo(3) blocks: IP addresses and names in `/etc/hosts` take no
-/// time; for others musl asks all name servers of `/etc/resolv.conf` at once
-/// and gives up after 5 s (`options timeout`). So that is how much later than
-/// its timeout a request can end, and how long a signal can wait.
+/// getaddrinfo(3) blocks, for 5 s and more where no name server answers, and cannot be
+/// interrupted. So it runs in a thread of its own, which ends by itself if it is no
+/// longer waited for.
 #[derive(Debug)]
-pub(super) struct Names;
+pub(super) struct Names {
+    watch: Watch,
+}
 
-impl Resolver for Names {
-    fn resolve(
-        &self,
-        uri: &Uri,
-        _config: &Config,
-        _timeout: NextTimeout,
-    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        const MOST: usize = 16;
-        let host = uri.host().unwrap_or_default();
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let secure = uri.scheme_str() == Some("https");
-        let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
-        let found = (bare, port).to_socket_addrs().map_err(|error| {
+impl Names {
+    pub(super) fn new(watch: Watch) -> Names {
+        Names { watch }
+    }
+
+    fn look_up(&self, host: &str, port: u16, limit: Limit) -> Result<Vec<SocketAddr>, ureq::Error> {
+        if let Ok(address) = host.parse() {
+            return Ok(vec![SocketAddr::new(address, port)]);
+        }
+        let (ended, end) = io::pipe()?;
+        let (sender, receiver) = mpsc::channel();
+        let name = host.to_owned();
+        thread::Builder::new().spawn(move || {
+            let found = (name.as_str(), port).to_socket_addrs();
+            // The receiver may have stopped to wait.
+            let _ = sender.send(found.map(Iterator::collect));
+            drop(end);
+        })?;
+        loop {
+            let now = Instant::now();
+            self.watch.tick(now);
+            if self.watch.must_stop() {
+                return Err(stopped());
+            }
+            if limit.at.is_some_and(|at| now >= at) {
+                return Err(limit.passed());
+            }
+            let mut ready = [false; 2];
+            let fds = [self.watch.fd(), ended.as_fd()];
+            poll::readable(&fds, &mut ready, self.watch.until(limit.at))?;
+            if ready[1] {
+                break;
+            }
+        }
+        let found = receiver.recv().unwrap_or_else(|_| Ok(Vec::new()));
+        found.map_err(|error| {
             let why = error.to_string();
             let why = why
                 .strip_prefix("failed to lookup address information: ")
                 .unwrap_or(&why);
             WireError::ureq(
                 FailureClass::Name,
-                format!("unable to resolve host {bare}: {why}"),
+                format!("unable to resolve host {host}: {why}"),
             )
-        })?;
+        })
+    }
+}
+
+impl Resolver for Names {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        _config: &Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        const MAX_ADDRESSES: usize = 16;
+        let host = uri.host().unwrap_or_default();
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let secure = uri.scheme_str() == Some("https");
+        let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
+        let found = self.look_up(bare, port, Limit::new(timeout))?;
         let mut addresses = self.empty();
-        for address in found.take(MOST) {
+        for address in found.into_iter().take(MAX_ADDRESSES) {
             addresses.push(address);
         }
         if addresses.is_empty() {

@@ -1,9 +1,18 @@
 //! Turns with controllers on the network.
 
+use std::fs;
+use std::net::UdpSocket;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::support::brep::{Brep, Setup};
-use crate::support::host::{Host, TURN, finish, task};
+use crate::support::host::{Host, TURN, ended, finish, task};
 use crate::support::http::{Identity, Server, closed_port};
-use crate::support::{TempDir, guest, isolated};
+use crate::support::site::Site;
+use crate::support::{Process, TempDir, guest, isolated, run};
 
 #[test]
 fn the_first_controller_with_a_task_gets_the_result_over_https() {
@@ -121,5 +130,39 @@ fn a_task_that_cannot_be_done_is_given_back_and_the_next_controller_is_asked() {
             assert!(build.is_interrupted(), "{:?} {}", build.result, ran.err);
             assert_eq!(next.state().asked, 1);
         }
+    });
+}
+
+#[test]
+fn a_signal_ends_the_look_up_of_a_name() {
+    isolated(|| {
+        let Some(site) = Site::new() else { return };
+        // A name server that does not answer.
+        run("ip addr add 127.0.0.53/8 dev lo");
+        let silent = UdpSocket::bind("127.0.0.53:53").unwrap();
+        let configuration = site.path("resolv.conf");
+        fs::write(&configuration, "nameserver 127.0.0.53\n").unwrap();
+        let target = fs::canonicalize("/etc/resolv.conf").unwrap();
+        run(&format!(
+            "mount --bind {} {}",
+            configuration.display(),
+            target.display()
+        ));
+        let mut arguments = site.arguments();
+        *arguments.last_mut().unwrap() = "http://controller.example/?build-task".to_owned();
+        let mut command = Command::new(Site::agent());
+        command
+            .args(&arguments)
+            .args(["--request-timeout", "60"])
+            .stdin(Stdio::null());
+        let mut agent = Process(command.spawn().unwrap());
+        let mut query = [0; 512];
+        silent.recv(&mut query).unwrap();
+        let start = Instant::now();
+        let pid = i32::try_from(agent.0.id()).unwrap();
+        kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
+        assert_eq!(ended(&mut agent, TURN), Some(0));
+        let took = start.elapsed();
+        assert!(took < Duration::from_secs(3), "{took:?}");
     });
 }
