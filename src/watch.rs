@@ -10,7 +10,7 @@
 //! says so by [`Watch::enter`], and waiting between turns takes a reason
 //! ([`Watch::idle`]). What that is published to is [`Watch::report`]'s.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -148,15 +148,6 @@ impl Watch {
     #[must_use]
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.0.signals.as_fd()
-    }
-
-    /// A descriptor of one's own for the same signals.
-    ///
-    /// # Errors
-    ///
-    /// Those of dup(2).
-    pub fn dup(&self) -> std::io::Result<OwnedFd> {
-        self.fd().try_clone_to_owned()
     }
 
     /// Until when a wait may last: `deadline`, or the next [`Watch::tick`] that

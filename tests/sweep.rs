@@ -130,7 +130,10 @@ fn they_are_found_wherever_the_machine_directory_is() {
         ];
         let found = || -> Vec<PathBuf> {
             let litter = sweep::find(&host.config("gcc"), None);
-            litter.iter().map(|l| l.path().to_owned()).collect()
+            litter
+                .iter()
+                .map(|litter| PathBuf::from(litter.to_string().split(": ").next().unwrap()))
+                .collect()
         };
         expected.sort();
         assert_eq!(found(), expected);

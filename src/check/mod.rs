@@ -140,12 +140,6 @@ impl Report {
             .count()
     }
 
-    /// The findings, in the order of the examination.
-    #[must_use]
-    pub fn findings(&self) -> &[Finding] {
-        &self.0
-    }
-
     /// The last line for people.
     #[must_use]
     pub fn summary(&self) -> String {

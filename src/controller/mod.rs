@@ -118,11 +118,6 @@ impl Controllers {
         })
     }
 
-    /// The controllers as they are shown, in the order of the command line.
-    pub fn names(&self) -> impl Iterator<Item = String> {
-        self.list.iter().map(|c| c.address.to_string())
-    }
-
     /// The numbers of the controllers, in the order to ask them now.
     pub fn order(&mut self) -> Vec<usize> {
         let priorities: Vec<_> = self.list.iter().map(|c| c.priority).collect();

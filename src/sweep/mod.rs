@@ -67,12 +67,6 @@ impl Litter {
         }
     }
 
-    /// Where it is; of a QEMU, the snapshot that it runs in.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Why it is litter.
     #[must_use]
     pub fn reason(&self) -> &'static str {

@@ -175,18 +175,6 @@ impl Control {
         Ok(Ipv4Addr::from(request.bytes::<4>(4)))
     }
 
-    /// The interface's hardware address.
-    ///
-    /// # Errors
-    ///
-    /// `ENODEV`: no such interface.
-    pub fn mac(&self, name: &InterfaceName) -> io::Result<[u8; 6]> {
-        let mut request = IfReq::new(name);
-        // SAFETY: as above.
-        unsafe { ioctl::get_mac(self.0.as_raw_fd(), &raw mut request) }?;
-        Ok(request.bytes(2))
-    }
-
     /// Gives the interface another hardware address.
     ///
     /// # Errors
@@ -317,7 +305,6 @@ mod tests {
         let control = Control::open().unwrap();
         let lo = InterfaceName::new("lo").unwrap();
         assert!(control.index(&lo).unwrap() > 0);
-        assert_eq!(control.mac(&lo).unwrap(), [0; 6]);
         let missing = InterfaceName::new("bbot-missing").unwrap();
         let error = control.address(&missing).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ENODEV));

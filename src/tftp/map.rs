@@ -65,12 +65,6 @@ impl Name {
     pub fn as_str(&self) -> &str {
         &self.0
     }
-
-    /// The directory part (empty for none) and the last component.
-    #[must_use]
-    pub fn split(&self) -> (&str, &str) {
-        self.0.rsplit_once('/').unwrap_or(("", &self.0))
-    }
 }
 
 /// Where requests lead: GETs to contents in memory, then to directories in the
@@ -150,9 +144,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_has_a_directory_and_a_last_part() {
-        for (raw, parts) in [("/a/b//c", ("a/b", "c")), ("./x", ("", "x"))] {
-            assert_eq!(Name::parse(raw).unwrap().split(), parts);
+    fn a_name_has_one_form() {
+        for (raw, name) in [("/a/b//c", "a/b/c"), ("./x", "x")] {
+            assert_eq!(Name::parse(raw).unwrap().as_str(), name);
         }
     }
 

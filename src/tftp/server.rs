@@ -224,12 +224,6 @@ impl TftpServer {
         &self.core.shared.counters
     }
 
-    /// How many transfers are under way.
-    #[must_use]
-    pub fn active(&self) -> usize {
-        self.core.peers.active()
-    }
-
     /// Serves until something happened that the caller may want to know, until
     /// `deadline`, or until one of `others` is readable; whichever of these is
     /// true is told one at a time, events of transfers first.

@@ -147,12 +147,6 @@ impl Tree {
             .map_err(|error| refusal(&error))?
             .ok_or(NOT_A_FILE)
     }
-
-    /// The path of the directory.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
 }
 
 /// Where a file is to appear.
