@@ -44,7 +44,7 @@ impl<'a> Value<'a> {
         self.bytes().to_str().ok_or_else(|| expected.into())
     }
 
-    /// AboutText of one line.
+    /// Text of one line.
     pub(super) fn text(self) -> Result<String> {
         let expected = "text in UTF-8, without control characters";
         let text = self.str(expected)?;
@@ -54,7 +54,7 @@ impl<'a> Value<'a> {
         Ok(text.to_owned())
     }
 
-    /// AboutText of one line that is not empty.
+    /// Text of one line that is not empty.
     pub(super) fn word(self) -> Result<String> {
         match self.text()? {
             text if text.is_empty() => Err("text that is not empty".into()),
