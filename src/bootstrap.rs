@@ -1,7 +1,7 @@
-//! Bootstrapping: a snapshot of a machine is booted, installs our toolchain,
-//! says what it installed, and is shut down cleanly.
+//! The bootstrap of a machine: a snapshot is booted, installs the toolchain, uploads a
+//! manifest of what it installed, and is shut down cleanly.
 //!
-//! Whose machine it is, and what becomes of the snapshot, is the caller's.
+//! The caller makes the snapshot, and keeps or removes it.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,8 +25,8 @@ const MANIFESTS: [&str; 2] = ["manifest", "bootstrap.manifest"];
 /// The hardware address that fake machines have.
 pub const FAKE_MAC: &str = "de:ad:be:ef:de:ad";
 
-/// A bootstrap manifest is a few lines; this bounds a mad guest.
-const MANIFEST_LIMIT: u64 = 1024 * 1024;
+/// The maximum size of a bootstrap manifest, in bytes. A usual one has some lines.
+const MAX_MANIFEST_BYTES: u64 = 1024 * 1024;
 
 /// Settings of all bootstraps.
 #[derive(Clone, Debug)]
@@ -54,21 +54,20 @@ pub struct BootstrapSettings {
 /// The outcome of a bootstrap.
 #[derive(Debug)]
 pub enum Bootstrapped {
-    /// This, which is also the manifest in the snapshot now.
+    /// The manifest, which is in the snapshot now.
     Done(Box<BootstrappedMachine>),
     /// The guest failed; it was reported, with the evidence.
     Failed(Error),
-    /// We were told to stop.
+    /// The agent was told to stop.
     Stopped,
 }
 
-/// Bootstraps the snapshot of the machine that `machine` describes, and writes
-/// what it became to its `manifest`. A guest without an address of its own gets
-/// `previous_mac`, the one it had before, if there is one.
+/// Bootstraps the snapshot of the machine that `machine` describes, and writes its new
+/// `manifest`. A guest without an address of its own gets `previous_mac`.
 ///
 /// # Errors
 ///
-/// When the host fails: its disk, QEMU, the network.
+/// Failures of the host: its disk, QEMU, the network.
 pub fn bootstrap(
     config: &BootstrapSettings,
     machine: &MachineManifest,
@@ -165,7 +164,7 @@ fn run(
             directory: snapshot.path(),
             purpose: Purpose::Bootstrap,
             map,
-            upload_limit: MANIFEST_LIMIT,
+            upload_limit: MAX_MANIFEST_BYTES,
         },
         watch,
     )?;
@@ -193,7 +192,7 @@ fn converse(
         Step::Done(upload) => upload,
         Step::Ended(ended) => return Ok(Step::Ended(ended)),
     };
-    let text = upload.read(MANIFEST_LIMIT)?;
+    let text = upload.read(MAX_MANIFEST_BYTES)?;
     let manifest = match BootstrapManifest::parse(&text, &upload.name) {
         Ok(manifest) => manifest,
         Err(error) => {
@@ -212,8 +211,8 @@ fn converse(
     Ok(Step::Done(manifest))
 }
 
-/// The manifest of the machine itself, which the snapshot brought, gives way to
-/// the composite. It is synced when the snapshot is kept.
+/// Replaces the machine's manifest in the snapshot by that of the copy. It is synced
+/// when the snapshot is kept.
 fn write(manifest: &BootstrappedMachine, snapshot: &Path) -> Result<()> {
     let path = snapshot.join("manifest");
     let text = manifest

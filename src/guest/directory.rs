@@ -7,14 +7,13 @@ use std::path::{Path, PathBuf};
 use crate::diag;
 use crate::error::{Context as _, Result};
 
-/// A directory that is removed, with all that is in it, when this goes.
+/// A directory that is removed with its contents when this value is dropped.
 #[derive(Debug)]
 #[must_use = "the directory is removed when this is dropped"]
 pub struct Directory(Option<PathBuf>);
 
 impl Directory {
-    /// Makes `path` anew, and what is above it. What a predecessor left there
-    /// goes.
+    /// Makes `path` and its parents. Removes what is there already.
     ///
     /// # Errors
     ///
@@ -26,7 +25,7 @@ impl Directory {
         Ok(Directory(Some(path.to_owned())))
     }
 
-    /// Where it is.
+    /// Its path.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.0.as_deref().unwrap_or(Path::new(""))

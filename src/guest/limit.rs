@@ -1,55 +1,54 @@
-//! The time that a guest is given in a phase. What passes while it cannot run,
-//! for want of room on our disk or because we were stopped ourselves, is not its
-//! time.
+//! The time limit of a phase. The time in which the guest cannot run, because the
+//! host's disk is full or the agent is stopped, does not count.
 
 use std::time::{Duration, Instant};
 
-use super::room::Room;
+use super::space::Shortage;
 
 /// The minimum time of a guest after it is resumed. QEMU retries the failed write at
 /// once, and a second failure has to come before the limit.
-const TRY: Duration = Duration::from_secs(1);
+const MIN_TIME_AFTER_RESUME: Duration = Duration::from_secs(1);
 
 /// A limit that is under way.
 #[derive(Debug)]
 pub(super) struct Limit {
-    /// Once the guest goes on, if it does not run now.
+    /// Moved by the length of the suspension when the guest is resumed.
     deadline: Instant,
-    room: Room,
-    /// Since when it has been suspended for want of room.
+    shortage: Shortage,
+    /// The start of a suspension because of a full disk.
     suspended: Option<Instant>,
 }
 
 impl Limit {
-    /// One of `length` that begins at `now`.
+    /// A limit of `length` that begins at `now`.
     pub(super) fn new(now: Instant, length: Duration) -> Limit {
         Limit {
             deadline: now + length,
-            room: Room::default(),
+            shortage: Shortage::default(),
             suspended: None,
         }
     }
 
-    /// Notes at `now` that the guest is suspended because a write found no
-    /// space; whether to go on waiting for some.
-    pub(super) fn lacks_room(&mut self, now: Instant) -> bool {
+    /// Notes at `now` that the guest is suspended because a write found no space.
+    /// Returns whether to go on waiting.
+    pub(super) fn lacks_space(&mut self, now: Instant) -> bool {
         self.suspended.get_or_insert(now);
-        self.room.lacking(now)
+        self.shortage.noted(now)
     }
 
-    /// Whether to resume the guest at `now`; asked once for each time.
+    /// Whether to resume the guest at `now`; true once for each suspension.
     pub(super) fn is_to_resume(&mut self, now: Instant) -> bool {
-        let due = self.room.due(now);
+        let due = self.shortage.due(now);
         if due && let Some(since) = self.suspended.take() {
             let extended = self.deadline + now.saturating_duration_since(since);
-            self.deadline = extended.max(now + TRY);
+            self.deadline = extended.max(now + MIN_TIME_AFTER_RESUME);
         }
         due
     }
 
-    /// Notes that nobody looked for `length`, when we were stopped.
+    /// Notes that the agent was stopped for `length`.
     pub(super) fn was_away(&mut self, length: Duration) {
-        // A guest that is suspended is given that time back anyway.
+        // The time of a suspended guest does not count anyway.
         if self.suspended.is_none() {
             self.deadline += length;
         }
@@ -60,9 +59,9 @@ impl Limit {
         self.suspended.is_none() && now >= self.deadline
     }
 
-    /// When to look again: at the end, or to resume the guest.
+    /// The next event: the end, or the resumption of the guest.
     pub(super) fn next(&self) -> Instant {
-        self.room
+        self.shortage
             .retry()
             .filter(|_| self.suspended.is_some())
             .unwrap_or(self.deadline)
@@ -77,7 +76,7 @@ mod tests {
 
     /// Has the guest lack room at `now`; when it goes on.
     fn pause(limit: &mut Limit, now: Instant) -> Instant {
-        assert!(limit.lacks_room(now));
+        assert!(limit.lacks_space(now));
         let next = limit.next();
         assert!(next > now && !limit.is_over(next) && limit.is_to_resume(next));
         next
@@ -94,13 +93,13 @@ mod tests {
     }
 
     #[test]
-    fn the_end_does_not_come_before_room_is_given_up() {
+    fn the_limit_does_not_end_while_the_guest_waits_for_space() {
         let start = Instant::now();
         let mut limit = Limit::new(start, 3 * SECOND);
         let mut now = start + 2 * SECOND;
         let mut waited = 0;
         // Each try takes a moment, and fails.
-        while limit.lacks_room(now) {
+        while limit.lacks_space(now) {
             let next = limit.next();
             assert!(!limit.is_over(next) && limit.is_to_resume(next));
             assert!(!limit.is_over(next + SECOND / 20), "after {waited} tries");
@@ -111,16 +110,16 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_that_goes_on_after_a_lack_of_room_is_not_spared() {
+    fn a_guest_that_is_resumed_keeps_its_limit() {
         let start = Instant::now();
         let mut limit = Limit::new(start, 3 * SECOND);
         let resumed = pause(&mut limit, start + 3 * SECOND);
         assert!(!limit.is_over(resumed));
-        assert!(limit.is_over(resumed + TRY));
+        assert!(limit.is_over(resumed + MIN_TIME_AFTER_RESUME));
     }
 
     #[test]
-    fn time_in_which_nobody_looked_counts_once() {
+    fn time_in_which_the_agent_was_stopped_counts_once() {
         let start = Instant::now();
         let mut limit = Limit::new(start, 10 * SECOND);
         limit.was_away(100 * SECOND);
@@ -128,7 +127,7 @@ mod tests {
         assert!(limit.is_over(start + 110 * SECOND));
 
         let mut limit = Limit::new(start, 10 * SECOND);
-        assert!(limit.lacks_room(start + 4 * SECOND));
+        assert!(limit.lacks_space(start + 4 * SECOND));
         limit.was_away(100 * SECOND);
         assert!(limit.is_to_resume(start + 104 * SECOND));
         assert!(limit.is_over(start + 110 * SECOND));

@@ -11,7 +11,7 @@ mod directory;
 mod limit;
 mod phase;
 mod refusals;
-mod room;
+mod space;
 mod wait;
 
 use std::path::{Path, PathBuf};
@@ -36,22 +36,21 @@ pub use wait::Upload;
 use refusals::Refusals;
 
 /// How long QEMU may take from its start until the guest runs.
-const START: Duration = Duration::from_secs(60);
+const QEMU_START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long the tap and the rules of an agent that was killed may take to go. The
-/// kernel removes them last, some 10 ms after the lock is free and the sweep sees
-/// neither that agent nor its QEMU any more.
-const GONE: Duration = Duration::from_secs(2);
-/// When to look again.
-const AGAIN: Duration = Duration::from_millis(5);
+/// The time for the tap and the rules of a killed agent to go. The kernel removes
+/// them last, some 10 ms after it has freed the lock.
+const TAP_RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The interval of attempts to create the tap until then.
+const TAP_RETRY_INTERVAL: Duration = Duration::from_millis(5);
 
-/// How many files a guest may upload in a run: it has a handful to say, and may
-/// repeat itself a little.
-const UPLOADS: u64 = 64;
+/// The maximum number of uploads in a run. A worker makes a handful, and may repeat
+/// some.
+const MAX_UPLOADS: u64 = 64;
 
-/// How many requests a guest may make, in a burst and per second: a toolchain of
-/// hundreds of files passes at once, and one of thousands is a little slower.
-const REQUESTS: tftp::Rate = tftp::Rate {
+/// The maximum rate of requests: a toolchain of hundreds of files passes at once, and
+/// one of thousands takes a little longer.
+const REQUEST_RATE: tftp::Rate = tftp::Rate {
     burst: 1024,
     per_second: 128,
 };
@@ -61,11 +60,11 @@ const REQUESTS: tftp::Rate = tftp::Rate {
 pub struct GuestSettings {
     /// The agent's name, `<toolchain>-<instance>`, for its rules and directories.
     pub owner: String,
-    /// Which of the agents for this toolchain we are, from 1.
+    /// The number of this agent among those for the toolchain, from 1.
     pub instance: u16,
     /// The bridge that guests are attached to.
     pub bridge: String,
-    /// The name of our tap on it.
+    /// The name of the tap on it.
     pub tap: String,
     /// How guests reach the TFTP server.
     pub redirect: RedirectKind,
@@ -115,8 +114,8 @@ pub struct Guest<'a> {
     /// Where its uploads go.
     uploads: PathBuf,
     refusals: Refusals,
-    /// The warning about too many requests was given.
-    floods: bool,
+    /// Whether the warning about too many requests was given.
+    flood_reported: bool,
     watch: &'a Watch,
 }
 
@@ -129,7 +128,7 @@ impl<'a> Guest<'a> {
     /// When the host lacks something, with the remedy; nothing is left behind.
     pub fn boot(config: &GuestSettings, boot: GuestRun<'_>, watch: &'a Watch) -> Result<Guest<'a>> {
         let bridge = Bridge::probe(&config.bridge)?;
-        let mac = own_mac(mac(boot.machine, None)?, config.instance);
+        let mac = instance_mac(mac(boot.machine, None)?, config.instance);
         let Link {
             redirect,
             tap,
@@ -140,9 +139,8 @@ impl<'a> Guest<'a> {
         server.set_accept(Box::new(move |peer| peers.admits(peer)));
         let uploads = boot.map.put_root().map(Path::to_owned).unwrap_or_default();
         server.set_map(boot.map);
-        let machine = VirtualMachine::start(&spec, tap.fd(), Instant::now() + START)?;
-        // QEMU has it now: the kernel takes it away when QEMU ends, which needs
-        // milliseconds, in which the agent does not wait.
+        let machine = VirtualMachine::start(&spec, tap.fd(), Instant::now() + QEMU_START_TIMEOUT)?;
+        // QEMU has its own descriptor: the kernel removes the tap when QEMU ends.
         tap.close();
         let (label, directory, hold) = (spec.label, spec.directory, config.hold);
         Ok(Guest {
@@ -154,12 +152,12 @@ impl<'a> Guest<'a> {
             hold,
             uploads,
             refusals: Refusals::default(),
-            floods: false,
+            flood_reported: false,
             watch,
         })
     }
 
-    /// Has QEMU end, without waiting for it: [`Guest::close`] does.
+    /// Tells QEMU to end and does not wait for it; [`Guest::close`] does.
     pub fn quit(&mut self) {
         self.machine.quit(Instant::now());
     }
@@ -169,7 +167,7 @@ impl<'a> Guest<'a> {
     ///
     /// # Errors
     ///
-    /// The first one of doing so; the rest is done all the same.
+    /// The first error; the rest is removed all the same.
     pub fn close(self) -> Result<()> {
         let Guest {
             mut machine,
@@ -194,18 +192,19 @@ struct Link {
 }
 
 impl Link {
-    /// In the way that this host knows, once what was left has gone.
+    /// Makes the connection by the strategy that works on this host. Waits for the tap
+    /// of a killed agent to go.
     fn open(
         config: &GuestSettings,
         boot: &GuestRun<'_>,
         mac: Mac,
         bridge: &Bridge,
     ) -> Result<Link> {
-        let until = Instant::now() + GONE;
+        let until = Instant::now() + TAP_RELEASE_TIMEOUT;
         let make = |strategy: Strategy| loop {
             match Link::make(config, boot, mac, bridge, strategy) {
                 Err(error) if is_taken(&error) && Instant::now() < until => {
-                    poll::wait(&mut [], Some(Instant::now() + AGAIN))
+                    poll::wait(&mut [], Some(Instant::now() + TAP_RETRY_INTERVAL))
                         .context(|| "unable to wait for a tap to go")?;
                 }
                 result => return result,
@@ -213,9 +212,8 @@ impl Link {
         };
         let probed = || make(Redirect::probe(config.redirect, bridge)?);
         match config.redirect {
-            // The usual way is tried without asking whether it can be done: that
-            // would take as long. If it cannot, whoever asks learns why, and
-            // what else can.
+            // A probe takes as long as the attempt, so it follows a failure only: it
+            // finds the reason and another strategy.
             RedirectKind::Auto | RedirectKind::Nft => make(Strategy::Nft).or_else(|_| probed()),
             RedirectKind::None => probed(),
         }
@@ -236,7 +234,7 @@ impl Link {
             &Target {
                 bridge,
                 tap: &tap,
-                mac: known_mac(boot.machine, mac),
+                mac: fixed_mac(boot.machine, mac),
                 server: address,
                 owner: &config.owner,
                 netfilter: &config.netfilter,
@@ -250,7 +248,7 @@ impl Link {
     }
 }
 
-/// Whether a tap, rules or an address of our own are there already.
+/// Whether a tap, rules or an address of this agent exist already.
 fn is_taken(error: &Error) -> bool {
     matches!(
         error.errno(),
@@ -276,16 +274,16 @@ pub fn mac(machine: &MachineManifest, previous: Option<&str>) -> Result<Mac> {
 /// The address of a machine as this instance runs it. Several instances may run
 /// copies of one machine on one bridge, where no two stations may have the same
 /// address; so every instance but the first counts its number into the last octets.
-fn own_mac(Mac(mut octets): Mac, instance: u16) -> Mac {
+fn instance_mac(Mac(mut octets): Mac, instance: u16) -> Mac {
     let [high, low] = instance.saturating_sub(1).to_be_bytes();
     octets[3] ^= high;
     octets[4] ^= low;
     Mac(octets)
 }
 
-/// The address that the guest is sure to use: options of its own may give it
-/// another.
-fn known_mac(machine: &MachineManifest, mac: Mac) -> Option<Mac> {
+/// The address that the guest is sure to use. Options of its machine may give it
+/// another one.
+fn fixed_mac(machine: &MachineManifest, mac: Mac) -> Option<Mac> {
     let substituted = |options: Vec<String>| options.iter().any(|o| o.contains("mac=?"));
     if machine
         .options()
@@ -296,13 +294,13 @@ fn known_mac(machine: &MachineManifest, mac: Mac) -> Option<Mac> {
     Some(mac)
 }
 
-/// Limits of a guest, which is hostile: its requests are bounded in every way.
+/// The limits of a guest. It may be hostile, so that every request is bounded.
 fn limits(boot: &GuestRun<'_>) -> tftp::ServerSettings {
     tftp::ServerSettings {
         upload_most: boot.upload_limit,
         uploads_octets_most: boot.upload_limit.saturating_mul(2),
-        uploads_most: UPLOADS,
-        requests: Some(REQUESTS),
+        uploads_most: MAX_UPLOADS,
+        requests: Some(REQUEST_RATE),
         ..tftp::ServerSettings::default()
     }
 }
@@ -331,8 +329,8 @@ mod tests {
     #[test]
     fn instances_of_one_machine_have_addresses_of_their_own() {
         let mac = Mac([0x02, 0, 0, 0xaa, 0xbb, 0xcc]);
-        assert_eq!(own_mac(mac, 1), mac);
-        let all: std::collections::HashSet<_> = (1..=99).map(|n| own_mac(mac, n)).collect();
+        assert_eq!(instance_mac(mac, 1), mac);
+        let all: std::collections::HashSet<_> = (1..=99).map(|n| instance_mac(mac, n)).collect();
         assert_eq!(all.len(), 99);
         assert!(all.iter().all(|mac| mac.0[..3] == [0x02, 0, 0]));
     }

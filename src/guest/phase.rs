@@ -23,36 +23,36 @@ pub enum Step<T> {
     Ended(Ended),
 }
 
-/// A phase that did not reach its purpose.
+/// A phase that did not reach its goal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
     /// The phase.
     pub phase: GuestPhase,
     /// Its limit.
     pub limit: Duration,
-    /// How long it had lasted.
+    /// The time since its start.
     pub elapsed: Duration,
     /// Why it ended.
     pub why: Why,
 }
 
-/// Why a phase ended before its purpose was reached.
+/// Why a phase ended before its goal was reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// Its limit was over.
+    /// The limit was reached.
     TimedOut,
-    /// The guest is gone or of no use any more: how that came, as a clause.
+    /// The guest ended or failed: the reason as a clause.
     Lost(String),
     /// The guest's upload is invalid; the reason as a clause.
     Invalid(String),
     /// The host failed under the guest, for instance because its disk is full.
     Host(String),
-    /// We were told to stop.
+    /// The agent was told to stop.
     Stopped,
 }
 
 impl Ended {
-    /// The end of a run whose guest was not even started.
+    /// The end of a run whose guest was not started.
     #[must_use]
     pub fn before(why: Why) -> Ended {
         Ended {
@@ -63,8 +63,7 @@ impl Ended {
         }
     }
 
-    /// Whether the guest may just have failed to boot, so that another attempt
-    /// is worth it.
+    /// Whether the guest may have failed to boot, so that another attempt may succeed.
     #[must_use]
     pub fn never_asked(&self) -> bool {
         self.phase == GuestPhase::Startup && matches!(self.why, Why::TimedOut | Why::Lost(_))
@@ -72,11 +71,11 @@ impl Ended {
 
     /// Whether the fault is the host's and not the guest's.
     #[must_use]
-    pub fn is_ours(&self) -> bool {
+    pub fn is_host_fault(&self) -> bool {
         matches!(self.why, Why::Host(_))
     }
 
-    /// The end in a word or two, for the head of a report.
+    /// The end in one or two words, for the head of a report.
     #[must_use]
     pub fn title(&self) -> String {
         let what = match self.why {
@@ -85,7 +84,7 @@ impl Ended {
             Why::Stopped => "interrupted",
         };
         match self.phase {
-            // As the original has it: `build timeout`, `build startup timeout`.
+            // In the words of bbot: `build timeout`, `build startup timeout`.
             GuestPhase::Work => what.to_owned(),
             phase => format!("{phase} {what}"),
         }
@@ -111,11 +110,7 @@ impl fmt::Display for Ended {
         };
         match &self.why {
             Why::TimedOut => {
-                write!(
-                    f,
-                    "the guest was given {} seconds, which were over before {before}",
-                    self.limit.as_secs()
-                )
+                write!(f, "{} seconds passed before {before}", self.limit.as_secs())
             }
             Why::Lost(how) => write!(f, "{how} before {before}"),
             Why::Invalid(what) | Why::Host(what) => f.write_str(what),
@@ -141,7 +136,7 @@ mod tests {
     fn a_sentence_says_what_was_waited_for() {
         assert_eq!(
             ended(GuestPhase::Startup, Why::TimedOut).to_string(),
-            "the guest was given 240 seconds, which were over before it made a first request"
+            "240 seconds passed before it made a first request"
         );
         assert_eq!(
             ended(GuestPhase::Work, Why::Lost("the guest panicked".into())).to_string(),

@@ -4,26 +4,26 @@
 use super::{GuestPhase, Why};
 use crate::tftp::{Kind, Refusal, Served, is_our_disks};
 
-/// The uploads of a guest that our disk was the reason to refuse.
+/// The refused uploads of a guest.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
     /// The last one that has not been stored since: its name and the reason.
     last: Option<(String, String)>,
-    /// The reason that was told last.
-    told: Option<String>,
+    /// The reason of the last report.
+    reported: Option<String>,
 }
 
-/// An upload that was refused, for a message.
+/// A refused upload, for a message.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct News {
+pub(super) struct RefusedUpload {
     pub(super) name: String,
     pub(super) reason: String,
 }
 
 impl Refusals {
-    /// Takes note of what came of a request. News are to be told: once for each
-    /// reason, since guests try again and again.
-    pub(super) fn note(&mut self, served: &Served) -> Option<News> {
+    /// Notes the outcome of a request. Returns a report for the first refusal of each
+    /// reason: guests repeat their requests.
+    pub(super) fn note(&mut self, served: &Served) -> Option<RefusedUpload> {
         if let Served::Uploaded { name, .. } = served
             && self.last.as_ref().is_some_and(|(last, _)| last == name)
         {
@@ -32,17 +32,17 @@ impl Refusals {
         let (name, refusal) = refused_upload(served)?;
         let reason = refusal.text.clone().into_owned();
         self.last = Some((name.clone(), reason.clone()));
-        if self.told.as_ref() == Some(&reason) {
+        if self.reported.as_ref() == Some(&reason) {
             return None;
         }
-        self.told = Some(reason.clone());
-        Some(News { name, reason })
+        self.reported = Some(reason.clone());
+        Some(RefusedUpload { name, reason })
     }
 
-    /// Why a phase ended that did so for the reason `why` at first sight.
-    pub(super) fn blame(&self, phase: GuestPhase, why: Why) -> Why {
+    /// The reason of an end: `why`, unless a refused upload explains it.
+    pub(super) fn reattribute(&self, phase: GuestPhase, why: Why) -> Why {
         match (&self.last, phase, &why) {
-            // Who is to power off has uploaded what was wanted.
+            // In the shutdown phase the wanted upload is stored already.
             (
                 Some((_, reason)),
                 GuestPhase::Startup | GuestPhase::Work,
@@ -55,7 +55,7 @@ impl Refusals {
     }
 }
 
-/// The name of an upload that our disk was the reason to refuse.
+/// The name of an upload that was refused because a disk of the host failed.
 fn refused_upload(served: &Served) -> Option<(String, &Refusal)> {
     let (Served::Refused {
         request: Some((Kind::Put, name)),
@@ -98,22 +98,22 @@ mod tests {
         tree::refusal(&io::Error::from_raw_os_error(errno))
     }
 
-    fn is_blamed(refusals: &Refusals) -> bool {
-        refusals.blame(GuestPhase::Work, Why::TimedOut) == Why::TimedOut
+    fn is_guest_fault(refusals: &Refusals) -> bool {
+        refusals.reattribute(GuestPhase::Work, Why::TimedOut) == Why::TimedOut
     }
 
     #[test]
-    fn an_upload_that_our_disk_failed_for_is_the_hosts_fault() {
+    fn an_upload_that_a_disk_of_the_host_failed_is_the_hosts_fault() {
         for reason in [libc::ENOSPC, libc::EDQUOT, libc::EIO, libc::EROFS] {
             let mut refusals = Refusals::default();
             assert!(refusals.note(&refused("/m", errno(reason))).is_some());
             for why in [Why::TimedOut, Why::Lost("the guest panicked".into())] {
-                let why = refusals.blame(GuestPhase::Work, why);
+                let why = refusals.reattribute(GuestPhase::Work, why);
                 assert!(matches!(why, Why::Host(_)), "{reason}: {why:?}");
             }
-            let why = refusals.blame(GuestPhase::Shutdown, Why::TimedOut);
+            let why = refusals.reattribute(GuestPhase::Shutdown, Why::TimedOut);
             assert_eq!(why, Why::TimedOut);
-            let why = refusals.blame(GuestPhase::Work, Why::Stopped);
+            let why = refusals.reattribute(GuestPhase::Work, Why::Stopped);
             assert_eq!(why, Why::Stopped);
         }
         let mut refusals = Refusals::default();
@@ -124,19 +124,19 @@ mod tests {
             reason: String::new(),
             refusal: Some(errno(libc::ENOSPC)),
         });
-        let Why::Host(why) = refusals.blame(GuestPhase::Work, Why::TimedOut) else {
-            panic!("the guest is blamed");
+        let Why::Host(why) = refusals.reattribute(GuestPhase::Work, Why::TimedOut) else {
+            panic!("the fault is the guest's");
         };
         assert!(why.ends_with("(disk full)"), "{why}");
     }
 
     #[test]
-    fn what_a_guest_brings_about_itself_is_its_own_fault() {
+    fn a_refusal_for_another_reason_is_the_guests_fault() {
         let limit = Refusal::new(ErrorCode::DiskFull, "file larger than the limit");
         for refusal in [limit, errno(libc::EACCES), errno(libc::EMFILE)] {
             let mut refusals = Refusals::default();
             assert_eq!(refusals.note(&refused("m", refusal)), None);
-            assert!(is_blamed(&refusals));
+            assert!(is_guest_fault(&refusals));
         }
         let mut refusals = Refusals::default();
         refusals.note(&Served::Refused {
@@ -144,7 +144,7 @@ mod tests {
             request: Some((Kind::Get, "m".into())),
             refusal: errno(libc::EIO),
         });
-        assert!(is_blamed(&refusals));
+        assert!(is_guest_fault(&refusals));
     }
 
     #[test]
@@ -158,13 +158,13 @@ mod tests {
         let mut refusals = Refusals::default();
         refusals.note(&refused("/m", errno(libc::ENOSPC)));
         refusals.note(&uploaded("another"));
-        assert!(!is_blamed(&refusals));
+        assert!(!is_guest_fault(&refusals));
         refusals.note(&uploaded("m"));
-        assert!(is_blamed(&refusals));
+        assert!(is_guest_fault(&refusals));
     }
 
     #[test]
-    fn a_reason_is_news_once() {
+    fn a_reason_is_reported_once() {
         let mut refusals = Refusals::default();
         let mut note = |name, reason| refusals.note(&refused(name, errno(reason))).is_some();
         assert!(note("m", libc::ENOSPC));

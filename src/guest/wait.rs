@@ -18,13 +18,13 @@ use crate::sys::file::read_at_most;
 use crate::tftp::{self, Kind, Served};
 use crate::trace;
 
-/// Waking up later than this after what was asked for means that we, or the
-/// host, were stopped meanwhile. When is not known, so that the whole wait is not
-/// counted as the guest's time.
-const LATE: Duration = Duration::from_secs(2);
+/// A wake-up that is later than this means that the agent or the host was stopped
+/// meanwhile. The whole wait is then not counted as the guest's time, because the
+/// length of the stop is not known.
+const LATE_WAKE_UP: Duration = Duration::from_secs(2);
 
-/// The longest wait: what passes of the guest's time if we were stopped unnoticed.
-const LOOK: Duration = Duration::from_secs(10);
+/// The longest wait. It bounds the time that is lost by an unnoticed stop.
+const MAX_WAIT: Duration = Duration::from_secs(10);
 
 /// An upload of the guest that is complete.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,7 +112,7 @@ impl Guest<'_> {
                 phase,
                 limit,
                 elapsed: start.elapsed(),
-                why: refusals.blame(phase, why),
+                why: refusals.reattribute(phase, why),
             })
         };
         loop {
@@ -128,9 +128,9 @@ impl Guest<'_> {
                     return Ok(Step::Done(found));
                 }
                 let Seen::Event(event) = seen else { continue };
-                if matches!(event, Event::DiskFailed { full: true, .. }) && time.lacks_room(now) {
-                    self.await_room();
-                } else if let Some(why) = bad_news(event) {
+                if matches!(event, Event::DiskFailed { full: true, .. }) && time.lacks_space(now) {
+                    self.report_full_disk();
+                } else if let Some(why) = fatal_reason(event) {
                     return Ok(ended(&self.refusals, why));
                 }
             }
@@ -143,7 +143,7 @@ impl Guest<'_> {
             let until = [self.machine.deadline(), self.watch.until(Some(time.next()))]
                 .into_iter()
                 .flatten()
-                .fold(now + LOOK, Instant::min);
+                .fold(now + MAX_WAIT, Instant::min);
             let counters = self.server.counters();
             self.watch
                 .transferred(counters.octets_sent + counters.octets_received);
@@ -152,31 +152,31 @@ impl Guest<'_> {
                 others.extend(self.machine.fds());
                 self.server.serve(Some(until), &others)?
             };
-            self.look_for_a_flood();
+            self.report_flood();
             let woke = Instant::now();
-            if woke.saturating_duration_since(until) > LATE {
+            if woke.saturating_duration_since(until) > LATE_WAKE_UP {
                 time.was_away(woke - now);
             }
-            self.tell(&served);
+            self.report_served(&served);
             if let Some(found) = reached(&Seen::Served(served)) {
                 return Ok(Step::Done(found));
             }
         }
     }
 
-    /// Says once that the guest asks for more than it is given.
-    fn look_for_a_flood(&mut self) {
+    /// Warns once that requests of the guest are dropped.
+    fn report_flood(&mut self) {
         let dropped = self.server.counters().requests_dropped;
-        if dropped > 0 && !self.floods {
-            self.floods = true;
+        if dropped > 0 && !self.flood_reported {
+            self.flood_reported = true;
             diag::warning(format_args!(
                 "the guest in machine {} makes too many requests, which are dropped from now on",
                 self.label
             ))
             .info(format_args!(
                 "more than {} at once, and more than {} a second",
-                super::REQUESTS.burst,
-                super::REQUESTS.per_second
+                super::REQUEST_RATE.burst,
+                super::REQUEST_RATE.per_second
             ))
             .emit();
         }
@@ -184,7 +184,7 @@ impl Guest<'_> {
 
     /// Traces requests, and reports the failures of the host among them: the guest
     /// cannot report them.
-    fn tell(&mut self, served: &Served) {
+    fn report_served(&mut self, served: &Served) {
         if let Some(news) = self.refusals.note(served) {
             diag::warning(format_args!(
                 "unable to store upload {} of machine {}: {}",
@@ -216,16 +216,16 @@ impl Guest<'_> {
         }
     }
 
-    /// The host's disk is full, which is no fault of the package's: QEMU has
-    /// suspended the guest, and what was deleted lately is given back first.
-    fn await_room(&self) {
+    /// Warns that the host's disk is full; QEMU has suspended the guest. The sync frees
+    /// the space of deleted files.
+    fn report_full_disk(&self) {
         diag::warning(format_args!(
             "the host's disk is full under machine {}, which waits for space",
             self.label
         ))
         .emit();
         if let Err(error) = sync(&self.directory) {
-            trace!(4, "await_room", "{error}");
+            trace!(4, "report_full_disk", "{error}");
         }
     }
 
@@ -252,7 +252,7 @@ impl Guest<'_> {
     /// true if it is to be held for inspection: see [`Guest::hold`].
     pub fn report(&mut self, what: &str, ended: &Ended) -> bool {
         if ended.why == Why::Stopped {
-            // Not the guest's doing, and nobody wants to look at it.
+            // The guest did not fail, so there is nothing to inspect.
             diag::info(format_args!("{what} for machine {}: {ended}", self.label)).emit();
             return false;
         }
@@ -318,8 +318,8 @@ impl Guest<'_> {
     }
 }
 
-/// Why a guest is of no use after `event`, if it is not.
-fn bad_news(event: Event) -> Option<Why> {
+/// The reason to give up the guest after `event`, if there is one.
+fn fatal_reason(event: Event) -> Option<Why> {
     match event {
         Event::Panicked => Some(Why::Lost("the guest panicked".to_owned())),
         Event::ProcessorFailed => Some(Why::Host(

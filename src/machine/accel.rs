@@ -1,8 +1,7 @@
 //! The accelerator of guests: KVM, or QEMU's emulation.
 //!
-//! That `/dev/kvm` opens proves nothing: there are hosts (often virtual
-//! machines themselves) where it does, and guests abort or hang in their first
-//! second. KVM counts as usable only when a guest has run: a boot sector that asks
+//! On some hosts (often virtual machines themselves) `/dev/kvm` opens, and guests
+//! abort or hang in their first second. KVM is usable only if a guest has run: a boot sector that asks
 //! the BIOS for its disk, returns from an interrupt in protected mode, enters long
 //! mode and ends QEMU (`probe.S`). That takes a fifth of a second where it works.
 
@@ -23,19 +22,18 @@ use crate::error::{Class, Context as _, Error, Result};
 use crate::settings::AccelChoice;
 use crate::sys::process::{Credentials, Process};
 
-/// The accelerators that we use.
+/// An accelerator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accel {
-    /// The processor itself, through `/dev/kvm`.
+    /// The host's processor, through `/dev/kvm`.
     Kvm,
-    /// QEMU's translator; some ten times slower, and everywhere.
+    /// QEMU's translator; some ten times slower, and available everywhere.
     Tcg,
 }
 
 impl Accel {
-    /// QEMU's `-cpu`. `host` is what the original gives; it exists with KVM
-    /// only. `max` is every feature that the emulation has, and was measured
-    /// to be faster than QEMU's default.
+    /// QEMU's `-cpu`. `host` exists with KVM only. `max` has every feature of the
+    /// emulation, and was measured to be faster than QEMU's default.
     #[must_use]
     pub fn processor(self) -> &'static str {
         match self {
@@ -64,7 +62,7 @@ pub enum ProbeResult {
 }
 
 /// The accelerator to use, and why not KVM if [`AccelChoice::Auto`] decided so.
-/// Trying KVM ends at `deadline`; 10 s are plenty.
+/// The probe of KVM ends at `deadline`; 10 s suffice.
 ///
 /// # Errors
 ///
@@ -129,7 +127,7 @@ pub fn probe(
     let user = user.map(|user| credentials(user, accel));
     let started = Process::spawn(command, &[disk.as_fd()], user.as_ref());
     let mut process = super::start::executed(started, qemu)?;
-    // QEMU ends or, where KVM fails in the guest, says so and suspends the guest.
+    // QEMU ends or, where KVM fails in the guest, reports it and suspends the guest.
     let stderr = process.take_stderr();
     let message = stderr.map(|stderr| first_message(stderr, &process, deadline));
     let message = message.transpose().context(|| "unable to wait for qemu")?;
@@ -139,7 +137,7 @@ pub fn probe(
     }
     let ended = process.wait(Some(deadline));
     Ok(match ended.context(|| "unable to wait for qemu")? {
-        Some(status) if status.code() == Some(RAN) => ProbeResult::Usable,
+        Some(status) if status.code() == Some(PROBE_EXIT_STATUS) => ProbeResult::Usable,
         Some(status) if message.is_empty() => {
             ProbeResult::Unusable(format!("qemu ended with {status}"))
         }
@@ -210,7 +208,7 @@ fn boot_sector() -> io::Result<OwnedFd> {
 }
 
 /// QEMU's exit status when the boot sector reached its end.
-const RAN: i32 = 0x15 * 2 + 1;
+const PROBE_EXIT_STATUS: i32 = 0x15 * 2 + 1;
 
 /// `probe.S`, assembled for address 0x7c00.
 #[rustfmt::skip]
@@ -258,7 +256,6 @@ mod tests {
             assert_eq!(std::fs::read(dir.join("p")).unwrap(), CODE);
         }
         std::fs::remove_dir_all(&dir).unwrap();
-        // The linker that links this very test is there.
         assert!(assembled);
     }
 

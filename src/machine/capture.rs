@@ -1,9 +1,8 @@
 //! The output of a guest and of QEMU, within bounds.
 //!
-//! A guest can write gigabytes to its serial console, and QEMU's messages are
-//! under its control too. So nothing is read to the end: the last bytes stay in
-//! memory, for diagnostics, and a file on disk is turned over when it is full.
-//! When nobody reads, QEMU keeps the guest's UART waiting; no memory grows.
+//! A guest can write gigabytes to its serial console, and controls QEMU's messages
+//! too. The last bytes stay in memory, for diagnostics, and a file on disk is rotated
+//! when it is full. When the agent does not read, QEMU makes the guest's UART wait.
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
@@ -35,7 +34,7 @@ impl Tail {
         }
     }
 
-    /// Adds what came next.
+    /// Adds bytes of the stream.
     pub fn push(&mut self, bytes: &[u8]) {
         self.total += bytes.len() as u64;
         let kept = &bytes[bytes.len().saturating_sub(self.capacity)..];
@@ -44,7 +43,7 @@ impl Tail {
         self.bytes.extend(kept);
     }
 
-    /// How many bytes there were in all.
+    /// The number of bytes of the stream so far.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.total
@@ -76,8 +75,8 @@ impl Tail {
     }
 }
 
-/// A file that never takes more than about `limit` bytes of disk: when its half
-/// of that is full it becomes `<path>.1` and a new one is begun.
+/// A file of at most `limit` bytes with its predecessor: at half of that it is renamed
+/// to `<path>.1`, and a new one is begun.
 #[derive(Debug)]
 pub struct Log {
     path: PathBuf,
@@ -140,8 +139,8 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Reads from `fd`, which has to be non-blocking. Keeps `capacity` bytes in
-    /// memory, and everything in `log` as far as that goes.
+    /// Reads from `fd`, which has to be non-blocking. Keeps `capacity` bytes in memory,
+    /// and what `log` takes.
     #[must_use]
     pub fn new(fd: OwnedFd, capacity: usize, log: Option<Log>) -> Capture {
         Capture {
@@ -163,14 +162,13 @@ impl Capture {
         &self.tail
     }
 
-    /// Takes in what is there, up to 64 KiB: a guest that never stops talking
-    /// must not keep us from everything else. Returns whether there was
-    /// anything.
+    /// Reads what is there, up to 64 KiB, so that a guest that writes without end does
+    /// not stop the agent. Returns whether there was anything.
     pub fn read(&mut self) -> bool {
-        const SHARE: usize = 4;
+        const MAX_READS: usize = 4;
         let mut buffer = [0; 16 * 1024];
         let mut any = false;
-        for _ in 0..SHARE {
+        for _ in 0..MAX_READS {
             let Some(fd) = &self.fd else { return any };
             match nix::unistd::read(fd, &mut buffer) {
                 Ok(0) => self.fd = None,
@@ -180,7 +178,7 @@ impl Capture {
                 }
                 Err(Errno::EAGAIN) => return any,
                 Err(Errno::EINTR) => {}
-                // As good as closed: QEMU is gone or about to go.
+                // QEMU has ended or is about to end.
                 Err(_) => self.fd = None,
             }
         }
@@ -192,7 +190,7 @@ impl Capture {
         if let Some(log) = &mut self.log
             && let Err(error) = log.append(bytes)
         {
-            // A full disk must not end a build because of its console.
+            // A build does not end because its console cannot be stored.
             diag::warning(format_args!(
                 "unable to write console log {}: {}",
                 log.path.display(),

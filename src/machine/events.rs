@@ -8,7 +8,7 @@ use crate::json::Value;
 /// Something that happened to a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The guest's processors are stopped, by whomever.
+    /// The guest's processors are stopped.
     Suspended,
     /// They run again.
     Resumed,
@@ -16,16 +16,15 @@ pub enum Event {
     Panicked,
     /// The accelerator could not execute an instruction; the guest is suspended.
     ProcessorFailed,
-    /// Our disk failed under the guest, which is suspended. `full`: no space
-    /// was left. After that is mended [`resume`](super::VirtualMachine::resume) makes
-    /// QEMU try the write again.
+    /// A disk of the host failed under the guest, which is suspended. `full`: no space
+    /// was left. [`resume`](super::VirtualMachine::resume) repeats the write.
     DiskFailed {
         /// The error was `ENOSPC`.
         full: bool,
         /// The error as QEMU words it.
         reason: String,
     },
-    /// The end is near, for this reason.
+    /// QEMU is about to end, for this reason.
     ShuttingDown(ShutdownReason),
     /// QEMU did not answer in time; it may be stuck.
     Unanswered {
@@ -39,14 +38,13 @@ pub enum Event {
         /// QEMU's reason.
         reason: String,
     },
-    /// QEMU cannot be talked to any more, for this reason. Its process is still
-    /// there.
+    /// The monitor failed, for this reason. The process is still there.
     MonitorLost(&'static str),
     /// QEMU is gone. The last event.
     Exited {
         /// How the process ended; 0 says nothing about the guest.
         status: ExitStatus,
-        /// Why, if QEMU said so.
+        /// The reason that QEMU gave.
         reason: Option<ShutdownReason>,
     },
 }
@@ -81,7 +79,7 @@ impl fmt::Display for ShutdownReason {
     }
 }
 
-/// The event of QEMU that is called `name`, if it is one that matters here.
+/// The event of QEMU of that name, if the agent needs it.
 #[must_use]
 pub fn event(name: &str, data: &Value) -> Option<Event> {
     match name {
@@ -89,8 +87,7 @@ pub fn event(name: &str, data: &Value) -> Option<Event> {
         "RESUME" => Some(Event::Resumed),
         "GUEST_PANICKED" => Some(Event::Panicked),
         "BLOCK_IO_ERROR" => {
-            // Errors that are not to stop the guest are the guest's to handle:
-            // that is how the options of its machine want it.
+            // By the options of its machine the guest handles other errors itself.
             if data.get("action").and_then(Value::as_str) != Some("stop") {
                 return None;
             }

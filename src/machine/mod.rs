@@ -4,11 +4,11 @@
 //! [`VirtualMachine::fds`] next to its own descriptors, not past
 //! [`VirtualMachine::deadline`], and calls [`VirtualMachine::handle`] until it returns `None`.
 //! Requests ([`power_down`](VirtualMachine::power_down), [`suspend`](VirtualMachine::suspend),
-//! [`resume`](VirtualMachine::resume)) only ask; what came of them is an [`Event`]. The
+//! [`resume`](VirtualMachine::resume)) do not wait; their outcome is an [`Event`]. The
 //! last event is always [`Event::Exited`].
 //!
-//! QEMU's exit status tells nothing (it is 0 after a signal, a reboot and a
-//! power off alike), so the reason is taken from the monitor's `SHUTDOWN`.
+//! QEMU's exit status is 0 after a signal, a reboot and a power off alike, so the
+//! reason is taken from the monitor's `SHUTDOWN`.
 
 pub mod accel;
 pub mod capture;
@@ -37,24 +37,23 @@ pub use events::{Event, ShutdownReason};
 pub use qemu::{Purpose, Spec};
 
 use capture::Capture;
-use monitor::{ANSWER, Monitor, Said};
+use monitor::{ANSWER_TIMEOUT, Monitor, Said};
 
-/// How often a guest is asked again to power off: early in its boot it does not
-/// hear it.
+/// The interval of requests to power off. A guest that boots ignores them.
 const POWER_DOWN_EVERY: Duration = Duration::from_secs(1);
 
-/// How long QEMU may take to quit before it is killed.
-const QUIT: Duration = Duration::from_secs(2);
+/// The time for QEMU to quit before it is killed.
+const QUIT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long the kernel may take to end a killed QEMU; more than that means that
-/// its disk is stuck.
-const KILL: Duration = Duration::from_secs(10);
+/// The time for the kernel to end a killed QEMU. A longer time means that QEMU waits
+/// for a disk.
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How many lines of the console are evidence: the message of a Linux kernel that
-/// panics stands some 40 lines above its last one.
+/// The lines of the console that are evidence: a Linux kernel that panics writes its
+/// reason some 40 lines above its last one.
 const CONSOLE_LINES: usize = 50;
 
-/// How many lines of QEMU's messages are.
+/// The lines of QEMU's messages that are evidence.
 const EVIDENCE_LINES: usize = 20;
 
 /// A QEMU process; killed and reaped when this value is dropped.
@@ -66,15 +65,15 @@ pub struct VirtualMachine {
     console: Capture,
     stderr: Capture,
     queue: VecDeque<Event>,
-    /// When to ask the next time, while the guest is to power off.
+    /// The time of the next request to power off.
     power_down: Option<Instant>,
-    /// The guest executes nothing: by our wish, or because of a failure.
+    /// The guest's processors are stopped, by a request or after a failure.
     suspended: bool,
-    /// The guest stopped; QEMU is still to be asked for the reason.
+    /// The guest stopped, and QEMU was not asked for the reason yet.
     is_status_due: bool,
     shutdown: Option<ShutdownReason>,
     exited: Option<ExitStatus>,
-    /// It was killed and has not ended in time.
+    /// QEMU was killed and has not ended in time.
     stuck: bool,
     files: Files,
 }
@@ -107,7 +106,7 @@ impl VirtualMachine {
         fds
     }
 
-    /// When to call [`VirtualMachine::handle`] though nothing is readable.
+    /// The time to call [`VirtualMachine::handle`] even if nothing is readable.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         if self.exited.is_some() {
@@ -119,8 +118,8 @@ impl VirtualMachine {
             .min()
     }
 
-    /// Takes in what there is and does what is due at `now`. One event at a
-    /// time: call until `None`. Does not wait.
+    /// Reads what is there, does what is due at `now`, and returns the next event. Does
+    /// not wait.
     pub fn handle(&mut self, now: Instant) -> Option<Event> {
         if self.queue.is_empty() && self.exited.is_none() {
             self.console.read();
@@ -179,24 +178,24 @@ impl VirtualMachine {
             self.queue.push_back(Event::Unanswered { command });
         }
         if std::mem::take(&mut self.is_status_due) {
-            self.monitor.send("query-status", now + ANSWER);
+            self.monitor.send("query-status", now + ANSWER_TIMEOUT);
         }
         if self.power_down.is_some_and(|next| next <= now) {
             if self.suspended {
-                // A guest that does not run does not hear it.
-                self.monitor.send("cont", now + ANSWER);
+                // A stopped guest does not notice the power button.
+                self.monitor.send("cont", now + ANSWER_TIMEOUT);
             }
-            self.monitor.send("system_powerdown", now + ANSWER);
+            self.monitor.send("system_powerdown", now + ANSWER_TIMEOUT);
             self.power_down = Some(now + POWER_DOWN_EVERY);
         }
     }
 
     fn look_for_the_end(&mut self) {
-        // Failing here would mean that the process is not our child.
+        // The only error is that the process is not a child of the agent.
         let Ok(Some(status)) = self.process.try_wait() else {
             return;
         };
-        // Its last output is still in the sockets; its guest cannot add to it.
+        // The last output is still in the sockets; the guest cannot add to it.
         while self.listen() {}
         while self.console.read() {}
         while self.stderr.read() {}
@@ -218,12 +217,12 @@ impl VirtualMachine {
     /// [`Event::Suspended`]. A guest that was asked to power off is no longer.
     pub fn suspend(&mut self, now: Instant) {
         self.power_down = None;
-        self.monitor.send("stop", now + ANSWER);
+        self.monitor.send("stop", now + ANSWER_TIMEOUT);
     }
 
     /// Asks QEMU to let a suspended guest go on: [`Event::Resumed`].
     pub fn resume(&mut self, now: Instant) {
-        self.monitor.send("cont", now + ANSWER);
+        self.monitor.send("cont", now + ANSWER_TIMEOUT);
     }
 
     /// Whether the guest's processors are stopped.
@@ -241,21 +240,19 @@ impl VirtualMachine {
     /// Tells QEMU to quit, whatever the guest does, and does not wait for it.
     pub fn quit(&mut self, now: Instant) {
         self.power_down = None;
-        self.monitor.send("quit", now + QUIT);
+        self.monitor.send("quit", now + QUIT_TIMEOUT);
     }
 
-    /// Ends QEMU, whatever the guest does: it is told to quit, and killed if it
-    /// has not in 2 s. The guest gets no chance to write its data. Evidence is
-    /// still there afterwards. Ended already is a success.
+    /// Ends QEMU, whatever the guest does: it is told to quit, and killed after 2 s.
+    /// The guest cannot write its data. Evidence is still there afterwards.
     ///
     /// # Errors
     ///
-    /// If it is still there 10 s after being killed: then the kernel waits for
-    /// a disk on its behalf.
+    /// QEMU is still there 10 s after the kill: the kernel waits for a disk.
     pub fn force_down(&mut self) -> Result<ExitStatus> {
         let start = Instant::now();
         self.power_down = None;
-        self.monitor.send("quit", start + QUIT);
+        self.monitor.send("quit", start + QUIT_TIMEOUT);
         let mut killed = false;
         loop {
             let now = Instant::now();
@@ -263,13 +260,13 @@ impl VirtualMachine {
             if let Some(status) = self.exited {
                 return Ok(status);
             }
-            if !killed && (now >= start + QUIT || self.monitor.fd().is_none()) {
+            if !killed && (now >= start + QUIT_TIMEOUT || self.monitor.fd().is_none()) {
                 self.process
                     .signal(Signal::SIGKILL)
                     .context(|| format!("unable to kill {}", self.title()))?;
                 killed = true;
             }
-            if now >= start + QUIT + KILL {
+            if now >= start + QUIT_TIMEOUT + KILL_TIMEOUT {
                 self.stuck = true;
                 return Err(
                     Error::new(format!("unable to end {}", self.title())).hint(format!(
@@ -279,9 +276,9 @@ impl VirtualMachine {
                 );
             }
             let until = if killed {
-                start + QUIT + KILL
+                start + QUIT_TIMEOUT + KILL_TIMEOUT
             } else {
-                start + QUIT
+                start + QUIT_TIMEOUT
             };
             let fds = self.fds();
             poll::readable(&fds, &mut vec![false; fds.len()], Some(until))
@@ -338,7 +335,7 @@ fn quote(lines: &mut Vec<String>, title: &str, quoted: &[String]) {
 
 impl Drop for VirtualMachine {
     fn drop(&mut self) {
-        // What was tried before is not tried again.
+        // A failed attempt is not repeated.
         if self.exited.is_none()
             && !self.stuck
             && let Err(error) = self.force_down()
@@ -346,7 +343,7 @@ impl Drop for VirtualMachine {
             diag::warning(&error).emit();
         }
         for socket in [&self.files.vnc, &self.files.operator] {
-            // QEMU removes its own when it ends in peace.
+            // QEMU that quits has removed its own socket.
             let _ = fs::remove_file(socket);
         }
         if let Some(directory) = self.files.vnc.parent() {

@@ -1,11 +1,9 @@
-//! QEMU's monitor in JSON (QMP): what it says, what we ask, and by when an
-//! answer is due.
+//! QEMU's monitor in JSON (QMP): messages, commands, and the deadlines of answers.
 //!
 //! [`Protocol`] turns bytes into messages and commands into bytes; it does no
-//! I/O. [`Monitor`] puts it on a descriptor. A QEMU that a guest took over can
-//! say anything, so lines are bounded, JSON is read strictly, and whatever is
-//! not understood is dropped or ends the conversation; the process itself is
-//! then still under control by its pidfd.
+//! I/O. [`Monitor`] puts it on a descriptor. A guest may have taken QEMU over, so
+//! lines are bounded, JSON is read strictly, and a message that is not understood is
+//! dropped or ends the connection. The process is then still controlled by its pidfd.
 //!
 //! Format: QEMU's `docs/interop/qmp-spec.txt`; events: `qapi/run-state.json`.
 
@@ -21,11 +19,10 @@ use crate::json::Value;
 /// rarely more.
 const MAX_LINE: usize = 64 * 1024;
 
-/// How long QEMU may take to answer. `stop` waits for disk writes under way, so
-/// this is not short.
-pub const ANSWER: Duration = Duration::from_secs(20);
+/// The time for QEMU to answer. `stop` waits for disk writes.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Why a conversation is over when QEMU ended it.
+/// The reason of a connection that QEMU closed.
 pub const CLOSED: &str = "closed by qemu";
 
 /// A message of QEMU.
@@ -41,7 +38,7 @@ pub enum Message {
     Event(String, Value),
 }
 
-/// Why the other side is not to be talked to any more.
+/// A violation of the protocol, after which the connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Violation {
     /// A line is longer than any that QEMU sends.
@@ -61,27 +58,26 @@ impl Violation {
     }
 }
 
-/// The conversation, without I/O.
+/// The protocol, without I/O.
 #[derive(Debug, Default)]
 pub struct Protocol {
     buffer: Vec<u8>,
-    /// How much of `buffer` is known to hold no newline.
+    /// The length of the start of `buffer` that holds no newline.
     scanned: usize,
     last_id: u64,
 }
 
 impl Protocol {
-    /// Takes in what was read.
+    /// Adds what was read.
     pub fn receive(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next message that is complete. Lines that are JSON but no message
-    /// that we know are skipped.
+    /// The next complete message. Other JSON values are skipped.
     ///
     /// # Errors
     ///
-    /// [`Violation`]; there is no point in going on after one.
+    /// [`Violation`]; the connection is of no use afterwards.
     pub fn next_message(&mut self) -> Result<Option<Message>, Violation> {
         loop {
             let Some(at) = self.buffer[self.scanned..].iter().position(|b| *b == b'\n') else {
@@ -164,14 +160,14 @@ pub enum Said {
     Refused(&'static str, String),
     /// An event: name and data.
     Event(String, Value),
-    /// The conversation is over, with the reason.
+    /// The connection is closed, with the reason.
     Lost(&'static str),
 }
 
-/// The conversation on a descriptor.
+/// The protocol on a descriptor.
 #[derive(Debug)]
 pub struct Monitor {
-    /// `None` once the conversation is over.
+    /// `None` once the connection is closed.
     fd: Option<OwnedFd>,
     protocol: Protocol,
     pending: VecDeque<Pending>,
@@ -179,7 +175,7 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Talks on `fd`, which has to be a non-blocking stream socket.
+    /// Uses `fd`, a non-blocking stream socket.
     #[must_use]
     pub fn new(fd: OwnedFd) -> Monitor {
         Monitor {
@@ -190,14 +186,14 @@ impl Monitor {
         }
     }
 
-    /// The descriptor to poll, while the conversation lasts.
+    /// The descriptor to poll, while the connection is open.
     #[must_use]
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.fd.as_ref().map(AsFd::as_fd)
     }
 
-    /// Asks QEMU to do something, to be answered by `due`. Nothing is sent when
-    /// the same is still unanswered, so that a deaf QEMU costs no memory.
+    /// Sends a command, to be answered by `due`. A command that is still unanswered is
+    /// not sent again, so that a QEMU that does not answer costs no memory.
     pub fn send(&mut self, name: &'static str, due: Instant) {
         if self.fd.is_none() || self.pending.iter().any(|p| p.name == name) {
             return;
@@ -208,13 +204,13 @@ impl Monitor {
         self.flush();
     }
 
-    /// By when the most urgent answer is due.
+    /// The earliest time at which an answer is due.
     #[must_use]
     pub fn due(&self) -> Option<Instant> {
         self.pending.iter().map(|pending| pending.due).min()
     }
 
-    /// A command whose answer is overdue; named once.
+    /// A command whose answer is overdue, once for each.
     pub fn overdue(&mut self, now: Instant) -> Option<&'static str> {
         let at = self.pending.iter().position(|p| p.due <= now)?;
         self.pending.remove(at).map(|pending| pending.name)
@@ -222,14 +218,14 @@ impl Monitor {
 
     /// The next messages of QEMU, up to 64 KiB of them.
     pub fn read(&mut self) -> Vec<Said> {
-        const SHARE: usize = 16;
+        const MAX_READS: usize = 16;
         let mut said = Vec::new();
         self.flush();
         let mut buffer = [0; 4096];
-        for _ in 0..SHARE {
+        for _ in 0..MAX_READS {
             let Some(fd) = &self.fd else { break };
             match nix::unistd::read(fd, &mut buffer) {
-                // Reset: QEMU ended without having read all that we asked.
+                // Reset: QEMU ended without reading all commands.
                 Ok(0) | Err(Errno::ECONNRESET) => self.lose(CLOSED, &mut said),
                 Ok(count) => {
                     self.protocol.receive(&buffer[..count]);
@@ -253,7 +249,7 @@ impl Monitor {
             match message {
                 Message::Greeting(version) => said.push(Said::Greeting(version)),
                 Message::Event(name, data) => said.push(Said::Event(name, data)),
-                // An answer to nothing that we asked is ignored.
+                // An answer without a command is ignored.
                 Message::Return(id, status) => {
                     said.extend(self.answered(id).map(|name| Said::Done(name, status)));
                 }
@@ -280,8 +276,8 @@ impl Monitor {
             match nix::unistd::write(fd, &self.unsent) {
                 Ok(count) => drop(self.unsent.drain(..count)),
                 Err(Errno::EINTR) => {}
-                // Full: tried again at the next turn, or given up when due.
-                // Closed: reading will tell.
+                // Full: tried again later, until the answer is overdue. Closed: found
+                // out by reading.
                 Err(_) => return,
             }
         }
@@ -398,12 +394,12 @@ mod tests {
         ours.set_nonblocking(true).unwrap();
         let mut monitor = Monitor::new(ours.into());
         let start = Instant::now();
-        monitor.send("stop", start + ANSWER);
-        monitor.send("stop", start + ANSWER);
-        assert_eq!(monitor.due(), Some(start + ANSWER));
+        monitor.send("stop", start + ANSWER_TIMEOUT);
+        monitor.send("stop", start + ANSWER_TIMEOUT);
+        assert_eq!(monitor.due(), Some(start + ANSWER_TIMEOUT));
         assert_eq!(monitor.overdue(start), None);
-        assert_eq!(monitor.overdue(start + ANSWER), Some("stop"));
-        assert_eq!(monitor.overdue(start + ANSWER), None);
+        assert_eq!(monitor.overdue(start + ANSWER_TIMEOUT), Some("stop"));
+        assert_eq!(monitor.overdue(start + ANSWER_TIMEOUT), None);
         drop(theirs);
         assert_eq!(monitor.read(), [Said::Lost(CLOSED)]);
         assert!(monitor.fd().is_none());

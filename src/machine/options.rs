@@ -1,9 +1,8 @@
-//! The `options` of a machine manifest: what the operator wrote for QEMU, with
-//! our tap and MAC address put in.
+//! The `options` of a machine manifest: QEMU's options by the operator, in which the
+//! tap and the MAC address are substituted.
 //!
 //! `mac=?` gets the address. `ifname=?` gets the name of the tap, but QEMU could
-//! not open it by that name: the agent made the tap, which is not persistent and
-//! goes with the agent. Where QEMU would open it (`-netdev tap,...,ifname=?`, also
+//! not open it by that name: the agent made the tap, which is not persistent. Where QEMU would open it (`-netdev tap,...,ifname=?`, also
 //! `-net` and `-nic`), the option is therefore rewritten to the descriptor that
 //! QEMU gets: `fd=<n>` takes the place of `ifname=?`, and the values that QEMU
 //! refuses beside a descriptor are left out.
@@ -40,7 +39,7 @@ pub fn substituted(options: &[String], name: &str, mac: Mac, fd: RawFd) -> Vec<O
         .collect()
 }
 
-/// The option with `fd=` if it is one by which QEMU opens our tap.
+/// The option with `fd=` if it is one by which QEMU opens the tap.
 fn by_descriptor(option: &str, fd: RawFd) -> Option<String> {
     let parts: Vec<&str> = option.split(',').collect();
     let is_tap =

@@ -57,7 +57,7 @@ pub struct Spec {
 pub struct Descriptors {
     /// The tap (`IFF_TAP|IFF_NO_PI|IFF_VNET_HDR`).
     pub tap: RawFd,
-    /// A connected stream socket for our monitor.
+    /// A connected stream socket for the agent's monitor.
     pub monitor: RawFd,
     /// A listening socket for an operator's monitor.
     pub operator: RawFd,
@@ -65,8 +65,8 @@ pub struct Descriptors {
     pub console: RawFd,
 }
 
-/// Where the VNC socket is: in a directory that QEMU's user may write to, which
-/// holds nothing else.
+/// The path of the VNC socket. Its directory holds nothing else, since QEMU's user may
+/// write to it.
 #[must_use]
 pub fn vnc_path(run_dir: &Path) -> PathBuf {
     run_dir.join("vm").join("vnc")
@@ -123,14 +123,14 @@ fn identity(label: &str) -> Vec<OsString> {
 /// The options of every machine.
 fn base() -> Vec<OsString> {
     words([
-        // No NIC on a user network, no CD-ROM, no floppy that nobody asked for.
+        // No NIC on a user network, no CD-ROM, no floppy.
         "-nodefaults",
         // The host's files in /etc/qemu must not change what guests get.
         "-no-user-config",
-        // A reboot ends the run: a guest that reboots in a loop would look busy
-        // for ever.
+        // A reboot ends the run: a guest that reboots in a loop would run until its
+        // limit.
         "-no-reboot",
-        // The guest starts when we listen, so that no event is missed.
+        // The guest starts once the agent listens, so that no event is missed.
         "-S",
         // PCI Express, and what today's installers know. `dump-guest-core`: a
         // core of QEMU would be as large as the guest's memory.
@@ -171,12 +171,11 @@ fn network(mac: Mac, tap: RawFd) -> Vec<OsString> {
 
 /// The default disk: `disk.img`, raw.
 ///
-/// - Building writes to a throw-away snapshot: `unsafe` ignores the guest's
-///   flushes, and nothing is lost that anybody wants. A bootstrapped disk is
-///   kept: `writeback` honours them.
-/// - `werror`, `rerror`: an error of our disk is never shown to the guest, where
-///   it would become the package's failure; the guest is paused and we decide.
-/// - `discard`: what the guest frees is freed in the snapshot.
+/// - A build writes to a throw-away snapshot, so `unsafe` ignores the guest's flushes.
+///   A bootstrapped disk is kept, so `writeback` honours them.
+/// - `werror`, `rerror`: an error of the host's disk stops the guest and the agent
+///   decides. The guest would report it as a failure of the package.
+/// - `discard`: blocks that the guest frees are freed in the snapshot.
 fn disk(purpose: Purpose) -> Vec<OsString> {
     let cache = match purpose {
         Purpose::Bootstrap => "writeback",
@@ -190,9 +189,9 @@ fn disk(purpose: Purpose) -> Vec<OsString> {
     ]
 }
 
-/// The same policy for the disks of a machine's own options. QEMU's is to pause
-/// the guest when there is no space, but to show it all other errors. Options
-/// that have a word on it are obeyed; `nvme` knows no policy.
+/// The same policy for the disks of a machine's own options. The policy of QEMU is to
+/// pause the guest when there is no space, and to report all other errors to it. A
+/// policy in the options wins; `nvme` has none.
 fn failing_disks(options: &[String]) -> Vec<OsString> {
     const DISKS: [&str; 4] = ["virtio-blk-device", "ide-hd", "scsi-hd", "usb-storage"];
     let mut argv = Vec::new();
@@ -207,8 +206,8 @@ fn failing_disks(options: &[String]) -> Vec<OsString> {
     argv
 }
 
-/// Guests without a source of entropy wait for it, early in their boot. The
-/// rate is bounded: `/dev/urandom` costs the host time.
+/// Without a source of entropy a guest waits early in its boot. The rate is bounded,
+/// because `/dev/urandom` costs the host time.
 fn randomness() -> Vec<OsString> {
     words([
         "-object",
@@ -218,8 +217,7 @@ fn randomness() -> Vec<OsString> {
     ])
 }
 
-/// A guest that panics says so by this device instead of hanging until a
-/// timeout, and is kept as it is, to be looked at.
+/// A guest that panics reports it by this device, and is suspended for inspection.
 fn failures() -> Vec<OsString> {
     words(["-device", "pvpanic-pci", "-action", "panic=pause"])
 }
@@ -240,7 +238,7 @@ fn display(run_dir: &Path, options: Option<&[String]>) -> Vec<OsString> {
     argv
 }
 
-/// The first serial port comes to us, who keep only so much of it.
+/// The first serial port goes to the agent, which keeps a bounded part of its output.
 fn console(fd: RawFd) -> Vec<OsString> {
     vec![
         "-chardev".into(),
@@ -253,10 +251,10 @@ fn console(fd: RawFd) -> Vec<OsString> {
 /// The agent's monitor is a socket pair without a name. The operator's is a listening
 /// socket that the agent has bound, so QEMU's user needs no directory for it. Each
 /// monitor serves one client, so an operator does not disconnect the agent.
-fn monitors(ours: RawFd, operator: RawFd) -> Vec<OsString> {
+fn monitors(agent: RawFd, operator: RawFd) -> Vec<OsString> {
     vec![
         "-chardev".into(),
-        format!("socket,id=monitor,fd={ours}").into(),
+        format!("socket,id=monitor,fd={agent}").into(),
         "-mon".into(),
         "chardev=monitor,mode=control".into(),
         "-chardev".into(),
@@ -266,8 +264,8 @@ fn monitors(ours: RawFd, operator: RawFd) -> Vec<OsString> {
     ]
 }
 
-/// A guest that breaks into QEMU finds a process that can start no program, get
-/// no privilege and change no scheduling (seccomp(2)).
+/// A guest that takes QEMU over can start no program, get no privilege and change no
+/// scheduling (seccomp(2)).
 fn confinement() -> Vec<OsString> {
     words([
         "-sandbox",

@@ -1,4 +1,4 @@
-//! Starting a machine: sockets, the process, the first words on the monitor.
+//! The start of a machine: sockets, the process, the first commands on the monitor.
 
 use std::fs::{self, DirBuilder};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
@@ -41,7 +41,7 @@ impl VirtualMachine {
     ///
     /// With QEMU's own words when it ends at once, which takes a fraction of a
     /// second; when there is no such program; when a file or socket cannot be
-    /// made in the run directory; when QEMU does not get ready in time.
+    /// made in the run directory; when QEMU is not ready in time.
     pub fn start(spec: &Spec, tap: BorrowedFd<'_>, deadline: Instant) -> Result<VirtualMachine> {
         launch(spec, tap)
             .and_then(|mut machine| {
@@ -53,7 +53,7 @@ impl VirtualMachine {
 }
 
 fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<VirtualMachine> {
-    // Else the error would be that of a missing program.
+    // exec(3) would report a missing directory as a missing program.
     fs::metadata(&spec.directory)
         .context(|| format!("unable to enter {}", spec.directory.display()))?;
     let files = Files {
@@ -118,17 +118,17 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<VirtualMachine> {
     })
 }
 
-/// The greeting, the capabilities, and then the guest may run.
+/// Reads the greeting, negotiates capabilities, and starts the guest.
 fn converse(machine: &mut VirtualMachine, deadline: Instant) -> Result<()> {
     let mut runs = false;
     loop {
-        // Asked first, so that all it said before its end is read below.
+        // First, so that all that QEMU wrote before its end is read below.
         let exited = machine.process.try_wait();
         let exited = exited.context(|| "unable to wait for qemu")?;
         machine.stderr.read();
         for said in machine.monitor.read() {
             match said {
-                // What comes in one breath with the last answer is for later.
+                // Messages that follow the last answer.
                 said if runs => machine.hear(said),
                 Said::Greeting(version) => {
                     crate::trace!(4, "start_machine", "qemu {version}, pid {}", machine.pid());
@@ -145,10 +145,10 @@ fn converse(machine: &mut VirtualMachine, deadline: Instant) -> Result<()> {
                         &format!("qemu refuses {command}: {reason}"),
                     ));
                 }
-                // What it died of is known in a moment.
+                // The next pass finds out how QEMU ended.
                 Said::Lost(super::monitor::CLOSED) => {}
                 Said::Lost(why) => return Err(failed(machine, &format!("qemu's monitor: {why}"))),
-                // Our own `cont`.
+                // The effect of `cont`.
                 Said::Event(name, _) if name == "RESUME" => {}
                 said @ Said::Event(..) => machine.hear(said),
             }
@@ -165,13 +165,13 @@ fn converse(machine: &mut VirtualMachine, deadline: Instant) -> Result<()> {
         let ready = poll::readable(&fds, &mut vec![false; fds.len()], Some(deadline))
             .context(|| "unable to wait for qemu")?;
         if !ready {
-            return Err(failed(machine, "qemu does not get ready"));
+            return Err(failed(machine, "qemu was not ready in time"));
         }
     }
 }
 
-/// The error with QEMU's messages: the last one in the line, as it is mostly
-/// the reason, and the others below.
+/// The error with QEMU's messages: the last one, which is mostly the reason, in the
+/// line, and the others below.
 fn failed(machine: &VirtualMachine, what: &str) -> Error {
     let lines = machine.stderr.tail().lines(EVIDENCE_LINES);
     let Some((last, others)) = lines.split_last() else {
@@ -183,7 +183,7 @@ fn failed(machine: &VirtualMachine, what: &str) -> Error {
         .fold(error, |error, line| error.hint(format!("qemu: {line}")))
 }
 
-/// Names the program that could not be started, and how to get it.
+/// Adds a remedy to the error of a missing program.
 pub(super) fn executed(started: std::io::Result<Process>, qemu: &Path) -> Result<Process> {
     let missing = matches!(&started, Err(error) if error.kind() == std::io::ErrorKind::NotFound);
     let started = started.context(|| format!("unable to execute {}", qemu.display()));
@@ -211,7 +211,7 @@ fn prepare_directory(vnc: &Path, user: Option<&Credentials>) -> Result<()> {
         made => made,
     };
     made.context(|| format!("unable to create directory {}", directory.display()))?;
-    // Left behind by a QEMU that was killed.
+    // Left by a QEMU that was killed.
     let _ = fs::remove_file(vnc);
     if let Some(user) = user {
         chown(directory, Some(user.uid), Some(user.gid))
@@ -254,7 +254,7 @@ fn listen(path: &Path) -> Result<UnixListener> {
     if path.as_os_str().len() >= SOCKET_PATH_MAX {
         return Err(too_long(path));
     }
-    // Left behind by a predecessor that was killed.
+    // Left by an agent that was killed.
     let _ = fs::remove_file(path);
     UnixListener::bind(path).context(|| format!("unable to make socket {}", path.display()))
 }
@@ -265,7 +265,7 @@ fn too_long(path: &Path) -> Error {
         .hint("the system allows 107 bytes: choose a run directory with a shorter name")
 }
 
-/// Our end, non-blocking, and QEMU's.
+/// The agent's end, non-blocking, and QEMU's.
 fn pair() -> Result<(OwnedFd, UnixStream)> {
     let make = || -> std::io::Result<(OwnedFd, UnixStream)> {
         let (ours, theirs) = UnixStream::pair()?;

@@ -302,7 +302,7 @@ fn failed(stage: BuildStage, ended: &Ended) -> BuildEnd {
     if ended.why == Why::Stopped {
         return BuildEnd::Stopped;
     }
-    let side = if ended.is_ours() {
+    let side = if ended.is_host_fault() {
         FailedSide::Host
     } else {
         FailedSide::Guest

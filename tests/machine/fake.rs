@@ -106,7 +106,10 @@ fn a_qemu_that_never_greets_is_given_up_and_killed() {
     let spec = spec(&dir, &qemu(&dir, "echo $$ >pid; exec sleep 1000"));
     let deadline = Instant::now() + Duration::from_secs(1);
     let error = VirtualMachine::start(&spec, no_tap().as_fd(), deadline).unwrap_err();
-    assert!(error.to_string().ends_with("does not get ready"), "{error}");
+    assert!(
+        error.to_string().ends_with("was not ready in time"),
+        "{error}"
+    );
     if let Ok(pid) = fs::read_to_string(spec.directory.join("pid")) {
         assert!(gone(pid.trim().parse().unwrap()));
     }
