@@ -2,7 +2,6 @@
 //! challenges, is strict about names, answers 200 to what it ignores, and says
 //! nothing to those who cannot prove who they are.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,10 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bbot_agent::manifest::{Parser, hex};
+use bbot_agent::manifest::hex;
 use ring::digest::{SHA256, digest};
 
 use super::http::{Connection, Request, Server};
+use super::requests::{bad, form, get, need, stream, strict};
 
 /// Limits of request bodies (brep's defaults).
 const TASK_REQUEST_MAX: usize = 102_400;
@@ -149,51 +149,6 @@ impl Brep {
         state.builds = done;
         state.queue.extend(again.into_iter().map(|b| b.task));
     }
-}
-
-fn bad(why: impl Into<String>) -> (u16, String) {
-    (400, why.into())
-}
-
-type Pairs = Vec<(String, String)>;
-
-/// The manifests of a stream.
-fn stream(text: &[u8]) -> Result<Vec<Pairs>, (u16, String)> {
-    let mut parser = Parser::new(text, "request");
-    let mut list = Vec::new();
-    while let Some(pairs) = parser.next_manifest().map_err(|e| bad(e.to_string()))? {
-        let owned = pairs
-            .iter()
-            .map(|p| (p.name.to_string(), p.value.to_string()));
-        list.push(owned.collect());
-    }
-    Ok(list)
-}
-
-fn get<'a>(pairs: &'a Pairs, name: &str) -> Option<&'a str> {
-    let found = pairs.iter().find(|(n, _)| n == name);
-    found.map(|(_, value)| value.as_str())
-}
-
-fn need<'a>(pairs: &'a Pairs, name: &str) -> Result<&'a str, (u16, String)> {
-    match get(pairs, name) {
-        Some("") => Err(bad(format!("empty {name}"))),
-        Some(value) => Ok(value),
-        None => Err(bad(format!("no {name} specified"))),
-    }
-}
-
-fn strict(pairs: &Pairs, known: impl Fn(&str) -> bool) -> Result<(), (u16, String)> {
-    let mut seen = BTreeSet::new();
-    for (name, _) in pairs {
-        if !known(name) {
-            return Err(bad(format!("unknown name '{name}' in request")));
-        }
-        if !seen.insert(name) {
-            return Err(bad(format!("{name} redefinition")));
-        }
-    }
-    Ok(())
 }
 
 impl State {
@@ -477,40 +432,4 @@ pub fn fingerprint(key: &Path) -> String {
         .output()
         .unwrap();
     hex(digest(&SHA256, &der.stdout).as_ref())
-}
-
-struct Field {
-    name: String,
-    file: String,
-    content: Vec<u8>,
-}
-
-/// Splits a form; nothing if it is not one.
-fn form(body: &[u8], boundary: &str) -> Option<Vec<Field>> {
-    let find = |text: &[u8], what: &str| {
-        let what = what.as_bytes();
-        text.windows(what.len()).position(|w| w == what)
-    };
-    let mut rest = body.strip_prefix(format!("--{boundary}\r\n").as_bytes())?;
-    let mut fields = Vec::new();
-    let delimiter = format!("\r\n--{boundary}");
-    loop {
-        let end = find(rest, &delimiter)?;
-        let (part, after) = (&rest[..end], &rest[end + delimiter.len()..]);
-        let head_end = find(part, "\r\n\r\n")?;
-        let head = std::str::from_utf8(&part[..head_end]).ok()?;
-        let quoted = |key: &str| {
-            let (_, after) = head.split_once(&format!("{key}=\""))?;
-            Some(after.split_once('"')?.0.to_owned())
-        };
-        fields.push(Field {
-            name: quoted(" name")?,
-            file: quoted("filename").unwrap_or_default(),
-            content: part[head_end + 4..].to_vec(),
-        });
-        if after == b"--\r\n" {
-            return Some(fields);
-        }
-        rest = after.strip_prefix(b"\r\n")?;
-    }
 }

@@ -9,6 +9,7 @@ pub mod host;
 pub mod http;
 pub mod netns;
 pub mod relay;
+mod requests;
 pub mod site;
 pub mod tftp;
 

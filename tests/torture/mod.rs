@@ -9,6 +9,8 @@
 //!
 //! `make test` tries some calls, `make torture` (`BBOT_AGENT_TORTURE=all`) each.
 
+mod faults;
+
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -217,12 +219,12 @@ fn finish(stage: &Stage, mut tracer: Command) -> ExitStatus {
         if let Some(status) = process.0.try_wait().unwrap() {
             return status;
         }
-        assert!(Instant::now() < deadline, "it hangs: {}", said(site));
+        assert!(Instant::now() < deadline, "it hangs: {}", diagnostics(site));
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
-fn said(site: &Site) -> String {
+fn diagnostics(site: &Site) -> String {
     fs::read_to_string(site.path("agent.log")).unwrap_or_default()
 }
 
@@ -236,7 +238,7 @@ fn recover(stage: &Stage, task: &str, sent: Option<(u64, i64)>) -> Result<String
     let mut all = String::new();
     for _ in 0..STARTS {
         let status = finish(stage, Command::new("env"));
-        all.push_str(&format!("{}[{status}]\n", said(&stage.site)));
+        all.push_str(&format!("{}[{status}]\n", diagnostics(&stage.site)));
         if sent.is_some() && stage.identity(task) != sent {
             return Err(format!("the result is sent twice\n{all}"));
         }
@@ -311,7 +313,7 @@ fn torture(
             stage.task(&task);
             turn = calls(&stage);
             let result = stage.collect(&task);
-            assert!(result.is_some(), "no result: {}", said(site));
+            assert!(result.is_some(), "no result: {}", diagnostics(site));
             before = site.inventory();
             if n == 0 {
                 reset(site);
@@ -347,7 +349,7 @@ fn torture(
                 ]);
             eprintln!("{what}: {} {}", call.name, call.index);
             let status = finish(&stage, tracer);
-            let mut obstructed = said(site);
+            let mut obstructed = diagnostics(site);
             obstructed.push_str(&format!("[{status}]\n"));
             let mut wrong = judge(site, status).err().unwrap_or_default();
             // It may have finished the task all the same; not twice, then.
@@ -403,153 +405,4 @@ fn killed_anywhere_it_loses_and_leaves_nothing() {
 #[test]
 fn killed_anywhere_it_loses_nothing_between_it_and_a_controller() {
     torture("killed (http)", 8, 1, KILL, true, |_| true, |_, _| Ok(()));
-}
-
-/// An obstructed turn ends by itself, in order, and says what was wrong.
-fn explained(site: &Site, status: ExitStatus) -> Result<(), String> {
-    let said = said(site);
-    if said.contains("panicked at src") || status.code().is_none() || status.code() == Some(101) {
-        return Err(format!("it ended with {status}\n"));
-    }
-    if !status.success() && !said.contains("error: ") {
-        return Err("it says nothing about it\n".to_owned());
-    }
-    Ok(())
-}
-
-fn refused(errno: &str, some: usize, offset: usize, names: &'static [&'static str]) {
-    torture(
-        errno,
-        some,
-        offset,
-        &format!("error={errno}"),
-        false,
-        move |call| names.contains(&call.name.as_str()),
-        explained,
-    );
-}
-
-/// Calls that can fail for want of space, or of a working disk.
-const ON_DISK: &[&str] = &[
-    "openat",
-    "openat2",
-    "write",
-    "writev",
-    "pwrite64",
-    "rename",
-    "renameat",
-    "renameat2",
-    "mkdir",
-    "mkdirat",
-    "link",
-    "linkat",
-    "symlink",
-    "symlinkat",
-    "fsync",
-    "fdatasync",
-    "syncfs",
-    "ftruncate",
-    "fallocate",
-    "ioctl",
-    "unlink",
-    "unlinkat",
-    "rmdir",
-    "chmod",
-    "fchmod",
-    "fchmodat",
-    "utimensat",
-];
-
-/// Calls that give a descriptor.
-const DESCRIPTORS: &[&str] = &[
-    "openat",
-    "openat2",
-    "socket",
-    "socketpair",
-    "accept4",
-    "pidfd_open",
-    "pipe2",
-    "dup",
-    "dup3",
-    "fcntl",
-    "memfd_create",
-    "signalfd4",
-];
-
-/// Calls for which the kernel needs memory of its own.
-const IN_MEMORY: &[&str] = &[
-    "openat",
-    "openat2",
-    "socket",
-    "socketpair",
-    "pipe2",
-    "signalfd4",
-    "pidfd_open",
-    "bind",
-    "connect",
-    "ioctl",
-    "sendto",
-    "sendmsg",
-    "sendmmsg",
-    "clone",
-    "clone3",
-    "vfork",
-    "fork",
-    "flock",
-    "mkdir",
-    "mkdirat",
-    "link",
-    "linkat",
-    "symlink",
-    "symlinkat",
-    "rename",
-    "renameat",
-    "renameat2",
-    "rmdir",
-    "unlink",
-    "unlinkat",
-];
-
-/// Calls that wait, or may on some file systems.
-const WAITING: &[&str] = &[
-    "openat",
-    "openat2",
-    "write",
-    "writev",
-    "pwrite64",
-    "flock",
-    "sendto",
-    "sendmsg",
-    "sendmmsg",
-    "connect",
-    "accept4",
-    "fsync",
-    "fdatasync",
-    "ftruncate",
-    "fallocate",
-];
-
-#[test]
-fn a_full_disk_anywhere_is_explained_and_leaves_nothing() {
-    refused("ENOSPC", 8, 1, ON_DISK);
-}
-
-#[test]
-fn a_broken_disk_anywhere_is_explained_and_leaves_nothing() {
-    refused("EIO", 8, 2, ON_DISK);
-}
-
-#[test]
-fn no_descriptor_left_is_explained_and_leaves_nothing() {
-    refused("EMFILE", 6, 1, DESCRIPTORS);
-}
-
-#[test]
-fn no_memory_left_is_explained_and_leaves_nothing() {
-    refused("ENOMEM", 6, 0, IN_MEMORY);
-}
-
-#[test]
-fn an_interrupted_call_is_made_again() {
-    refused("EINTR", 6, 0, WAITING);
 }

@@ -1,0 +1,86 @@
+//! The requests of agents, as brep reads them: manifests and forms.
+
+use std::collections::BTreeSet;
+
+use bbot_agent::manifest::Parser;
+
+pub(super) fn bad(why: impl Into<String>) -> (u16, String) {
+    (400, why.into())
+}
+
+pub(super) type Pairs = Vec<(String, String)>;
+
+/// The manifests of a stream.
+pub(super) fn stream(text: &[u8]) -> Result<Vec<Pairs>, (u16, String)> {
+    let mut parser = Parser::new(text, "request");
+    let mut list = Vec::new();
+    while let Some(pairs) = parser.next_manifest().map_err(|e| bad(e.to_string()))? {
+        let owned = pairs
+            .iter()
+            .map(|p| (p.name.to_string(), p.value.to_string()));
+        list.push(owned.collect());
+    }
+    Ok(list)
+}
+
+pub(super) fn get<'a>(pairs: &'a Pairs, name: &str) -> Option<&'a str> {
+    let found = pairs.iter().find(|(n, _)| n == name);
+    found.map(|(_, value)| value.as_str())
+}
+
+pub(super) fn need<'a>(pairs: &'a Pairs, name: &str) -> Result<&'a str, (u16, String)> {
+    match get(pairs, name) {
+        Some("") => Err(bad(format!("empty {name}"))),
+        Some(value) => Ok(value),
+        None => Err(bad(format!("no {name} specified"))),
+    }
+}
+
+pub(super) fn strict(pairs: &Pairs, known: impl Fn(&str) -> bool) -> Result<(), (u16, String)> {
+    let mut seen = BTreeSet::new();
+    for (name, _) in pairs {
+        if !known(name) {
+            return Err(bad(format!("unknown name '{name}' in request")));
+        }
+        if !seen.insert(name) {
+            return Err(bad(format!("{name} redefinition")));
+        }
+    }
+    Ok(())
+}
+
+pub(super) struct Field {
+    pub(super) name: String,
+    pub(super) file: String,
+    pub(super) content: Vec<u8>,
+}
+
+/// Splits a form; nothing if it is not one.
+pub(super) fn form(body: &[u8], boundary: &str) -> Option<Vec<Field>> {
+    let find = |text: &[u8], what: &str| {
+        let what = what.as_bytes();
+        text.windows(what.len()).position(|w| w == what)
+    };
+    let mut rest = body.strip_prefix(format!("--{boundary}\r\n").as_bytes())?;
+    let mut fields = Vec::new();
+    let delimiter = format!("\r\n--{boundary}");
+    loop {
+        let end = find(rest, &delimiter)?;
+        let (part, after) = (&rest[..end], &rest[end + delimiter.len()..]);
+        let head_end = find(part, "\r\n\r\n")?;
+        let head = std::str::from_utf8(&part[..head_end]).ok()?;
+        let quoted = |key: &str| {
+            let (_, after) = head.split_once(&format!("{key}=\""))?;
+            Some(after.split_once('"')?.0.to_owned())
+        };
+        fields.push(Field {
+            name: quoted(" name")?,
+            file: quoted("filename").unwrap_or_default(),
+            content: part[head_end + 4..].to_vec(),
+        });
+        if after == b"--\r\n" {
+            return Some(fields);
+        }
+        rest = after.strip_prefix(b"\r\n")?;
+    }
+}
