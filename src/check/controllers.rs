@@ -1,4 +1,4 @@
-//! Controllers, and the key that some of them want.
+//! Controllers, and the key for those that authenticate their agents.
 
 use std::path::Path;
 
@@ -20,7 +20,7 @@ pub(super) fn key(options: &Options, watch: &Watch) -> Vec<Finding> {
     let Some(path) = &options.auth_key else {
         return vec![Finding::good(
             SUBJECT,
-            "none: controllers that want one will have no tasks for us",
+            "none: controllers that authenticate their agents have no tasks for this one",
         )];
     };
     let mut settings = auth::KeySettings::new(path);
@@ -37,8 +37,8 @@ pub(super) fn all(options: &Options, watch: &Watch) -> Vec<Finding> {
     const SUBJECT: &str = "controller";
     if options.controllers.is_empty() {
         return vec![
-            Finding::warning(SUBJECT, "none given, so none was asked")
-                .remedy("name them as for a turn: bbot-agent --check [options] <url>..."),
+            Finding::warning(SUBJECT, "none on the command line")
+                .remedy("name them, too: bbot-agent --check [options] <url>..."),
         ];
     }
     let client = Client::new(
@@ -67,11 +67,11 @@ pub(super) fn all(options: &Options, watch: &Watch) -> Vec<Finding> {
     findings
 }
 
-/// A directory that plays controller.
+/// Examines a directory that serves as controller.
 fn directory(subject: &str, path: &Path) -> Finding {
     for name in ["tasks", "results"] {
         let part = path.join(name);
-        // The agent makes the place of results when it has one.
+        // The agent makes results/ when it has a result.
         let there = match part.exists() || name == "tasks" {
             true => &part,
             false => path,
@@ -85,8 +85,8 @@ fn directory(subject: &str, path: &Path) -> Finding {
     Finding::good(subject, format!("{}, a directory", path.display()))
 }
 
-/// Whether the controller answers, whatever it is: an empty request is no
-/// request for a task, and most say so with status 400.
+/// Examines whether the controller answers. An empty request is no request for a task,
+/// and most controllers answer it with status 400.
 fn http(subject: &str, client: &Client, url: &Url) -> Finding {
     let secure = match url.scheme() {
         "https" => ", certificate verified",
@@ -99,17 +99,17 @@ fn http(subject: &str, client: &Client, url: &Url) -> Finding {
     let text = format!("{url}: {failure}");
     let finding = match failure.class() {
         FailureClass::Client(404 | 410) => Finding::failure(subject, text)
-            .remedy("is the path right? that of build2's brep is /?build-task"),
+            .remedy("correct its path; that of build2's brep is: /?build-task"),
         FailureClass::Client(code) => {
             return Finding::good(subject, format!("{url} answers{secure} (status {code})"));
         }
-        FailureClass::Server(_) => Finding::warning(subject, text)
-            .remedy("it is reached, but not well: ask its administrator"),
-        FailureClass::Name => Finding::failure(subject, text).remedy(
-            "is /etc/resolv.conf right? without DNS, write its address to /etc/hosts or use it",
+        FailureClass::Server(_) => Finding::warning(subject, text).remedy(
+            "its server has an internal fault; its administrator finds the reason in its log",
         ),
+        FailureClass::Name => Finding::failure(subject, text)
+            .remedy("correct /etc/resolv.conf; without DNS, write its address to /etc/hosts"),
         FailureClass::Connect | FailureClass::Timeout => Finding::failure(subject, text)
-            .remedy("is it running, and does a firewall or proxy stand between? see --proxy"),
+            .remedy("start it, and let firewalls pass its port; behind a proxy: --proxy <url>"),
         _ => Finding::failure(subject, text),
     };
     failure

@@ -1,19 +1,25 @@
-//! QEMU, who executes the guest, and what guests fetch.
+//! QEMU, the accelerator, the memory of guests, and the files that guests fetch.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::process::Command;
 use std::time::Duration;
 
 use nix::unistd::{AccessFlags, access};
 
 use super::{Finding, Grade};
 use crate::cli::Options;
+use crate::error::reason;
+use crate::machine::OLDEST_QEMU;
 use crate::machine::accel::{self, Accel, ProbeResult};
 use crate::settings::AccelChoice;
+use crate::status;
+use crate::sys::process;
 use crate::user;
 use crate::watch::{Watch, moment};
 
-/// Devices of a guest with the default options.
+/// The devices of a guest with the default options.
 const DEVICES: &[&str] = &[
     "virtio-net-pci",
     "virtio-blk-pci",
@@ -21,9 +27,15 @@ const DEVICES: &[&str] = &[
     "pvpanic-pci",
 ];
 
-/// How long the first instructions of a guest may take. Emulation on a busy host
-/// takes a second or two.
-const FIRST_INSTRUCTIONS: Duration = Duration::from_secs(20);
+/// The time limit for the first instructions of a guest. Emulation on a busy host takes
+/// a second or two.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The time limit for a program that is asked about itself.
+const PROGRAM_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The maximum size of its answer, in bytes.
+const MAX_ANSWER_BYTES: usize = 1 << 20;
 
 const INSTALL: &str = "install it: apt-get install --no-install-recommends qemu-system-x86";
 
@@ -33,7 +45,46 @@ pub(super) fn qemu(options: &Options, _watch: &Watch) -> Vec<Finding> {
     if findings[0].grade == Grade::Good {
         findings.extend(accel(options));
     }
+    findings.push(memory(options));
     findings
+}
+
+/// The memory of a guest, and of the host (proc(5), `meminfo`).
+fn memory(options: &Options) -> Finding {
+    const SUBJECT: &str = "memory";
+    let total = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = total
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.strip_suffix("kB"))
+        .and_then(|number| number.trim().parse::<u64>().ok());
+    let Some(total) = total else {
+        return Finding::warning(SUBJECT, "unable to read /proc/meminfo")
+            .remedy("mount it: mount -t proc proc /proc");
+    };
+    let bytes = |kilobytes: u64| status::bytes(kilobytes.saturating_mul(1024));
+    let text = format!(
+        "{} for a guest, and this host has {}",
+        bytes(options.ram),
+        bytes(total)
+    );
+    if options.ram < total {
+        return Finding::good(SUBJECT, text);
+    }
+    // The host needs a part for itself.
+    let less = total / 1024 * 3 / 4;
+    Finding::failure(SUBJECT, text).remedy(format!("give it less: --ram {less}M"))
+}
+
+/// The standard output of a program.
+fn answer(program: &OsStr, arguments: &[&str]) -> io::Result<String> {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    let deadline = moment().instant + PROGRAM_TIMEOUT;
+    let (status, text) = process::output(command, MAX_ANSWER_BYTES, deadline)?;
+    if !status.success() {
+        return Err(io::Error::other(status.to_string()));
+    }
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// Version and devices.
@@ -41,22 +92,33 @@ fn program(options: &Options) -> Finding {
     const SUBJECT: &str = "qemu";
     let name = options.qemu.display();
     let program = options.qemu.as_os_str();
-    let version = match super::program::answer(program, &["--version"]) {
+    let version = match answer(program, &["--version"]) {
         Ok(text) => text.lines().next().unwrap_or_default().to_owned(),
         Err(error) => {
-            let text = format!("unable to run {name}: {}", crate::error::reason(&error));
+            let text = format!("unable to run {name}: {}", reason(&error));
             let finding = Finding::failure(SUBJECT, text);
             return match error.kind() {
-                io::ErrorKind::NotFound => finding.remedy(INSTALL).remedy("or name it: --qemu"),
-                _ => finding.remedy("name another: --qemu"),
+                io::ErrorKind::NotFound => {
+                    finding.remedy(INSTALL).remedy("or name it: --qemu <path>")
+                }
+                _ => finding.remedy("name another: --qemu <path>"),
             };
         }
     };
     let Some(version) = version.strip_prefix("QEMU emulator version ") else {
         let text = format!("{name} is not QEMU: it says '{version}'");
-        return Finding::failure(SUBJECT, text).remedy("name another: --qemu");
+        return Finding::failure(SUBJECT, text).remedy("name another: --qemu <path>");
     };
-    let devices = super::program::answer(program, &["-device", "help"]).unwrap_or_default();
+    if version_numbers(version).is_some_and(|numbers| numbers < OLDEST_QEMU) {
+        let (major, minor) = OLDEST_QEMU;
+        let text = format!("{version} as {name} is too old");
+        return Finding::failure(SUBJECT, text)
+            .remedy(format!(
+                "install QEMU {major}.{minor} or later (Debian 12 has 7.2)"
+            ))
+            .remedy("or name another: --qemu <path>");
+    }
+    let devices = answer(program, &["-device", "help"]).unwrap_or_default();
     let missing: Vec<&str> = DEVICES
         .iter()
         .copied()
@@ -67,6 +129,13 @@ fn program(options: &Options) -> Finding {
     }
     let text = format!("{version} as {name}, without {}", missing.join(", "));
     Finding::failure(SUBJECT, text).remedy(INSTALL)
+}
+
+/// Major and minor number of `7.2.22 (Debian 1:7.2+dfsg-7)`.
+fn version_numbers(version: &str) -> Option<(u32, u32)> {
+    let mut numbers = version.split(|c: char| !c.is_ascii_digit());
+    let mut next = || numbers.next()?.parse().ok();
+    Some((next()?, next()?))
 }
 
 /// A guest's first instructions, as the user that guests will run as.
@@ -82,7 +151,7 @@ fn accel(options: &Options) -> Vec<Finding> {
         AccelChoice::Tcg => Accel::Tcg,
     };
     let run = |accel| {
-        let deadline = moment().instant + FIRST_INSTRUCTIONS;
+        let deadline = moment().instant + PROBE_TIMEOUT;
         accel::probe(accel, &options.qemu, credentials.as_ref(), deadline)
     };
     let unusable = match run(first) {
@@ -95,14 +164,14 @@ fn accel(options: &Options) -> Vec<Finding> {
     if options.accel == AccelChoice::Auto && matches!(run(Accel::Tcg), Ok(ProbeResult::Usable)) {
         return vec![
             Finding::warning(SUBJECT, format!("{unusable}; tcg: a guest ran"))
-                .remedy("guests will be some ten times slower"),
+                .remedy("guests are some ten times slower than with kvm"),
         ];
     }
     let finding = Finding::failure(SUBJECT, unusable);
     vec![match first {
         Accel::Kvm => finding
             .remedy(match access("/dev/kvm", AccessFlags::F_OK) {
-                Ok(()) => "if this host is itself a guest, its host has to allow nested ones",
+                Ok(()) => "if this host is a guest itself, its host has to allow nested guests",
                 Err(_) => {
                     "turn virtualization on in the firmware, then: modprobe kvm_intel or kvm_amd"
                 }
@@ -121,7 +190,7 @@ pub(super) fn tftp(options: &Options, _watch: &Watch) -> Vec<Finding> {
         return vec![
             Finding::failure(SUBJECT, text)
                 .remedy(format!("make it: mkdir -p {root}"))
-                .remedy("or name another: --tftp"),
+                .remedy("or name another: --tftp <dir>"),
         ];
     }
     let mut findings = vec![Finding::good(SUBJECT, format!("{root}, writable"))];
@@ -133,8 +202,9 @@ pub(super) fn tftp(options: &Options, _watch: &Watch) -> Vec<Finding> {
         .sum();
     let place = format!("{root}/toolchain/{toolchain}");
     findings.push(match count {
-        0 => Finding::warning("toolchain", format!("no files in {place}"))
-            .remedy("put there what the guests fetch when they are bootstrapped"),
+        0 => Finding::warning("toolchain", format!("no files in {place}")).remedy(format!(
+            "put the files of the toolchain there: mkdir -p {place} && cp -r <files> {place}/"
+        )),
         1 => Finding::good("toolchain", format!("{toolchain}: 1 file")),
         _ => Finding::good("toolchain", format!("{toolchain}: {count} files")),
     });

@@ -1,4 +1,4 @@
-//! The system, and the directories that are the agent's own.
+//! The system, and the directories of the agent.
 
 use std::fs;
 use std::path::Path;
@@ -14,9 +14,9 @@ use crate::watch::{Watch, moment};
 /// Capabilities that a turn needs (capabilities(7)), with their numbers.
 const CAPABILITIES: &[(u32, &str)] = &[(12, "CAP_NET_ADMIN"), (21, "CAP_SYS_ADMIN")];
 
-/// No clock that is right shows less: 2025-01-01.
+/// The earliest plausible time: 2025-01-01.
 const EARLIEST: u64 = 1_735_689_600;
-/// Nor more: 2100-01-01.
+/// The first time that is not plausible: 2100-01-01.
 const LATEST: u64 = 4_102_444_800;
 
 /// Kernel, permissions, name and clock.
@@ -72,13 +72,14 @@ fn name(options: &Options) -> Finding {
         None => match gethostname() {
             Ok(name) => name.display().to_string(),
             Err(errno) => {
-                return Finding::failure(SUBJECT, errno.desc()).remedy("name one: --agent-name");
+                return Finding::failure(SUBJECT, errno.desc())
+                    .remedy("name it: --agent-name <name>");
             }
         },
     };
     match name.as_str() {
         "" | "localhost" | "(none)" => {
-            Finding::warning(SUBJECT, format!("'{name}', like many others"))
+            Finding::warning(SUBJECT, format!("'{name}' does not identify this host"))
                 .remedy("name the host: hostnamectl set-hostname <name>")
                 .remedy("or the agent: --agent-name <name>")
         }
@@ -133,15 +134,20 @@ fn utc(seconds: u64) -> String {
 /// `--run-dir`, `--state`, `--metrics`.
 pub(super) fn directories(options: &Options, _watch: &Watch) -> Vec<Finding> {
     let mut findings = vec![
-        directory("run directory", &options.run_dir, "--run-dir"),
-        directory("state directory", &options.state, "--state"),
+        directory("run directory", &options.run_dir, "--run-dir <dir>"),
+        directory("state directory", &options.state, "--state <dir>"),
     ];
     if let Some(file) = &options.metrics {
         let parent = file.parent().filter(|dir| *dir != Path::new(""));
         let parent = parent.unwrap_or(Path::new("."));
-        findings.push(match parent.is_dir() {
-            true => directory("metrics", parent, "--metrics"),
-            false => Finding::failure("metrics", format!("no directory {}", parent.display()))
+        let kind = fs::symlink_metadata(file).map(|metadata| metadata.is_file());
+        findings.push(match (kind, parent.is_dir()) {
+            (Ok(false), _) => {
+                let text = format!("{} is not a regular file", file.display());
+                Finding::failure("metrics", text).remedy("name another: --metrics <file>")
+            }
+            (_, true) => directory("metrics", parent, "--metrics <file>"),
+            (_, false) => Finding::failure("metrics", format!("no directory {}", parent.display()))
                 .remedy(format!("make it: mkdir -p {}", parent.display())),
         });
     }
@@ -153,7 +159,7 @@ pub(super) fn directories(options: &Options, _watch: &Watch) -> Vec<Finding> {
     findings
 }
 
-/// A directory that is there and can be written, or can be made.
+/// Examines a directory that exists and can be written, or can be made.
 fn directory(subject: &str, path: &Path, option: &str) -> Finding {
     let mut there = path;
     while !there.exists() {
@@ -165,7 +171,7 @@ fn directory(subject: &str, path: &Path, option: &str) -> Finding {
     let writable = access(there, AccessFlags::W_OK | AccessFlags::X_OK);
     match writable {
         _ if !there.is_dir() => {
-            Finding::failure(subject, format!("{} is no directory", there.display()))
+            Finding::failure(subject, format!("{} is not a directory", there.display()))
                 .remedy(format!("name another: {option}"))
         }
         Err(errno) => Finding::failure(

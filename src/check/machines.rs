@@ -1,13 +1,14 @@
 //! The machines directory and the machines in it.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access};
 
 use super::{Finding, Grade};
 use crate::cli::Options;
-use crate::error::{Error, Result};
+use crate::error::{Context as _, Error, Result};
 use crate::machines::tree::{self, MachineDir};
 use crate::manifest::{BootstrappedMachine, MachineManifest};
 use crate::snapshot;
@@ -17,20 +18,27 @@ use crate::watch::Watch;
 /// Number of `CAP_SYS_ADMIN` (capabilities(7)).
 const SYS_ADMIN: u32 = 21;
 
-/// Most bytes of a manifest that are read.
-const LARGEST: u64 = 1 << 20;
+/// The maximum size of a manifest, in bytes.
+const MAX_MANIFEST_BYTES: u64 = 1 << 20;
+
+/// The first bytes of disk images that are not raw, and `qemu-img`'s name for each.
+const IMAGE_FORMATS: &[(&[u8], &str)] = &[
+    (b"QFI\xfb", "qcow2"),
+    (b"KDMV", "vmdk"),
+    (b"vhdxfile", "vhdx"),
+];
 
 /// The directory, and each volume of it: they may be mounts of their own.
 pub(super) fn root(options: &Options, _watch: &Watch) -> Vec<Finding> {
     const SUBJECT: &str = "machines directory";
     let root = &options.machines;
-    let volumes = match volumes(root) {
+    let volumes = match tree::volumes(root) {
         Ok(volumes) => volumes,
         Err(error) => {
             return vec![
                 Finding::error(SUBJECT, &error)
-                    .remedy(format!("make it on btrfs: mkdir -p {}", root.display()))
-                    .remedy("or name another: --machines"),
+                    .remedy(format!("make it: mkdir -p {}", root.display()))
+                    .remedy("or name another: --machines <dir>"),
             ];
         }
     };
@@ -42,9 +50,12 @@ pub(super) fn root(options: &Options, _watch: &Watch) -> Vec<Finding> {
     }
     let mut findings = Vec::new();
     for volume in volumes {
-        findings.push(match writable(&volume) {
+        findings.push(match writable(root, &volume) {
             Ok(()) => Finding::good(SUBJECT, format!("{}, on btrfs, writable", volume.display())),
-            Err(error) => Finding::error(SUBJECT, &error),
+            Err(error) => {
+                findings.push(Finding::error(SUBJECT, &error));
+                continue;
+            }
         });
         findings.push(deletion(&volume));
         findings.push(space(&volume, options));
@@ -52,28 +63,19 @@ pub(super) fn root(options: &Options, _watch: &Watch) -> Vec<Finding> {
     findings
 }
 
-fn volumes(root: &Path) -> Result<Vec<PathBuf>> {
-    use crate::error::Context as _;
-    let what = || format!("unable to iterate over {}", root.display());
-    let mut found = Vec::new();
-    for entry in fs::read_dir(root).context(what)? {
-        let path = entry.context(what)?.path();
-        let hidden = path
-            .file_name()
-            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        if !hidden && path.is_dir() {
-            found.push(path);
-        }
+fn writable(root: &Path, volume: &Path) -> Result<()> {
+    if snapshot::require_btrfs(volume).is_err() {
+        let (root, volume) = (root.display(), volume.display());
+        return Err(
+            Error::new(format!("{volume} is not on btrfs")).hint(format!(
+                "mount one: truncate -s 50G {root}.img && mkfs.btrfs {root}.img && \
+             mount -o loop {root}.img {volume}"
+            )),
+        );
     }
-    found.sort();
-    Ok(found)
-}
-
-fn writable(volume: &Path) -> Result<()> {
-    snapshot::require_btrfs(volume)?;
     access(volume, AccessFlags::W_OK | AccessFlags::X_OK).map_err(|errno| {
         let text = format!("unable to write {}: {}", volume.display(), errno.desc());
-        Error::new(text).hint("run as root; is the file system mounted read-only?")
+        Error::new(text).hint("run as root; see how it is mounted: findmnt -T <volume>")
     })
 }
 
@@ -127,88 +129,163 @@ fn space(volume: &Path, options: &Options) -> Finding {
         return Finding::good(SUBJECT, text);
     }
     Finding::failure(SUBJECT, text)
-        .remedy("delete machines that are not used: btrfs subvolume delete <path>")
-        .remedy("or be content with less: --min-free")
+        .remedy("delete unused machines: btrfs subvolume delete <path>")
+        .remedy(format!(
+            "or require less: --min-free {}M",
+            (space.available >> 20) / 2
+        ))
 }
 
-/// Every machine: link, subvolume, manifest, bootstrapped copy.
+/// Every machine: link, subvolume, manifest, disk image, bootstrapped copy.
 pub(super) fn each(options: &Options, _watch: &Watch) -> Vec<Finding> {
     const SUBJECT: &str = "machine";
     let root = &options.machines;
-    let Ok(places) = tree::places(root) else {
-        // Said already.
+    let Ok(machines) = tree::places(root) else {
+        // Reported by `root`.
         return Vec::new();
     };
-    let mut findings: Vec<Finding> = places
+    let mut findings: Vec<Finding> = machines
         .broken
         .iter()
         .map(|(_, error)| Finding::error(SUBJECT, error))
         .collect();
-    let mut usable = 0;
-    for place in &places.found {
-        let finding = match machine(place, &options.toolchain_name) {
-            Ok((grade, text)) => {
-                usable += usize::from(grade == Grade::Good);
-                let finding = Finding::new(SUBJECT, grade, text);
-                match grade {
-                    Grade::Good => finding,
-                    _ => finding.remedy(format!(
-                        "name the revision to use: ln -s {0}-{1}.<revision> {2}",
-                        place.name,
-                        tree::PROTOCOL,
-                        place.link().display()
-                    )),
-                }
-            }
-            Err(error) => Finding::error(SUBJECT, &error),
-        };
-        findings.push(finding);
+    for machine in &machines.found {
+        let finding = examine(machine, &options.toolchain_name);
+        findings.push(finding.unwrap_or_else(|error| Finding::error(SUBJECT, &error)));
     }
-    if usable == 0 {
+    if !findings.iter().any(|finding| finding.grade == Grade::Good) {
         let text = format!("none in {}", root.display());
         findings.push(Finding::failure("machines", text).remedy(
-            "a machine is <volume>/<name>/<name>-1.<revision>/, a subvolume with disk.img and \
-             manifest, and a link <name>-1 to it",
+            "make one, as man bbot-agent shows: a subvolume <volume>/<name>/<name>-1.0 with \
+             disk.img and manifest, and a link <name>-1 to it",
         ));
     }
     findings
 }
 
-fn machine(place: &MachineDir, toolchain: &str) -> Result<(Grade, String)> {
-    let Some(current) = place.current()? else {
-        let text = format!("{}: no link {}", place.name, place.link().display());
-        return Ok((Grade::Warning, text));
+fn examine(machine: &MachineDir, toolchain: &str) -> Result<Finding> {
+    const SUBJECT: &str = "machine";
+    let link = machine.link();
+    let Some(current) = machine.current()? else {
+        let text = format!("{}: no link {}", machine.name, link.display());
+        return Ok(Finding::warning(SUBJECT, text).remedy(revision(machine, None)));
     };
+    if !current.exists() {
+        let (link, target) = (link.display(), current.display());
+        return Err(
+            Error::new(format!("{link} leads to {target}, which does not exist"))
+                .hint(revision(machine, Some(&current))),
+        );
+    }
     if !snapshot::is_subvolume(&current)? {
-        let text = format!("{} is not a subvolume", current.display());
-        return Err(Error::new(text).hint(format!(
-            "make it one: btrfs subvolume create {}",
-            current.display()
-        )));
+        let path = current.display();
+        return Err(
+            Error::new(format!("{path} is not a subvolume")).hint(format!(
+                "make it one: mv {path} {path}.old && btrfs subvolume create {path} && \
+             cp -a --reflink=auto {path}.old/. {path}/ && rm -r {path}.old"
+            )),
+        );
     }
-    let manifest = MachineManifest::parse(&read(&current)?, &source(&current));
-    let manifest = manifest.map_err(|error| invalid("machine", &error))?;
-    if manifest.name() != place.name {
-        let (manifest, directory) = (manifest.name(), &place.name);
-        let text = format!("the manifest of {directory} is that of a machine {manifest}");
-        return Err(Error::new(text).hint(format!("correct it: {}", source(&current))));
-    }
-    let bootstrapped = place.bootstrapped(toolchain);
-    let state = if bootstrapped.exists() {
-        let text = read(&bootstrapped)?;
-        BootstrappedMachine::parse(&text, &source(&bootstrapped))
-            .map_err(|error| invalid("bootstrapped machine", &error))?;
-        "bootstrapped"
-    } else {
-        "to be bootstrapped"
+    let manifest = manifest(machine, &current)?;
+    disk(&current, &manifest)?;
+    let copy = machine.bootstrapped(toolchain);
+    let state = match read(&copy) {
+        _ if !copy.exists() => "to be bootstrapped",
+        Ok(text) if BootstrappedMachine::parse(&text, &source(&copy)).is_ok() => {
+            disk(&copy, &manifest)?;
+            "bootstrapped"
+        }
+        _ => "to be bootstrapped again: the manifest of its copy is unreadable",
     };
-    let text = format!(
-        "{} {} in {}, {state}",
-        place.name,
-        manifest.id(),
-        current.display()
-    );
-    Ok((Grade::Good, text))
+    let (name, id) = (&machine.name, manifest.id());
+    let text = format!("{name} {id} in {}, {state}", current.display());
+    Ok(Finding::good(SUBJECT, text))
+}
+
+/// The remedy for a link that is missing or dangling: to an existing revision, or a new
+/// one at `target`.
+fn revision(machine: &MachineDir, target: Option<&Path>) -> String {
+    let beginning = format!("{}-{}.", machine.name, tree::PROTOCOL);
+    let entries = fs::read_dir(machine.dir()).into_iter().flatten().flatten();
+    let latest = entries
+        .filter(|entry| entry.path().is_dir())
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| name.starts_with(&beginning))
+        .max_by_key(|name| (name.len(), name.clone()));
+    match (latest, target) {
+        (Some(name), _) => format!(
+            "name the revision to use: ln -sfn {name} {}",
+            machine.link().display()
+        ),
+        (None, Some(target)) => format!("make it: btrfs subvolume create {}", target.display()),
+        (None, None) => {
+            let path = machine.dir().join(format!("{beginning}0"));
+            format!("make a revision: btrfs subvolume create {}", path.display())
+        }
+    }
+}
+
+fn manifest(machine: &MachineDir, current: &Path) -> Result<MachineManifest> {
+    let path = source(current);
+    let name = &machine.name;
+    let revision = current.file_name().unwrap_or_default().display();
+    let text = read(current).map_err(|error| {
+        error.hint(format!(
+            "write it: printf ': 1\\nid: {revision}\\nname: {name}\\nsummary: {name}\\n\
+             type: kvm\\n' >{path}"
+        ))
+    })?;
+    let manifest = MachineManifest::parse(&text, &path).map_err(|error| {
+        Error::new(format!("invalid machine manifest: {error}")).hint(format!(
+            "correct it (man bbot-agent, MACHINES, has an example): editor {path}"
+        ))
+    })?;
+    if manifest.name() != name {
+        let text = format!(
+            "the manifest of {name} is that of a machine {}",
+            manifest.name()
+        );
+        let remedy = format!("correct it: sed -i 's/^name:.*/name: {name}/' {path}");
+        return Err(Error::new(text).hint(remedy));
+    }
+    Ok(manifest)
+}
+
+/// The disk image of a machine that has no disks of its own in `options`.
+fn disk(subvolume: &Path, manifest: &MachineManifest) -> Result<()> {
+    if manifest.options().is_some() {
+        return Ok(());
+    }
+    let image = subvolume.join("disk.img");
+    let path = image.display();
+    let wrong = |what: &str| {
+        let remedy = format!("put a raw image there: cp <image> {path}");
+        Error::new(format!("{what} {path}")).hint(remedy)
+    };
+    let Ok(metadata) = fs::metadata(&image) else {
+        return Err(wrong("no disk image"));
+    };
+    if !metadata.is_file() {
+        return Err(wrong("not a file:"));
+    }
+    if metadata.len() == 0 {
+        return Err(wrong("empty disk image"));
+    }
+    let mut start = Vec::new();
+    File::open(&image)
+        .and_then(|file| file.take(8).read_to_end(&mut start))
+        .context(|| format!("unable to read {path}"))?;
+    let format = IMAGE_FORMATS
+        .iter()
+        .find(|(magic, _)| start.starts_with(magic));
+    if let Some((_, format)) = format {
+        return Err(
+            Error::new(format!("{path} is a {format} image, not a raw one")).hint(format!(
+                "convert it: qemu-img convert -O raw {path} {path}.raw && mv {path}.raw {path}"
+            )),
+        );
+    }
+    Ok(())
 }
 
 fn source(subvolume: &Path) -> String {
@@ -216,12 +293,7 @@ fn source(subvolume: &Path) -> String {
 }
 
 fn read(subvolume: &Path) -> Result<Vec<u8>> {
-    use crate::error::Context as _;
-    let path = subvolume.join("manifest");
-    crate::durable::read(&path, LARGEST)
+    let path: PathBuf = subvolume.join("manifest");
+    crate::durable::read(&path, MAX_MANIFEST_BYTES)
         .context(|| format!("unable to read machine manifest {}", path.display()))
-}
-
-fn invalid(what: &str, error: &dyn std::fmt::Display) -> Error {
-    Error::new(format!("invalid {what} manifest: {error}"))
 }

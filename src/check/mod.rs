@@ -1,16 +1,15 @@
-//! The doctor, `--check`: everything that a turn needs, looked at one after the
-//! other, with what was found and what to type to mend it.
+//! `--check`: an examination of everything that a turn needs, with a remedy for each
+//! problem.
 //!
-//! It takes no lock, so that it can be asked while an agent runs, and leaves
-//! everything as it was: the tap and the rule that it tries are its own and gone
-//! when it has tried them. Nothing is asked of a controller but to answer.
+//! It takes no lock, so it works while an agent runs. It makes a tap and a redirect
+//! rule of its own and runs the first instructions of a guest; all three are gone
+//! afterwards. Controllers get an empty request.
 
 mod controllers;
 mod guests;
 mod host;
 mod machines;
 mod network;
-mod program;
 
 use std::fmt::Write as _;
 
@@ -19,10 +18,10 @@ use crate::error::Error;
 use crate::json::Value;
 use crate::watch::Watch;
 
-/// How bad it is.
+/// The grade of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Grade {
-    /// As it should be.
+    /// As needed.
     Good,
     /// A turn is possible, with a restriction.
     Warning,
@@ -31,7 +30,7 @@ pub enum Grade {
 }
 
 impl Grade {
-    /// For programs and people alike.
+    /// The word for it, in texts and for programs.
     #[must_use]
     pub fn keyword(self) -> &'static str {
         match self {
@@ -45,9 +44,9 @@ impl Grade {
 /// The finding about one subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// The thing, in a word or two.
+    /// The subject, in a word or two.
     pub subject: String,
-    /// How bad it is.
+    /// The grade of a finding.
     pub grade: Grade,
     /// The state of the subject, in one line.
     pub found: String,
@@ -90,7 +89,7 @@ impl Finding {
         self
     }
 
-    /// Lines for people.
+    /// The finding as lines of text.
     #[must_use]
     pub fn text(&self) -> String {
         let mut raw = format!(
@@ -105,7 +104,7 @@ impl Finding {
         }
         let mut safe = String::new();
         for line in raw.lines() {
-            // What controllers and manifests say goes to a terminal here.
+            // It contains words of controllers and manifests, and goes to a terminal.
             crate::diag::escape(&mut safe, line);
             safe.push('\n');
         }
@@ -126,7 +125,7 @@ impl Finding {
     }
 }
 
-/// Everything that was found.
+/// All findings.
 #[derive(Clone, Debug, Default)]
 pub struct Report(Vec<Finding>);
 
@@ -155,7 +154,7 @@ impl Report {
         )
     }
 
-    /// All of it, for programs.
+    /// The report for programs.
     #[must_use]
     pub fn json(&self) -> Value {
         let failures = self.count(Grade::Failure);
@@ -175,8 +174,8 @@ fn number(n: usize) -> Value {
     Value::Number(n.to_string())
 }
 
-/// Examines the host and calls `found` with each finding as it comes up: some
-/// take seconds. A signal ends the examination early.
+/// Examines the host. Calls `found` with each finding at once, since some take seconds.
+/// A signal ends the examination early.
 pub fn examine(options: &Options, watch: &Watch, found: &mut dyn FnMut(&Finding)) -> Report {
     const PROBES: &[fn(&Options, &Watch) -> Vec<Finding>] = &[
         host::system,
@@ -232,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_say_cannot_steer_the_terminal() {
+    fn text_of_controllers_cannot_steer_the_terminal() {
         let finding = Finding::good("controller", "\x1b[2Jhello");
         assert!(!finding.text().contains('\x1b'));
     }

@@ -1,4 +1,4 @@
-//! Bridge, tap and redirect: each really made, and gone again.
+//! Bridge, tap and redirect. Tap and redirect are made, and removed again.
 
 use std::net::SocketAddrV4;
 
@@ -8,10 +8,10 @@ use crate::network::{Bridge, Netfilter, Redirect, Strategy, Tap, Target};
 use crate::settings::RedirectKind;
 use crate::watch::Watch;
 
-/// Nobody listens there: the rule is gone before anybody asks (RFC 863).
+/// A port without a listener (RFC 863). The rule is removed before a guest starts.
 const DISCARD: u16 = 9;
 
-/// In this order, each needing the one before.
+/// Examines the three in this order: each needs the one before.
 pub(super) fn all(options: &Options, _watch: &Watch) -> Vec<Finding> {
     let bridge = match Bridge::probe(&options.bridge) {
         Ok(bridge) => bridge,
@@ -20,7 +20,7 @@ pub(super) fn all(options: &Options, _watch: &Watch) -> Vec<Finding> {
     let text = format!("{} is up, {}", bridge.name, bridge.address);
     let mut findings = vec![Finding::good("bridge", text)];
 
-    // The name of no agent's tap: one may be running.
+    // Another name than that of a tap of an agent, which may be running.
     let name = format!("bbcheck{}", std::process::id() % 10_000_000);
     let tap = match Tap::open(&bridge, &name) {
         Ok(tap) => tap,

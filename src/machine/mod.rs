@@ -34,7 +34,7 @@ use crate::sys::process::Process;
 
 pub use accel::Accel;
 pub use events::{Event, ShutdownReason};
-pub use qemu::{Purpose, Spec};
+pub use qemu::{OLDEST_QEMU, Purpose, Spec};
 
 use capture::Capture;
 use monitor::{ANSWER_TIMEOUT, Monitor, Said};

@@ -13,6 +13,10 @@ use super::options;
 use crate::network::Mac;
 use crate::sys::process::Credentials;
 
+/// The oldest QEMU that knows all options below, as major and minor number: it brought
+/// `-action` and `pvpanic-pci`.
+pub const OLDEST_QEMU: (u32, u32) = (6, 0);
+
 /// The purpose of a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
@@ -63,13 +67,18 @@ pub struct Descriptors {
     pub operator: RawFd,
     /// A connected stream socket for the serial console.
     pub console: RawFd,
+    /// The directory of the VNC socket, whose path may be longer than that of a socket.
+    pub vnc_directory: RawFd,
 }
+
+/// The name of the VNC socket.
+const VNC: &str = "vnc";
 
 /// The path of the VNC socket. Its directory holds nothing else, since QEMU's user may
 /// write to it.
 #[must_use]
 pub fn vnc_path(run_dir: &Path) -> PathBuf {
-    run_dir.join("vm").join("vnc")
+    run_dir.join("vm").join(VNC)
 }
 
 /// The command line, without the program.
@@ -92,7 +101,7 @@ pub fn argv(spec: &Spec, fds: &Descriptors) -> Vec<OsString> {
     }
     argv.extend(randomness());
     argv.extend(failures());
-    argv.extend(display(&spec.run_dir, spec.options.as_deref()));
+    argv.extend(display(fds.vnc_directory, spec.options.as_deref()));
     argv.extend(console(fds.console));
     argv.extend(monitors(fds.monitor, fds.operator));
     argv.extend(confinement());
@@ -224,7 +233,7 @@ fn failures() -> Vec<OsString> {
 
 /// A screen for the operator, on a unix socket: no port for others to reach.
 /// Machines that bring a video device of their own get no second one.
-fn display(run_dir: &Path, options: Option<&[String]>) -> Vec<OsString> {
+fn display(directory: RawFd, options: Option<&[String]>) -> Vec<OsString> {
     let own = options
         .unwrap_or_default()
         .iter()
@@ -234,7 +243,7 @@ fn display(run_dir: &Path, options: Option<&[String]>) -> Vec<OsString> {
         argv.extend(words(["-vga", "std"]));
     }
     argv.push("-vnc".into());
-    argv.push(value("unix:", vnc_path(run_dir).as_os_str()));
+    argv.push(format!("unix:/proc/self/fd/{directory}/{VNC}").into());
     argv
 }
 
@@ -299,6 +308,7 @@ mod tests {
         monitor: 6,
         operator: 7,
         console: 8,
+        vnc_directory: 9,
     };
 
     fn line(spec: &Spec) -> String {
@@ -321,7 +331,7 @@ mod tests {
              -device virtio-blk-pci,drive=disk0,bootindex=1,werror=stop,rerror=stop \
              -object rng-random,id=rng0,filename=/dev/urandom \
              -device virtio-rng-pci,rng=rng0,max-bytes=65536,period=1000 \
-             -device pvpanic-pci -action panic=pause -vga std -vnc unix:/run/bbot/1/vm/vnc \
+             -device pvpanic-pci -action panic=pause -vga std -vnc unix:/proc/self/fd/9/vnc \
              -chardev socket,id=console,fd=8 -serial chardev:console \
              -chardev socket,id=monitor,fd=6 -mon chardev=monitor,mode=control \
              -chardev socket,id=operator,fd=7,server=on,wait=off \

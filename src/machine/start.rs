@@ -1,6 +1,6 @@
 //! The start of a machine: sockets, the process, the first commands on the monitor.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, chown, lchown};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -15,6 +15,7 @@ use super::monitor::{Monitor, Said};
 use super::qemu::{self, Descriptors, Spec};
 use super::{EVIDENCE_LINES, Files, VirtualMachine, accel};
 use crate::error::{Class, Context as _, Error, Result};
+use crate::sys::file::open_directory;
 use crate::sys::poll;
 use crate::sys::process::{Credentials, Process};
 
@@ -26,9 +27,6 @@ const CONSOLE_LOG: u64 = 4 * 1024 * 1024;
 
 /// The size of the tail of QEMU's messages, in bytes.
 const STDERR_TAIL: usize = 16 * 1024;
-
-/// `sun_path` with its final NUL (unix(7)).
-const SOCKET_PATH_MAX: usize = 108;
 
 impl VirtualMachine {
     /// Starts QEMU with its network on `tap` and returns when the guest runs,
@@ -61,11 +59,11 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<VirtualMachine> {
         operator: spec.run_dir.join("qmp"),
         console: spec.run_dir.join("console.log"),
     };
-    prepare_directory(&files.vnc, spec.user.as_ref())?;
+    let vnc_directory = prepare_directory(&files.vnc, spec.user.as_ref())?;
     if let Some(user) = &spec.user {
         hand_over(&spec.directory, user)?;
     }
-    let operator = listen(&files.operator)?;
+    let operator = listen(&spec.run_dir, &files.operator)?;
     let (monitor, monitor_theirs) = pair()?;
     let (console, console_theirs) = pair()?;
     let log = Log::create(&files.console, CONSOLE_LOG)
@@ -76,6 +74,7 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<VirtualMachine> {
         monitor: monitor_theirs.as_raw_fd(),
         operator: operator.as_raw_fd(),
         console: console_theirs.as_raw_fd(),
+        vnc_directory: vnc_directory.as_raw_fd(),
     };
     let argv = qemu::argv(spec, &fds);
     crate::trace!(2, "start_machine", "{}", shown(&spec.qemu, &argv));
@@ -91,6 +90,7 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<VirtualMachine> {
         monitor_theirs.as_fd(),
         operator.as_fd(),
         console_theirs.as_fd(),
+        vnc_directory.as_fd(),
     ];
     let user = spec.user.as_ref();
     let user = user.map(|user| accel::credentials(user, spec.accel));
@@ -170,6 +170,9 @@ fn converse(machine: &mut VirtualMachine, deadline: Instant) -> Result<()> {
     }
 }
 
+/// The message of a QEMU that is older than [`qemu::OLDEST_QEMU`].
+const TOO_OLD: &str = "-action: invalid option";
+
 /// The error with QEMU's messages: the last one, which is mostly the reason, in the
 /// line, and the others below.
 fn failed(machine: &VirtualMachine, what: &str) -> Error {
@@ -177,7 +180,13 @@ fn failed(machine: &VirtualMachine, what: &str) -> Error {
     let Some((last, others)) = lines.split_last() else {
         return Error::new(what);
     };
-    let error = Error::new(format!("{what}: {last}"));
+    let mut error = Error::new(format!("{what}: {last}"));
+    if lines.iter().any(|line| line.contains(TOO_OLD)) {
+        let (major, minor) = qemu::OLDEST_QEMU;
+        error = error.with_class(Class::Config).hint(format!(
+            "install QEMU {major}.{minor} or later, or name another: --qemu <path>"
+        ));
+    }
     others
         .iter()
         .fold(error, |error, line| error.hint(format!("qemu: {line}")))
@@ -199,13 +208,8 @@ pub(super) fn executed(started: std::io::Result<Process>, qemu: &Path) -> Result
 }
 
 /// The directory for QEMU's own socket: empty, and its user's.
-fn prepare_directory(vnc: &Path, user: Option<&Credentials>) -> Result<()> {
-    if vnc.as_os_str().len() >= SOCKET_PATH_MAX {
-        return Err(too_long(vnc));
-    }
-    let Some(directory) = vnc.parent() else {
-        return Ok(());
-    };
+fn prepare_directory(vnc: &Path, user: Option<&Credentials>) -> Result<File> {
+    let directory = vnc.parent().unwrap_or(vnc);
     let made = match DirBuilder::new().mode(0o700).create(directory) {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
         made => made,
@@ -217,7 +221,7 @@ fn prepare_directory(vnc: &Path, user: Option<&Credentials>) -> Result<()> {
         chown(directory, Some(user.uid), Some(user.gid))
             .context(|| format!("unable to give {} to qemu's user", directory.display()))?;
     }
-    Ok(())
+    open_directory(directory).context(|| format!("unable to open {}", directory.display()))
 }
 
 /// Lets another user work on the machine's images. The directory stays the
@@ -250,19 +254,18 @@ fn hand_over(directory: &Path, user: &Credentials) -> Result<()> {
     })
 }
 
-fn listen(path: &Path) -> Result<UnixListener> {
-    if path.as_os_str().len() >= SOCKET_PATH_MAX {
-        return Err(too_long(path));
-    }
+/// Listens on the socket `path` in `directory`. The name that the kernel is given has
+/// at most 107 bytes (unix(7)), however long the path is.
+fn listen(directory: &Path, path: &Path) -> Result<UnixListener> {
     // Left by an agent that was killed.
     let _ = fs::remove_file(path);
-    UnixListener::bind(path).context(|| format!("unable to make socket {}", path.display()))
-}
-
-fn too_long(path: &Path) -> Error {
-    Error::new(format!("path of socket too long: {}", path.display()))
-        .with_class(Class::Config)
-        .hint("the system allows 107 bytes: choose a run directory with a shorter name")
+    let bind = || {
+        let directory = open_directory(directory)?;
+        let name = path.file_name().unwrap_or_default();
+        let short = format!("/proc/self/fd/{}", directory.as_raw_fd());
+        UnixListener::bind(Path::new(&short).join(name))
+    };
+    bind().context(|| format!("unable to make socket {}", path.display()))
 }
 
 /// The agent's end, non-blocking, and QEMU's.

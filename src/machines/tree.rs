@@ -97,8 +97,9 @@ impl MachineDir {
                 if not_a_link {
                     return wrapped.map_err(|e: Error| {
                         e.hint(format!(
-                            "it has to be a symbolic link to the current revision: \
-                             ln -s {0}-{PROTOCOL}.0 {0}-{PROTOCOL}",
+                            "make it a link to the current revision: mv {0} {0}.old && \
+                             ln -s {1}-{PROTOCOL}.0 {0}",
+                            link.display(),
                             self.name
                         ))
                     });

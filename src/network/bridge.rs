@@ -91,7 +91,7 @@ impl Bridge {
                         "make it: ip link add {name} type bridge && \
                          ip addr add 192.168.123.1/24 dev {name} && ip link set {name} up"
                     ))
-                    .hint("or name another with --bridge"));
+                    .hint("or name another: --bridge <name>"));
             }
             index => index.context(unable)?,
         };

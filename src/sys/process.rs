@@ -4,10 +4,10 @@
 //! a pidfd (pidfd_open(2), Linux 5.3) never names another process, and poll(2)
 //! says when its process has ended.
 
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
-use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus};
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -205,6 +205,42 @@ impl Drop for Process {
     }
 }
 
+/// Runs a program to its end and returns its standard output, of at most `most` bytes.
+/// Its standard error goes to `/dev/null`.
+///
+/// # Errors
+///
+/// Those of [`Process::spawn`]; `TimedOut` at `deadline`; `FileTooLarge`.
+pub fn output(
+    mut command: Command,
+    most: usize,
+    deadline: Instant,
+) -> io::Result<(ExitStatus, Vec<u8>)> {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    let mut process = Process::spawn(command, &[], None)?;
+    let stdout = process.child.stdout.take();
+    let mut stdout = stdout.ok_or(io::ErrorKind::BrokenPipe)?;
+    let mut text = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        if !poll::readable(&[stdout.as_fd()], &mut [false], Some(deadline))? {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        match stdout.read(&mut buffer)? {
+            0 => break,
+            count => text.extend_from_slice(&buffer[..count]),
+        }
+        if text.len() > most {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+    }
+    let status = process.wait(Some(deadline))?;
+    Ok((status.ok_or(io::ErrorKind::TimedOut)?, text))
+}
+
 /// A descriptor for the process `pid`, close-on-exec (pidfd_open(2)). Whoever
 /// did not fork the process has to check afterwards that it is the one meant.
 ///
@@ -241,10 +277,9 @@ pub fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: Signal) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read as _, Write as _};
+    use std::io::Write as _;
     use std::os::unix::net::UnixStream;
     use std::os::unix::process::ExitStatusExt as _;
-    use std::process::Stdio;
 
     use super::*;
 

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use bbot_agent::error::Class;
 use bbot_agent::machine::{Event, ShutdownReason, VirtualMachine};
 use bbot_agent::sys::process::Process;
 
@@ -69,6 +70,15 @@ fn a_qemu_that_dies_at_once_is_an_error_with_its_words() {
 }
 
 #[test]
+fn a_qemu_that_is_too_old_is_a_fault_of_the_hosts_configuration() {
+    let dir = TempDir::new();
+    let error = start(&dir, "echo 'qemu: -action: invalid option' >&2; exit 1").unwrap_err();
+    assert_eq!(error.class(), Class::Config);
+    let hint = error.hints().next().unwrap_or_default();
+    assert!(hint.starts_with("install QEMU 6.0 or later"), "{hint}");
+}
+
+#[test]
 fn a_program_that_is_missing_comes_with_its_package() {
     let dir = TempDir::new();
     let spec = spec(&dir, "/nonexistent/qemu".as_ref());
@@ -91,13 +101,18 @@ fn a_directory_that_is_missing_is_not_taken_for_the_program() {
 }
 
 #[test]
-fn a_run_directory_with_a_long_name_is_explained() {
+fn a_run_directory_may_have_a_long_name() {
     let dir = TempDir::new();
     let mut spec = spec(&dir, &qemu(&dir, "start"));
-    spec.run_dir = dir.path().join("r".repeat(100));
+    spec.run_dir = dir.path().join("r".repeat(200));
     fs::create_dir(&spec.run_dir).unwrap();
-    let error = VirtualMachine::start(&spec, no_tap().as_fd(), soon()).unwrap_err();
-    assert!(error.to_string().contains("too long"), "{error}");
+    let machine = VirtualMachine::start(&spec, no_tap().as_fd(), soon());
+    let sockets = fs::read_dir(&spec.run_dir).unwrap();
+    let names: Vec<_> = sockets.map(|entry| entry.unwrap().file_name()).collect();
+    assert!(
+        names.iter().any(|name| name == "qmp"),
+        "{names:?}: {machine:?}"
+    );
 }
 
 #[test]
