@@ -13,12 +13,12 @@
 
 mod openssl;
 
-use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::durable;
 use crate::error::{Class, Context as _, Error, Result};
 use crate::manifest::hex;
 use crate::manifest::value::encode_base64;
@@ -164,7 +164,7 @@ impl Key {
 /// The checks of a key file that need no use of the key.
 fn check_file(path: &Path) -> Result<()> {
     let config = |why: &str| Error::new(why).with_class(Class::Config);
-    let file = File::open(path).context(|| "unable to open it")?;
+    let file = durable::open(path).context(|| "unable to open it")?;
     let metadata = file.metadata().context(|| "unable to look at it")?;
     if !metadata.is_file() {
         return Err(config("not a file"));

@@ -183,7 +183,7 @@ fn converse(
     guest: &mut Guest<'_>,
     watch: &Watch,
 ) -> Result<Step<BootstrapManifest>> {
-    watch.enter(status::Phase::Bootstrapping, Some(config.startup));
+    watch.enter(status::Phase::Booting, Some(config.startup));
     if let Step::Ended(ended) = guest.await_request(config.startup)? {
         return Ok(Step::Ended(ended));
     }

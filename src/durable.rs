@@ -5,8 +5,10 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+
+use nix::fcntl::OFlag;
 
 use crate::sys::file::read_at_most;
 
@@ -31,6 +33,23 @@ pub fn appear(path: &Path, contents: &[&[u8]]) -> io::Result<()> {
     })
 }
 
+/// Makes `path` hold `contents` in one step, so that a reader sees the old file or the
+/// new one. Not synced: the contents are of no use after a crash of the host. A device
+/// or a link by that name is left alone.
+///
+/// # Errors
+///
+/// Those of the file system, and `InvalidInput` if `path` is not a regular file.
+pub fn publish(path: &Path, contents: &[u8]) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if !metadata.is_file() => {
+            let text = "not a regular file";
+            Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+        }
+        _ => write_and_rename(path, &[contents], 0o666, false).map(drop),
+    }
+}
+
 /// Makes `path` hold `contents`, for the owner only, in a directory that is not
 /// synced yet; the file is open for appending.
 pub fn begin(path: &Path, contents: &[u8]) -> io::Result<File> {
@@ -38,12 +57,18 @@ pub fn begin(path: &Path, contents: &[u8]) -> io::Result<File> {
 }
 
 fn place(path: &Path, contents: &[&[u8]], mode: u32) -> io::Result<File> {
+    write_and_rename(path, contents, mode, true)
+}
+
+fn write_and_rename(path: &Path, contents: &[&[u8]], mode: u32, sync: bool) -> io::Result<File> {
     let partial = partial(path)?;
     let written = create(&partial, mode).and_then(|mut file| {
         for piece in contents {
             file.write_all(piece)?;
         }
-        file.sync_all()?;
+        if sync {
+            file.sync_all()?;
+        }
         fs::rename(&partial, path)?;
         Ok(file)
     });
@@ -128,7 +153,22 @@ pub fn sync_directory(path: &Path) -> io::Result<()> {
 
 /// Reads a file of at most `most` bytes.
 pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
-    read_at_most(&mut File::open(path)?, most)
+    read_at_most(&mut open(path)?, most)
+}
+
+/// Opens a file for reading, without waiting for the writer of a FIFO.
+///
+/// # Errors
+///
+/// Those of open(2), and `InvalidInput` for a FIFO.
+pub fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let file = options.read(true).custom_flags(flags.bits()).open(path)?;
+    if file.metadata()?.file_type().is_fifo() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a FIFO"));
+    }
+    Ok(file)
 }
 
 /// Whether an error says that the disk, or the quota on it, is full.
@@ -174,5 +214,38 @@ mod tests {
         remove(&path).unwrap();
         remove(&path).unwrap();
         fs::remove_dir(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_published_file_is_old_or_new_and_other_files_are_left_alone() {
+        let dir = std::env::temp_dir().join(format!("bbot-agent-publish-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let (path, other) = (dir.join("a.prom"), dir.join("other"));
+        publish(&path, b"old").unwrap();
+        let reader = File::open(&path).unwrap();
+        fs::write(&other, "o").unwrap();
+        // A killed writer may have left anything under this name.
+        std::os::unix::fs::symlink(&other, dir.join(".a.prom.partial")).unwrap();
+        publish(&path, b"new").unwrap();
+        assert_eq!(io::read_to_string(reader).unwrap(), "old");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+        assert_eq!(fs::read_to_string(&other).unwrap(), "o");
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 2);
+        let link = dir.join("link");
+        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+        for special in [Path::new("/dev/null"), &link, &dir] {
+            let error = publish(special, b"x").unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{special:?}");
+        }
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_fifo_is_not_waited_for() {
+        let path = std::env::temp_dir().join(format!("bbot-agent-fifo-{}", std::process::id()));
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let error = read(&path, 10).unwrap_err();
+        fs::remove_file(&path).unwrap();
+        assert_eq!(error.to_string(), "it is a FIFO");
     }
 }

@@ -6,23 +6,27 @@ use std::process::ExitCode;
 use crate::cli::{self, Format, Invocation, Options, StatusOf};
 use crate::error::{Class, Result};
 use crate::json::Value;
+use crate::sys::start;
 use crate::{agent, check, delivery, diag, lock, status, watch};
 
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
+    start::normalize();
     let mut args = std::env::args_os().skip(1).peekable();
     let ended = if args.peek().is_some_and(|first| first == delivery::MODE) {
         delivery::serve().map(|()| ExitCode::SUCCESS)
     } else {
         cli::parse(args, &|name| std::env::var_os(name)).and_then(perform)
     };
-    match ended {
+    let code = match ended {
         Ok(code) => code,
         Err(error) => {
             diag::fatal(&error).emit();
             ExitCode::from(error.class().exit_code())
         }
-    }
+    };
+    diag::end();
+    code
 }
 
 fn perform(invocation: Invocation) -> Result<ExitCode> {
@@ -61,9 +65,16 @@ fn show_status(of: &StatusOf, format: Format) -> Result<ExitCode> {
     };
     let now = watch::moment();
     let (mut out, mut objects, mut running) = (String::new(), Vec::new(), false);
+    let mut code = Class::Failure.exit_code();
     for path in paths {
-        let Some(state) = status::read(&path)? else {
-            continue;
+        let state = match status::read(&path) {
+            Ok(Some(state)) => state,
+            Ok(None) => continue,
+            Err(error) => {
+                diag::failure(&error).emit();
+                code = error.class().exit_code();
+                continue;
+            }
         };
         let (text, alive) = status::text(&state, now);
         out.push_str(&text);
@@ -81,13 +92,12 @@ fn show_status(of: &StatusOf, format: Format) -> Result<ExitCode> {
     Ok(if running {
         ExitCode::SUCCESS
     } else {
-        ExitCode::from(Class::Failure.exit_code())
+        ExitCode::from(code)
     })
 }
 
 fn configure(options: &Options) {
-    let journal = diag::is_journal(std::env::var_os("JOURNAL_STREAM").as_deref());
-    diag::configure(options.verbose, options.systemd_daemon || journal);
+    diag::configure(options.verbose, options.systemd_daemon);
 }
 
 /// `--check`: 0, or 78 with failures.

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::sys::signal::Signal;
 use nix::time::{ClockId, clock_gettime};
 
+use crate::diag;
 use crate::error::{Context as _, Result};
 use crate::status::{Board, Idle, Moment, Outcome, Phase, StatusSettings, Subject};
 use crate::sys::poll;
@@ -34,6 +35,9 @@ pub enum Stop {
     /// A second `SIGTERM` or `SIGINT`: do not wait for anything any more.
     Hurry,
 }
+
+/// The time after which a reader of standard error that was behind is tried again.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How a pause ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,6 +159,9 @@ impl Watch {
     #[must_use]
     pub fn until(&self, deadline: Option<Instant>) -> Option<Instant> {
         let due = self.board().due();
+        // The reader of standard error is tried again.
+        let flush = diag::is_behind().then(|| Instant::now() + FLUSH_INTERVAL);
+        let due = due.into_iter().chain(flush).min();
         let grace = self.grace().filter(|_| !self.must_stop());
         deadline.into_iter().chain(due).chain(grace).min()
     }
@@ -162,6 +169,9 @@ impl Watch {
     /// Takes note of signals that came in and does what is due by the clock.
     /// Cheap: to be called whenever a wait returns.
     pub fn tick(&self, now: Instant) {
+        if diag::is_behind() {
+            diag::flush();
+        }
         while let Ok(Some(signal)) = self.0.signals.next() {
             let mut stop = self.stop_mut();
             let wanted = match signal {

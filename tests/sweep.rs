@@ -245,7 +245,7 @@ fn run_files_and_tftp_directories_go_with_the_lock_of_their_agent() {
                 "qmp",
                 "console.log",
                 "status.json",
-                ".status.json.new",
+                ".status.json.partial",
             ] {
                 fs::write(config.run_dir.join(file), "").unwrap();
             }

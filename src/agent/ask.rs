@@ -40,8 +40,11 @@ impl<W: World> Agent<W> {
     /// that cannot be done is given back, and the next controller is asked.
     pub(super) fn ask(&mut self, machines: &[Rc<Machine>]) -> Result<Asked> {
         if let Some(path) = &self.options.fake_request {
-            let task = TaskManifest::parse(&cli::input(path)?, &path.to_string_lossy())
-                .context(|| "invalid task manifest")?;
+            let task = TaskManifest::parse(
+                &cli::input(path, self.world.watch().fd())?,
+                &path.to_string_lossy(),
+            )
+            .context(|| "invalid task manifest")?;
             return Ok(self.fake(task, machines));
         }
         let request = self.request(machines)?;

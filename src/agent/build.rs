@@ -10,7 +10,7 @@ use crate::backoff::Backoff;
 use crate::cli::{self, Dump};
 use crate::controller::Assignment;
 use crate::delivery::{FinishedTask, TaskRecord};
-use crate::diag::{self, Scope};
+use crate::diag::{self, Scope, TaskScope};
 use crate::error::{Error, Result};
 use crate::machines::Machine;
 use crate::manifest::{
@@ -57,7 +57,11 @@ impl<W: World> Agent<W> {
     pub(super) fn build(&mut self, mut assignment: Assignment, machine: &Machine) -> Result<Turn> {
         let record = TaskRecord::new(&assignment, self.delivery.stamp(self.world.now()));
         let about = format!("{}/{}", record.name, record.version);
-        let _scope = Scope::new(format!("{about} on {}", record.machine));
+        let _scope = Scope::new(TaskScope {
+            package: about.clone(),
+            machine: record.machine.clone(),
+            session: record.session.clone(),
+        });
         self.world.watch().subject(Subject {
             machine: Some(record.machine.clone()),
             task: Some(about.clone()),

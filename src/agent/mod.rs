@@ -61,7 +61,6 @@ pub fn run(options: &Options) -> Result<u8> {
     let status = agent.work();
     agent.end();
     watch.stopped();
-    diag::end_repeats();
     status
 }
 
@@ -80,7 +79,7 @@ pub fn dump_machines(options: &Options) -> Result<u8> {
         Ok(())
     };
     if let Some(path) = &options.fake_machine {
-        add(&setup::fake_machine(path)?)?;
+        add(&setup::fake_machine(path, &watch)?)?;
     } else {
         for machine in host.enumerate()?.ready {
             add(&machine.manifest.machine.header())?;

@@ -7,7 +7,6 @@ use crate::bootstrap;
 use crate::cli::{self, Options};
 use crate::controller;
 use crate::delivery::{DelivererSettings, DeliverySettings, RetryLimits};
-use crate::diag;
 use crate::error::{Context as _, Result};
 use crate::guest;
 use crate::lock;
@@ -18,6 +17,7 @@ use crate::network::{Netfilter, tap_name};
 use crate::perform::{self, Fake};
 use crate::sweep;
 use crate::sys::process::Credentials;
+use crate::watch::Watch;
 
 /// The largest upload of a guest, in bytes: a result before it is cut to size, or an
 /// archive of artifacts.
@@ -154,14 +154,13 @@ pub fn deliverer(options: &Options) -> DelivererSettings {
         retry: delivery(options).retry,
         http: controllers(options),
         verbose: options.verbose,
-        journal: options.systemd_daemon
-            || diag::is_journal(std::env::var_os("JOURNAL_STREAM").as_deref()),
+        systemd: options.systemd_daemon,
     }
 }
 
 /// The machine that `--fake-machine` describes.
-pub fn fake_machine(path: &Path) -> Result<MachineHeader> {
-    MachineHeader::parse(&cli::input(path)?, &path.to_string_lossy())
+pub fn fake_machine(path: &Path, watch: &Watch) -> Result<MachineHeader> {
+    MachineHeader::parse(&cli::input(path, watch.fd())?, &path.to_string_lossy())
         .context(|| "invalid machine header manifest")
 }
 

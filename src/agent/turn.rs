@@ -169,7 +169,7 @@ impl<W: World> Agent<W> {
     /// The machine that `--fake-machine` describes.
     fn fake_machine(&self) -> Result<Rc<Machine>> {
         let path = self.options.fake_machine.clone().unwrap_or_default();
-        let header = setup::fake_machine(&path)?;
+        let header = setup::fake_machine(&path, self.world.watch())?;
         let mut machine = MachineManifest::new(&header, MachineKind::Kvm);
         machine.set_mac(crate::bootstrap::FAKE_MAC);
         let dir = self.options.machines.join(header.name());

@@ -1,13 +1,12 @@
 //! The certificates that are trusted: `--ca-file`, or the host's own.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use ureq::tls::{PemItem, parse_pem};
 
 use super::failure::{Failure, FailureClass};
 use super::http::Certificates;
+use crate::durable;
 use crate::error::{Class, Context as _, Error, Result};
 
 /// Where distributions keep their bundle: Debian, Fedora, openSUSE, Alpine and
@@ -62,10 +61,7 @@ fn bundled(bundles: &[&str]) -> Result<Certificates, Failure> {
 
 fn read(path: &Path) -> Result<Certificates> {
     let what = || format!("unable to read certificates {}", path.display());
-    let mut text = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MOST).read_to_end(&mut text))
-        .context(what)?;
+    let text = durable::read(path, MOST).context(what)?;
     let mut list = Certificates::new();
     for item in parse_pem(&text) {
         if let PemItem::Certificate(certificate) = item.context(what)? {

@@ -53,8 +53,8 @@ pub struct DelivererSettings {
     pub http: Settings,
     /// The level of diagnostics.
     pub verbose: u8,
-    /// Whether standard error is read by a journal.
-    pub journal: bool,
+    /// Whether lines of diagnostics carry systemd's priorities.
+    pub systemd: bool,
 }
 
 /// The deliverer, as the agent sees it. It is killed when this goes: a result whose
@@ -138,7 +138,7 @@ impl DelivererSettings {
                 http.proxy.as_deref().map_or(Value::Null, Value::from),
             ),
             ("verbose", u64::from(self.verbose).into()),
-            ("journal", self.journal.into()),
+            ("systemd", self.systemd.into()),
         ])
     }
 
@@ -160,7 +160,7 @@ impl DelivererSettings {
                 proxy: text("proxy").map(str::to_owned),
             },
             verbose: u8::try_from(number("verbose")?).ok()?,
-            journal: value.get("journal")?.as_bool()?,
+            systemd: value.get("systemd")?.as_bool()?,
         })
     }
 }
@@ -198,7 +198,7 @@ pub fn serve() -> Result<()> {
         .context(what)?;
     let value = Value::parse(&text).context(what)?;
     let settings = DelivererSettings::from_json(&value).ok_or_else(|| Error::new(what()))?;
-    diag::configure(settings.verbose, settings.journal);
+    diag::configure(settings.verbose, settings.systemd);
     let watch = Watch::start()?;
     let mut controllers = Controllers::new(&[], &settings.http, &watch)?;
     let queue = Queue::at(&settings.state);

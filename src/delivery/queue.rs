@@ -11,7 +11,7 @@
 //! Artifacts are stored before their result; those without one are removed.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -220,7 +220,7 @@ impl Queue {
 
     fn load_from(&self, path: &Path, id: &str) -> Result<StoredResult> {
         let what = || format!("unable to read stored result {}", path.display());
-        let file = File::open(path).context(what)?;
+        let file = durable::open(path).context(what)?;
         let mut line = String::new();
         BufReader::new(file.take(MAX_HEAD_BYTES))
             .read_line(&mut line)

@@ -5,64 +5,78 @@
 //! 4 for the user in trouble, 5 and 6 for the developer.
 //!
 //! A record is built whole and written by one write(2), so that lines of other
-//! processes cannot split it. What guests and networks said ends up in records,
-//! so control characters are escaped here, once, for terminals and logs alike.
-//! Standard error may be closed or full: nothing here fails or panics for it.
+//! processes cannot split it. Records contain the words of guests and controllers, so
+//! control characters are escaped here, for terminals and logs alike. Standard error
+//! may be closed, full or without a reader: no function here fails, or waits for it.
 //!
-//! An error or warning that comes again and again is said once, then counted
-//! (`repeats`); at level 3 and above every record is wanted.
+//! A repeated error or warning is written once, then counted (`repeats`); at level 3
+//! and above every record is written.
 
+mod journal;
+mod output;
+mod record;
 mod repeats;
 
 use std::ffi::OsStr;
-use std::fmt::{self, Write as _};
-use std::io::Write as _;
+use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::Duration;
 
 use nix::sys::stat::fstat;
 
-use self::repeats::{Repeats, Verdict};
+use self::journal::Journal;
+use self::output::Output;
+use self::record::Severity;
+use self::repeats::{Repeat, Repeats};
 use crate::error::Error;
+
+pub use self::record::{Record, escape};
 
 /// How records look and which are shown.
 #[derive(Debug)]
-struct Settings {
+struct Diagnostics {
     level: u8,
     /// Each line gets its `<n>` (sd-daemon(3)).
     systemd: bool,
-    /// The subject of all records, for instance `libfoo/1.2.3 on linux-gcc`.
-    scope: Option<String>,
+    /// The journal, if standard error leads there.
+    journal: Option<Journal>,
+    /// The subject of all records.
+    scope: Option<TaskScope>,
     /// A progress line stands on the terminal, to be wiped before a record.
     progress: bool,
     /// The records of the last hour.
     repeats: Repeats,
+    output: Output,
 }
 
-static SETTINGS: Mutex<Settings> = Mutex::new(Settings {
+static DIAGNOSTICS: Mutex<Diagnostics> = Mutex::new(Diagnostics {
     level: 1,
     systemd: false,
+    journal: None,
     scope: None,
     progress: false,
     repeats: Repeats::new(),
+    output: Output::new(),
 });
 
-fn settings() -> MutexGuard<'static, Settings> {
-    SETTINGS.lock().unwrap_or_else(PoisonError::into_inner)
+fn diagnostics() -> MutexGuard<'static, Diagnostics> {
+    DIAGNOSTICS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Sets the level (0 to 6) and whether lines carry systemd's priorities.
+/// Sets the level (0 to 6), and whether lines carry systemd's priorities. If
+/// `$JOURNAL_STREAM` names standard error, records go to the journal.
 pub fn configure(level: u8, systemd: bool) {
-    let mut settings = settings();
-    settings.level = level;
-    settings.systemd = systemd;
+    let is_journal = is_journal(std::env::var_os("JOURNAL_STREAM").as_deref());
+    let mut diagnostics = diagnostics();
+    diagnostics.level = level;
+    diagnostics.systemd = systemd || is_journal;
+    diagnostics.journal = is_journal.then(Journal::connect).flatten();
 }
 
 /// Whether standard error is the journal: `$JOURNAL_STREAM`, `stream` here, is
 /// its device and inode (systemd.exec(5)). A child whose error output goes
-/// elsewhere inherits the variable, so it says nothing by itself.
-#[must_use]
-pub fn is_journal(stream: Option<&OsStr>) -> bool {
+/// elsewhere inherits the variable.
+fn is_journal(stream: Option<&OsStr>) -> bool {
     let Some((device, inode)) = stream
         .and_then(OsStr::to_str)
         .and_then(|text| text.split_once(':'))
@@ -76,136 +90,53 @@ pub fn is_journal(stream: Option<&OsStr>) -> bool {
 /// Whether traces of `level` are shown.
 #[must_use]
 pub fn enabled(level: u8) -> bool {
-    settings().level >= level
+    diagnostics().level >= level
 }
 
-/// The severity of a record, and its priority under systemd.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Severity {
-    Critical,
-    Error,
-    Warning,
-    Info,
-    Trace,
-}
-
-impl Severity {
-    fn label(self) -> &'static str {
-        match self {
-            Severity::Critical | Severity::Error => "error",
-            Severity::Warning => "warning",
-            Severity::Info => "info",
-            Severity::Trace => "trace",
-        }
-    }
-
-    /// syslog(3) levels, as sd-daemon(3) wants them.
-    fn priority(self) -> u8 {
-        match self {
-            Severity::Critical => 2,
-            Severity::Error => 3,
-            Severity::Warning => 4,
-            Severity::Info => 6,
-            Severity::Trace => 7,
-        }
-    }
-}
-
-/// A record under construction: a line and the `info:` lines that explain it.
-#[derive(Debug)]
-#[must_use = "a record is written by emit()"]
-pub struct Record {
-    severity: Severity,
-    lines: Vec<(Severity, String)>,
-}
-
-impl Record {
-    fn new(severity: Severity, text: impl fmt::Display) -> Record {
-        Record {
-            severity,
-            lines: vec![(severity, text.to_string())],
-        }
-    }
-
-    /// Adds an `info:` line.
-    pub fn info(mut self, text: impl fmt::Display) -> Record {
-        self.lines.push((Severity::Info, text.to_string()));
-        self
-    }
-
-    /// Writes the record, if its level is shown.
-    pub fn emit(self) {
-        let mut settings = settings();
-        let least = match self.severity {
-            Severity::Critical | Severity::Error => 0,
-            Severity::Warning | Severity::Info => 1,
-            Severity::Trace => 2,
-        };
-        if settings.level < least {
-            return;
-        }
-        let again = if settings.level < 3 && self.may_repeat() {
-            let settings = &mut *settings;
-            let line = &self.lines[0].1;
-            let scope = settings.scope.as_deref();
-            match settings
-                .repeats
-                .said(self.severity, scope, line, Instant::now())
-            {
-                Verdict::First => None,
-                Verdict::Again(times) => Some(times),
-                Verdict::Counted => return,
-            }
-        } else {
-            None
-        };
-        self.write(&mut settings, again);
-    }
-
-    fn may_repeat(&self) -> bool {
-        matches!(self.severity, Severity::Error | Severity::Warning)
-    }
-
-    /// Writes the record; one that is said again has its advice left out.
-    fn write(&self, settings: &mut Settings, again: Option<u64>) {
-        let mut text = String::new();
-        if std::mem::take(&mut settings.progress) {
-            text.push_str(WIPE);
-        }
-        let systemd = settings.systemd;
-        for (i, (severity, line)) in self.lines.iter().enumerate() {
-            let scope = settings.scope.as_deref().filter(|_| i == 0);
-            match again {
-                None => render(&mut text, *severity, scope, line, systemd),
-                Some(times) => {
-                    let line = format!("{line} ({times} more times)");
-                    render(&mut text, *severity, scope, &line, systemd);
-                    break;
-                }
-            }
-        }
-        write(text.as_bytes());
-    }
-}
-
-/// Says how often what was said once came again, for whatever is still to be
-/// told, and takes the progress line away: to be called before the program
-/// ends.
-pub fn end_repeats() {
+/// Ends the diagnostics of the program: writes the pending counts of repeated records,
+/// clears the progress line, and waits a moment for a reader that is behind.
+pub fn end() {
+    /// The time that a reader has.
+    const GRACE: Duration = Duration::from_secs(1);
     end_progress();
-    let mut settings = settings();
-    let all = settings.repeats.take(|_| true);
-    tell(&mut settings, all);
+    let mut diagnostics = diagnostics();
+    let all = diagnostics.repeats.take(|_| true);
+    diagnostics.tell(all);
+    diagnostics.output.drain(GRACE);
+    diagnostics.report_lost();
 }
 
-fn tell(settings: &mut Settings, repeats: Vec<repeats::Repeat>) {
-    let outer = settings.scope.take();
-    for repeat in repeats.into_iter().filter(|repeat| repeat.untold > 0) {
-        let record = Record::new(repeat.severity, &repeat.line);
-        settings.scope = repeat.scope;
-        record.write(settings, Some(repeat.untold));
+/// Writes records that the reader of standard error has not taken so far.
+pub fn flush() {
+    let mut diagnostics = diagnostics();
+    diagnostics.output.flush();
+    diagnostics.report_lost();
+}
+
+/// Whether [`flush`] has something to write.
+pub fn is_behind() -> bool {
+    diagnostics().output.is_behind()
+}
+
+impl Diagnostics {
+    /// Writes the counts of repeated records.
+    fn tell(&mut self, repeats: Vec<Repeat>) {
+        let outer = self.scope.take();
+        for repeat in repeats.into_iter().filter(|repeat| repeat.untold > 0) {
+            let record = Record::new(repeat.severity, &repeat.line);
+            self.scope = repeat.scope;
+            record.write(self, Some(repeat.untold));
+        }
+        self.scope = outer;
     }
-    settings.scope = outer;
+
+    /// Reports records that were lost because nobody read standard error.
+    fn report_lost(&mut self) {
+        if let Some(count) = self.output.take_lost() {
+            let text = format!("{count} diagnostics were lost: standard error was not read");
+            Record::new(Severity::Warning, text).write(self, None);
+        }
+    }
 }
 
 /// An error that the agent goes on after.
@@ -261,137 +192,111 @@ macro_rules! trace {
     };
 }
 
-/// While it lives, every record says what it is about.
+/// The task that records are about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskScope {
+    /// Package and version, `libfoo/1.2.3`.
+    pub package: String,
+    /// The name of the machine.
+    pub machine: String,
+    /// The controller's session; empty if there is none.
+    pub session: String,
+}
+
+impl TaskScope {
+    /// The fields of the journal.
+    fn fields(&self) -> Vec<(&'static str, String)> {
+        let fields = [
+            ("BBOT_PACKAGE", &self.package),
+            ("BBOT_MACHINE", &self.machine),
+            ("BBOT_SESSION", &self.session),
+        ];
+        let text = fields.map(|(name, value)| (name, value.clone()));
+        text.into()
+    }
+}
+
+impl fmt::Display for TaskScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} on {}", self.package, self.machine)?;
+        if !self.session.is_empty() {
+            write!(f, " (session {})", self.session)?;
+        }
+        Ok(())
+    }
+}
+
+/// A span of time in which every record names the task.
 #[derive(Debug)]
-pub struct Scope(Option<String>);
+pub struct Scope(Option<TaskScope>);
 
 impl Scope {
     /// Starts a scope; the former one is back when this one ends.
     #[must_use]
-    pub fn new(about: impl Into<String>) -> Scope {
-        Scope(settings().scope.replace(about.into()))
+    pub fn new(task: TaskScope) -> Scope {
+        Scope(diagnostics().scope.replace(task))
     }
 }
 
 impl Drop for Scope {
     fn drop(&mut self) {
-        let mut settings = settings();
-        let ended = settings.scope.take();
+        let mut diagnostics = diagnostics();
+        let ended = diagnostics.scope.take();
         if ended.is_some() {
-            let of_it = settings.repeats.take(|repeat| repeat.scope == ended);
-            settings.scope = ended;
-            tell(&mut settings, of_it);
+            let repeats = diagnostics.repeats.take(|repeat| repeat.scope == ended);
+            diagnostics.scope = ended;
+            diagnostics.tell(repeats);
         }
-        settings.scope = self.0.take();
+        diagnostics.scope = self.0.take();
     }
 }
 
 /// Carriage return and erase to the end of the line (ECMA-48 CR, EL).
 const WIPE: &str = "\r\x1b[K";
 
-/// Columns of the progress line. A longer one would wrap and could not be
-/// taken back.
+/// Columns of the progress line: those of a terminal of 80 but for the last one, in
+/// which some terminals wrap.
 const COLUMNS: usize = 79;
 
-/// Shows `line` in place of the former progress line, cut to fit. The caller
-/// has made sure that standard error is a terminal.
-pub fn progress(line: &str) {
-    let mut safe = String::new();
-    escape(&mut safe, line);
-    let mut text = String::from(WIPE);
-    if safe.chars().count() > COLUMNS {
-        text.extend(safe.chars().take(COLUMNS - 3));
-        text.push_str("...");
-    } else {
-        text.push_str(&safe);
+/// Shows `subject` and `rest` in place of the former progress line. If they do not fit,
+/// the subject is cut. Standard error has to be a terminal.
+pub fn progress(subject: &str, rest: &str) {
+    let mut diagnostics = diagnostics();
+    if diagnostics.output.is_behind() {
+        return;
     }
-    settings().progress = true;
-    write(text.as_bytes());
+    diagnostics.progress = true;
+    let line = format!("{WIPE}{}", fitted(subject, rest));
+    diagnostics.output.write(line.as_bytes());
 }
 
-/// Takes the progress line away.
+/// Clears the progress line.
 pub fn end_progress() {
-    if std::mem::take(&mut settings().progress) {
-        write(WIPE.as_bytes());
+    let mut diagnostics = diagnostics();
+    if std::mem::take(&mut diagnostics.progress) {
+        diagnostics.output.write(WIPE.as_bytes());
     }
 }
 
-fn render(out: &mut String, severity: Severity, scope: Option<&str>, text: &str, systemd: bool) {
-    let mut lines = text.lines();
-    let mut line = lines.next().unwrap_or_default();
-    let mut first = true;
-    loop {
-        if systemd {
-            // Writing to a String does not fail.
-            let _ = write!(out, "<{}>", severity.priority());
-        }
-        if first {
-            out.push_str(severity.label());
-            out.push_str(": ");
-            if let Some(scope) = scope {
-                escape(out, scope);
-                out.push_str(": ");
-            }
-        } else {
-            out.push_str("  ");
-        }
-        escape(out, line);
-        out.push('\n');
-        first = false;
-        match lines.next() {
-            Some(next) => line = next,
-            None => return,
-        }
+fn fitted(subject: &str, rest: &str) -> String {
+    let (mut line, mut end) = (String::new(), String::new());
+    escape(&mut line, subject);
+    escape(&mut end, rest);
+    let room = COLUMNS.saturating_sub(end.chars().count());
+    if line.chars().count() > room {
+        line = line.chars().take(room.saturating_sub(3)).collect();
+        line.push_str("...");
     }
-}
-
-/// Appends `text` with control and format characters made visible, so that no
-/// guest can steer a terminal or forge a line.
-pub fn escape(out: &mut String, text: &str) {
-    for c in text.chars() {
-        let invisible = matches!(c,
-            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
-        if (c.is_control() && c != '\t') || invisible {
-            out.extend(c.escape_default());
-        } else {
-            out.push(c);
-        }
-    }
-}
-
-fn write(bytes: &[u8]) {
-    // Nobody is left to be told when standard error is closed or full.
-    let _ = std::io::stderr().write_all(bytes);
+    line.push_str(&end);
+    line.chars().take(COLUMNS).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn rendered(severity: Severity, scope: Option<&str>, text: &str, systemd: bool) -> String {
-        let mut out = String::new();
-        render(&mut out, severity, scope, text, systemd);
-        out
-    }
-
     #[test]
-    fn every_line_carries_its_priority_under_systemd() {
-        assert_eq!(
-            rendered(Severity::Error, None, "a\nb", true),
-            "<3>error: a\n<3>  b\n"
-        );
-    }
-
-    #[test]
-    fn a_guest_cannot_steer_the_terminal() {
-        assert_eq!(
-            rendered(Severity::Info, None, "\x1b[31mred\u{202e}", false),
-            "info: \\u{1b}[31mred\\u{202e}\n"
-        );
-    }
-
-    #[test]
-    fn a_stream_that_is_not_ours_is_not_the_journal() {
+    fn another_stream_is_not_the_journal() {
         assert!(!is_journal(None));
         assert!(!is_journal(Some(OsStr::new("8:1:2"))));
         assert!(!is_journal(Some(OsStr::new("0:0"))));
@@ -401,10 +306,10 @@ mod tests {
     }
 
     #[test]
-    fn the_scope_stands_between_label_and_text() {
-        assert_eq!(
-            rendered(Severity::Warning, Some("libfoo/1 on gcc"), "slow", false),
-            "warning: libfoo/1 on gcc: slow\n"
-        );
+    fn a_long_progress_line_keeps_its_times() {
+        assert_eq!(fitted("idle", ": 1s"), "idle: 1s");
+        let line = fitted(&"x".repeat(200), ": 42s of 1h30m");
+        assert_eq!(line.len(), COLUMNS);
+        assert!(line.ends_with("xxx...: 42s of 1h30m"));
     }
 }

@@ -1,43 +1,44 @@
 //! Recent records, so that a repeated one is not written each time.
 //!
-//! An hour after it was last said, a record that keeps coming is said again
-//! with the number of times; one that has not come for an hour is news again.
+//! An hour after it was written, a record that keeps coming is written again with the
+//! number of times. After an hour without it, it is new again.
 
 use std::time::{Duration, Instant};
 
-use super::Severity;
+use super::TaskScope;
+use super::record::Severity;
 
-/// How long saying something holds.
-const HOLDS: Duration = Duration::from_secs(60 * 60);
+/// The minimum time between two reports of one record.
+const REPORT_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
-/// How many different records are remembered. A flood of different ones makes
-/// the oldest be forgotten, and at worst be said again.
-const MOST: usize = 64;
+/// The number of records that are remembered. Beyond it the oldest one is forgotten,
+/// and may be written again.
+const MAX_RECORDS: usize = 64;
 
-/// A record that was said.
+/// A record that was written.
 #[derive(Debug)]
 pub(super) struct Repeat {
     pub(super) severity: Severity,
-    pub(super) scope: Option<String>,
+    pub(super) scope: Option<TaskScope>,
     pub(super) line: String,
-    /// How often it came since it was last said.
+    /// The number of times since it was last written.
     pub(super) untold: u64,
-    said: Instant,
-    came: Instant,
+    written: Instant,
+    last: Instant,
 }
 
 /// The decision about a record.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// Say it.
-    First,
-    /// Say that it came so many more times.
-    Again(u64),
-    /// Say nothing.
-    Counted,
+pub(super) enum RepeatDecision {
+    /// It is written.
+    Write,
+    /// It is written with the number of times that it was not.
+    WriteCount(u64),
+    /// It is counted only.
+    Skip,
 }
 
-/// The records that were said lately.
+/// The records of the last hour.
 #[derive(Debug)]
 pub(super) struct Repeats(Vec<Repeat>);
 
@@ -46,43 +47,43 @@ impl Repeats {
         Repeats(Vec::new())
     }
 
-    /// Takes note of a record that is about to be said.
-    pub(super) fn said(
+    /// Counts a record, and decides whether it is written.
+    pub(super) fn note(
         &mut self,
         severity: Severity,
-        scope: Option<&str>,
+        scope: Option<&TaskScope>,
         line: &str,
         now: Instant,
-    ) -> Verdict {
+    ) -> RepeatDecision {
         self.0
-            .retain(|repeat| now.saturating_duration_since(repeat.came) < HOLDS);
+            .retain(|repeat| now.saturating_duration_since(repeat.last) < REPORT_INTERVAL);
         let known = self.0.iter_mut().find(|repeat| {
-            repeat.severity == severity && repeat.scope.as_deref() == scope && repeat.line == line
+            repeat.severity == severity && repeat.scope.as_ref() == scope && repeat.line == line
         });
         if let Some(repeat) = known {
-            repeat.came = now;
+            repeat.last = now;
             repeat.untold += 1;
-            if now.saturating_duration_since(repeat.said) < HOLDS {
-                return Verdict::Counted;
+            if now.saturating_duration_since(repeat.written) < REPORT_INTERVAL {
+                return RepeatDecision::Skip;
             }
-            repeat.said = now;
-            return Verdict::Again(std::mem::take(&mut repeat.untold));
+            repeat.written = now;
+            return RepeatDecision::WriteCount(std::mem::take(&mut repeat.untold));
         }
-        if self.0.len() == MOST {
+        if self.0.len() == MAX_RECORDS {
             self.0.remove(0);
         }
         self.0.push(Repeat {
             severity,
-            scope: scope.map(str::to_owned),
+            scope: scope.cloned(),
             line: line.to_owned(),
             untold: 0,
-            said: now,
-            came: now,
+            written: now,
+            last: now,
         });
-        Verdict::First
+        RepeatDecision::Write
     }
 
-    /// Forgets those that are `wanted` and returns them.
+    /// Removes the records that are `wanted`, and returns them.
     pub(super) fn take(&mut self, wanted: impl Fn(&Repeat) -> bool) -> Vec<Repeat> {
         self.0.extract_if(.., |repeat| wanted(repeat)).collect()
     }
@@ -97,23 +98,23 @@ mod tests {
     }
 
     #[test]
-    fn what_keeps_coming_is_said_once_an_hour_with_its_number() {
+    fn a_repeated_record_is_written_once_an_hour_with_its_number() {
         let start = Instant::now();
         let mut repeats = Repeats::new();
-        let mut said = Vec::new();
+        let mut written = Vec::new();
         for minute in 0..130 {
             let now = start + minutes(minute);
-            match repeats.said(Severity::Error, None, "controller down", now) {
-                Verdict::Counted => {}
-                verdict => said.push((minute, verdict)),
+            match repeats.note(Severity::Error, None, "controller down", now) {
+                RepeatDecision::Skip => {}
+                decision => written.push((minute, decision)),
             }
         }
         assert_eq!(
-            said,
+            written,
             [
-                (0, Verdict::First),
-                (60, Verdict::Again(60)),
-                (120, Verdict::Again(60))
+                (0, RepeatDecision::Write),
+                (60, RepeatDecision::WriteCount(60)),
+                (120, RepeatDecision::WriteCount(60))
             ]
         );
         let left = repeats.take(|_| true);
@@ -121,13 +122,13 @@ mod tests {
     }
 
     #[test]
-    fn what_was_over_for_an_hour_is_news() {
+    fn after_an_hour_without_it_a_record_is_new() {
         let start = Instant::now();
         let mut repeats = Repeats::new();
-        let mut say = |minute| repeats.said(Severity::Error, None, "x", start + minutes(minute));
-        assert_eq!(say(0), Verdict::First);
-        assert_eq!(say(5), Verdict::Counted);
-        assert_eq!(say(65), Verdict::First);
+        let mut say = |minute| repeats.note(Severity::Error, None, "x", start + minutes(minute));
+        assert_eq!(say(0), RepeatDecision::Write);
+        assert_eq!(say(5), RepeatDecision::Skip);
+        assert_eq!(say(65), RepeatDecision::Write);
     }
 
     #[test]
@@ -137,14 +138,20 @@ mod tests {
         for (severity, scope) in [
             (Severity::Error, None),
             (Severity::Warning, None),
-            (Severity::Error, Some("a/1 on m")),
-            (Severity::Error, Some("b/1 on m")),
+            (Severity::Error, Some("a/1")),
+            (Severity::Error, Some("b/1")),
         ] {
-            assert_eq!(repeats.said(severity, scope, "x", now), Verdict::First);
+            let scope = scope.map(|package| TaskScope {
+                package: package.to_owned(),
+                machine: "m".to_owned(),
+                session: "s".to_owned(),
+            });
+            let decision = repeats.note(severity, scope.as_ref(), "x", now);
+            assert_eq!(decision, RepeatDecision::Write);
         }
         assert_eq!(
-            repeats.said(Severity::Error, None, "x", now),
-            Verdict::Counted
+            repeats.note(Severity::Error, None, "x", now),
+            RepeatDecision::Skip
         );
     }
 
@@ -153,8 +160,8 @@ mod tests {
         let now = Instant::now();
         let mut repeats = Repeats::new();
         for i in 0..1000 {
-            repeats.said(Severity::Warning, None, &i.to_string(), now);
+            repeats.note(Severity::Warning, None, &i.to_string(), now);
         }
-        assert_eq!(repeats.0.len(), MOST);
+        assert_eq!(repeats.0.len(), MAX_RECORDS);
     }
 }

@@ -322,7 +322,7 @@ fn converse(
     laps: &mut Laps,
     watch: &Watch,
 ) -> Result<Step<Upload>> {
-    watch.enter(status::Phase::Building, Some(config.startup));
+    watch.enter(status::Phase::Booting, Some(config.startup));
     let step = guest.await_request(config.startup)?;
     laps.lap("boot", Instant::now());
     if let Step::Ended(ended) = step {

@@ -221,12 +221,12 @@ impl Board {
         if !self.config.terminal || self.state.phase == Phase::Stopped {
             return;
         }
-        let mut line = self.state.line(self.elapsed(now));
+        let (subject, mut rest) = self.state.parts(self.elapsed(now));
         if self.bytes > 0 {
-            line.push_str(", ");
-            line.push_str(&super::bytes(self.bytes));
+            rest.push_str(", ");
+            rest.push_str(&super::bytes(self.bytes));
         }
-        diag::progress(&line);
+        diag::progress(&subject, &rest);
     }
 
     fn publish_unless_fleeting(&mut self, now: Moment) {

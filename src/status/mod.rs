@@ -47,6 +47,8 @@ pub enum Phase {
     Enumerating,
     /// Asking the controllers.
     Asking,
+    /// Waiting for the first request of a guest that was started.
+    Booting,
     /// Bootstrapping a machine.
     Bootstrapping,
     /// Performing a task.
@@ -144,9 +146,10 @@ impl Idle {
 
 impl Phase {
     /// The words a phase can have, [`DRAINING`] included.
-    pub const KEYWORDS: [&'static str; 9] = [
+    pub const KEYWORDS: [&'static str; 10] = [
         "enumerating",
         "asking",
+        "booting",
         "bootstrapping",
         "building",
         "uploading",
@@ -162,6 +165,7 @@ impl Phase {
         match self {
             Phase::Enumerating => "enumerating",
             Phase::Asking => "asking",
+            Phase::Booting => "booting",
             Phase::Bootstrapping => "bootstrapping",
             Phase::Building => "building",
             Phase::Uploading => "uploading",
@@ -183,8 +187,8 @@ impl Phase {
 
     /// Whether a guest runs in it.
     fn has_guest(self) -> bool {
-        use Phase::{Bootstrapping, Building, Holding};
-        matches!(self, Bootstrapping | Building | Holding)
+        use Phase::{Booting, Bootstrapping, Building, Holding};
+        matches!(self, Booting | Bootstrapping | Building | Holding)
     }
 
     /// Whether it is over before anybody looks, in an idle turn.

@@ -102,9 +102,15 @@ impl State {
 
     /// One line: `building libfoo/1.2.3 on linux-gcc: 42s of 1h30m`.
     pub(super) fn line(&self, elapsed: Duration) -> String {
+        let (subject, times) = self.parts(elapsed);
+        subject + &times
+    }
+
+    /// The line in two parts: the subject, and the times behind it.
+    pub(super) fn parts(&self, elapsed: Duration) -> (String, String) {
         let mut line = self.keyword().to_owned();
         if self.phase == Phase::Stopped {
-            return line;
+            return (line, String::new());
         }
         if self.keyword() == DRAINING {
             line.push_str(", ");
@@ -117,7 +123,7 @@ impl State {
                 line.push_str(": ");
                 line.push_str(&self.detail);
             }
-            return line;
+            return (line, String::new());
         }
         if let Some(task) = &self.subject.task {
             line.push(' ');
@@ -131,13 +137,12 @@ impl State {
             });
             line.push_str(machine);
         }
-        line.push_str(": ");
-        line.push_str(&super::human(elapsed));
+        let mut times = format!(": {}", super::human(elapsed));
         if let Some(limit) = self.limit {
-            line.push_str(" of ");
-            line.push_str(&super::human(limit));
+            times.push_str(" of ");
+            times.push_str(&super::human(limit));
         }
-        line
+        (line, times)
     }
 
     /// The members of the state file that change.

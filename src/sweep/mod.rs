@@ -185,7 +185,7 @@ mod tests {
     fn only_what_a_guest_run_makes_is_litter_of_the_run_directory() {
         assert_eq!(run_file("qmp"), Some(What::File));
         assert_eq!(run_file("vm"), Some(What::RunDirectory));
-        assert_eq!(run_file(".status.json.new"), Some(What::File));
+        assert_eq!(run_file(".status.json.partial"), Some(What::File));
         for kept in ["agent.lock", "status.json", "console.log", "notes", ".x"] {
             assert_eq!(run_file(kept), None, "{kept}");
         }

@@ -16,6 +16,7 @@ pub mod netlink;
 pub mod poll;
 pub mod process;
 pub mod signal;
+pub mod start;
 pub mod subvolumes;
 pub mod tap;
 pub mod udp;

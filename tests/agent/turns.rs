@@ -30,7 +30,7 @@ fn a_machine_is_bootstrapped_builds_and_the_result_is_delivered() {
         assert_eq!(ran.out, "");
         assert!(
             ran.err
-                .contains("info: libfoo/1.2.3 on linux-gcc: success in "),
+                .contains("info: libfoo/1.2.3 on linux-gcc (session one): success in "),
             "{}",
             ran.err
         );

@@ -6,6 +6,7 @@ mod cron;
 mod exit;
 mod notify;
 mod recipes;
+mod surroundings;
 mod systemd;
 
 use std::fs;
