@@ -157,7 +157,7 @@ fn run(
         .get(config.tftp.join("toolchain").join(&config.toolchain))
         .get(config.tftp.join("toolchains").join(&config.toolchain))
         .put(uploads);
-    let mut guest = Guest::boot(
+    let booted = Guest::boot(
         &config.guest,
         GuestRun {
             machine,
@@ -168,6 +168,10 @@ fn run(
         },
         watch,
     )?;
+    let mut guest = match booted {
+        Step::Done(guest) => guest,
+        Step::Ended(ended) => return Ok(Step::Ended(ended)),
+    };
     let step = converse(config, &mut guest, watch);
     if let Ok(Step::Ended(ended)) = &step
         && (last || !ended.never_asked())

@@ -63,7 +63,7 @@
 //!
 //! | resource | owner | freed after `kill -9` by |
 //! |---|---|---|
-//! | QEMU process | [`machine`] | the kernel: it gets SIGKILL with the agent |
+//! | QEMU process | [`machine`] | the kernel: it gets SIGKILL with the agent, and all that it started with it |
 //! | tap | QEMU, which has its only descriptor | the kernel |
 //! | redirect rules | [`network`]: their table belongs to a netlink socket | the kernel |
 //! | locks of agents and machines | [`lock`], [`snapshot`] | the kernel |

@@ -10,6 +10,7 @@
 //! says so by [`Watch::enter`], and waiting between turns takes a reason
 //! ([`Watch::idle`]). What that is published to is [`Watch::report`]'s.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -20,7 +21,7 @@ use nix::time::{ClockId, clock_gettime};
 use crate::diag;
 use crate::error::{Context as _, Result};
 use crate::status::{Board, Idle, Moment, Outcome, Phase, StatusSettings, Subject};
-use crate::sys::poll;
+use crate::sys::poll::{self, Waited};
 use crate::sys::signal::Signals;
 
 /// The request of the operator by a signal, mildest first.
@@ -218,6 +219,27 @@ impl Watch {
 
     fn grace(&self) -> Option<Instant> {
         *self.0.grace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until one of `fds` is readable or until `deadline`, within a phase.
+    pub fn wait(&self, fds: &[BorrowedFd<'_>], deadline: Instant) -> io::Result<Waited> {
+        let mut all = vec![self.fd()];
+        all.extend(fds);
+        let mut ready = vec![false; all.len()];
+        loop {
+            let now = Instant::now();
+            self.tick(now);
+            if self.must_stop() {
+                return Ok(Waited::Stopped);
+            }
+            if now >= deadline {
+                return Ok(Waited::Deadline);
+            }
+            poll::readable(&all, &mut ready, self.until(Some(deadline)))?;
+            if ready[1..].contains(&true) {
+                return Ok(Waited::Readable);
+            }
+        }
     }
 
     /// Waits for `length`, or until a signal comes in, within a phase. Between

@@ -29,7 +29,7 @@ use crate::controller::http::Settings;
 use crate::diag;
 use crate::error::{Context as _, Error, Result};
 use crate::json::Value;
-use crate::sys::poll;
+use crate::sys::poll::Waited;
 use crate::sys::process::Process;
 use crate::watch::Watch;
 
@@ -98,24 +98,15 @@ impl Deliverer {
     /// Waits until a round is over, or the deliverer ends, or `limit` has passed, or
     /// the agent is told to stop.
     pub fn await_round(&mut self, limit: Duration, watch: &Watch) -> Result<()> {
-        let deadline = Instant::now() + limit;
-        loop {
-            let now = Instant::now();
-            watch.tick(now);
-            if watch.must_stop() || now >= deadline {
-                return Ok(());
-            }
-            let mut ready = [false; 2];
-            let fds = [watch.fd(), self.rounds.as_fd()];
-            poll::readable(&fds, &mut ready, watch.until(Some(deadline)))
-                .context(|| "unable to wait for the delivery of results")?;
-            if ready[1] {
-                // Several rounds may have ended meanwhile. At the end of the deliverer
-                // nothing can be read.
-                let _ = self.rounds.read(&mut [0; 64]);
-                return Ok(());
-            }
+        let waited = watch
+            .wait(&[self.rounds.as_fd()], Instant::now() + limit)
+            .context(|| "unable to wait for the delivery of results")?;
+        if waited == Waited::Readable {
+            // Several rounds may have ended meanwhile. At the end of the deliverer
+            // nothing can be read.
+            let _ = self.rounds.read(&mut [0; 64]);
         }
+        Ok(())
     }
 }
 

@@ -121,12 +121,17 @@ pub struct Guest<'a> {
 
 impl<'a> Guest<'a> {
     /// Starts a guest: server, tap, redirect, QEMU, in this order, so that its
-    /// first packet finds everything in place.
+    /// first packet finds everything in place. Ends only by a request to stop.
     ///
     /// # Errors
     ///
     /// When the host lacks something, with the remedy; nothing is left behind.
-    pub fn boot(config: &GuestSettings, boot: GuestRun<'_>, watch: &'a Watch) -> Result<Guest<'a>> {
+    pub fn boot(
+        config: &GuestSettings,
+        boot: GuestRun<'_>,
+        watch: &'a Watch,
+    ) -> Result<Step<Guest<'a>>> {
+        let begin = Instant::now();
         let bridge = Bridge::probe(&config.bridge)?;
         let mac = instance_mac(mac(boot.machine, None)?, config.instance);
         let Link {
@@ -139,11 +144,24 @@ impl<'a> Guest<'a> {
         server.set_accept(Box::new(move |peer| peers.admits(peer)));
         let uploads = boot.map.put_root().map(Path::to_owned).unwrap_or_default();
         server.set_map(boot.map);
-        let machine = VirtualMachine::start(&spec, tap.fd(), Instant::now() + QEMU_START_TIMEOUT)?;
+        let started = VirtualMachine::start(
+            &spec,
+            tap.fd(),
+            Instant::now() + QEMU_START_TIMEOUT,
+            &mut |fds, deadline| watch.wait(fds, deadline),
+        );
+        let Some(machine) = started? else {
+            return Ok(Step::Ended(Ended {
+                phase: GuestPhase::Startup,
+                limit: QEMU_START_TIMEOUT,
+                elapsed: begin.elapsed(),
+                why: Why::Stopped,
+            }));
+        };
         // QEMU has its own descriptor: the kernel removes the tap when QEMU ends.
         tap.close();
         let (label, directory, hold) = (spec.label, spec.directory, config.hold);
-        Ok(Guest {
+        Ok(Step::Done(Guest {
             machine,
             redirect,
             server,
@@ -154,7 +172,7 @@ impl<'a> Guest<'a> {
             refusals: Refusals::default(),
             flood_reported: false,
             watch,
-        })
+        }))
     }
 
     /// Tells QEMU to end and does not wait for it; [`Guest::close`] does.

@@ -16,7 +16,7 @@ use super::qemu::{self, Descriptors, Spec};
 use super::{EVIDENCE_LINES, Files, VirtualMachine, accel};
 use crate::error::{Class, Context as _, Error, Result};
 use crate::sys::file::open_directory;
-use crate::sys::poll;
+use crate::sys::poll::{Wait, Waited};
 use crate::sys::process::{Credentials, Process};
 
 /// The size of the console's tail in memory, in bytes.
@@ -30,7 +30,7 @@ const STDERR_TAIL: usize = 16 * 1024;
 
 impl VirtualMachine {
     /// Starts QEMU with its network on `tap` and returns when the guest runs,
-    /// by `deadline` at the latest.
+    /// by `deadline` at the latest. `None`: `wait` was stopped, and QEMU has ended.
     ///
     /// The calling thread must live as long as the machine, see
     /// [`Process::spawn`].
@@ -40,11 +40,16 @@ impl VirtualMachine {
     /// With QEMU's own words when it ends at once, which takes a fraction of a
     /// second; when there is no such program; when a file or socket cannot be
     /// made in the run directory; when QEMU is not ready in time.
-    pub fn start(spec: &Spec, tap: BorrowedFd<'_>, deadline: Instant) -> Result<VirtualMachine> {
+    pub fn start(
+        spec: &Spec,
+        tap: BorrowedFd<'_>,
+        deadline: Instant,
+        wait: &mut Wait<'_>,
+    ) -> Result<Option<VirtualMachine>> {
         launch(spec, tap)
             .and_then(|mut machine| {
-                converse(&mut machine, deadline)?;
-                Ok(machine)
+                let runs = converse(&mut machine, deadline, wait)?;
+                Ok(runs.then_some(machine))
             })
             .context(|| format!("unable to start machine {}", spec.label))
     }
@@ -94,7 +99,10 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<VirtualMachine> {
     ];
     let user = spec.user.as_ref();
     let user = user.map(|user| accel::credentials(user, spec.accel));
-    let mut process = executed(Process::spawn(command, &keep, user.as_ref()), &spec.qemu)?;
+    let mut process = executed(
+        Process::spawn_family(command, &keep, user.as_ref()),
+        &spec.qemu,
+    )?;
     let stderr = process
         .take_stderr()
         .ok_or_else(|| Error::new("no pipe for the messages of qemu"))?;
@@ -118,8 +126,9 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<VirtualMachine> {
     })
 }
 
-/// Reads the greeting, negotiates capabilities, and starts the guest.
-fn converse(machine: &mut VirtualMachine, deadline: Instant) -> Result<()> {
+/// Reads the greeting, negotiates capabilities, and starts the guest. Returns whether
+/// it runs; if not, `wait` was stopped.
+fn converse(machine: &mut VirtualMachine, deadline: Instant, wait: &mut Wait<'_>) -> Result<bool> {
     let mut runs = false;
     loop {
         // First, so that all that QEMU wrote before its end is read below.
@@ -154,18 +163,17 @@ fn converse(machine: &mut VirtualMachine, deadline: Instant) -> Result<()> {
             }
         }
         if runs {
-            return Ok(());
+            return Ok(true);
         }
         if let Some(status) = exited {
             machine.exited = Some(status);
             while machine.stderr.read() {}
             return Err(failed(machine, &format!("qemu ended at once, {status}")));
         }
-        let fds = machine.fds();
-        let ready = poll::readable(&fds, &mut vec![false; fds.len()], Some(deadline))
-            .context(|| "unable to wait for qemu")?;
-        if !ready {
-            return Err(failed(machine, "qemu was not ready in time"));
+        match wait(&machine.fds(), deadline).context(|| "unable to wait for qemu")? {
+            Waited::Readable => {}
+            Waited::Stopped => return Ok(false),
+            Waited::Deadline => return Err(failed(machine, "qemu was not ready in time")),
         }
     }
 }

@@ -261,7 +261,9 @@ fn attempt<'w>(
         map,
         upload_limit: config.upload_limit,
     };
-    let mut guest = Guest::boot(&config.guest, boot, watch)?;
+    let Step::Done(mut guest) = Guest::boot(&config.guest, boot, watch)? else {
+        return Ok(Some(Performed::of(BuildEnd::Stopped)));
+    };
     let step = converse(config, &mut guest, stage, laps, watch)?;
     let (end, holds) = match step {
         Step::Done(upload) => conclude(config, &mut guest, &upload)?,

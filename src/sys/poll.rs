@@ -41,6 +41,20 @@ pub fn readable(
     Ok(any)
 }
 
+/// How a wait for descriptors ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waited {
+    /// One of them is readable.
+    Readable,
+    /// The deadline has come.
+    Deadline,
+    /// The operator wants the agent to stop.
+    Stopped,
+}
+
+/// A wait for descriptors until a deadline, which the operator can end.
+pub type Wait<'a> = dyn FnMut(&[BorrowedFd<'_>], Instant) -> io::Result<Waited> + 'a;
+
 /// Waits for at most `length` until `fd` is readable; whether it is. For values
 /// that go away, which nobody can give a deadline.
 ///

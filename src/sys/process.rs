@@ -4,6 +4,7 @@
 //! a pidfd (pidfd_open(2), Linux 5.3) never names another process, and poll(2)
 //! says when its process has ended.
 
+use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
@@ -14,12 +15,14 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Gid, Pid, Uid, getppid, setgroups, setresgid, setresuid, setsid};
+use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid, setsid};
 
-use super::poll;
+use super::poll::{readable, readable_within};
 
 /// Another user for a child to run as.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,7 +83,7 @@ impl Process {
         user: Option<&Credentials>,
     ) -> io::Result<Process> {
         reap();
-        let parent = nix::unistd::getpid();
+        let parent = pidfd_open(std::process::id())?;
         let keep: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).collect();
         let user = user.map(|user| {
             let groups: Vec<Gid> = user.groups.iter().map(|g| Gid::from_raw(*g)).collect();
@@ -96,8 +99,9 @@ impl Process {
             }
             // A change of user clears this setting, so it comes after.
             prctl::set_pdeathsig(Signal::SIGKILL)?;
-            // If the parent died before the call above, no signal will come.
-            if getppid() != parent {
+            // If the parent ended before the call above, no signal will come.
+            let mut ended = [PollFd::new(parent.as_fd(), PollFlags::POLLIN)];
+            if poll(&mut ended, PollTimeout::ZERO)? > 0 {
                 return Err(Errno::ESRCH.into());
             }
             // A child inherits the mask, and the agent blocks its own signals.
@@ -126,6 +130,28 @@ impl Process {
                 Err(error)
             }
         }
+    }
+
+    /// The same as [`Process::spawn`], and the child is the first process of a PID
+    /// namespace (pid_namespaces(7)): when it ends, the kernel kills all that descends
+    /// from it. Without the privilege for that the child is an ordinary one.
+    ///
+    /// # Errors
+    ///
+    /// Also those of setns(2).
+    pub fn spawn_family(
+        command: Command,
+        keep: &[BorrowedFd<'_>],
+        user: Option<&Credentials>,
+    ) -> io::Result<Process> {
+        let own = File::open("/proc/thread-self/ns/pid")?;
+        let apart = unshare(CloneFlags::CLONE_NEWPID).is_ok();
+        let started = Process::spawn(command, keep, user);
+        if apart {
+            // The next child is an ordinary one again.
+            setns(own, CloneFlags::CLONE_NEWPID)?;
+        }
+        started
     }
 
     /// The pid; meaningful to others only until the process is reaped.
@@ -177,7 +203,7 @@ impl Process {
     /// Those of ppoll(2) and waitid(2).
     pub fn wait(&mut self, deadline: Option<Instant>) -> io::Result<Option<ExitStatus>> {
         if self.exit.is_none() {
-            poll::readable(&[self.pidfd.as_fd()], &mut [false], deadline)?;
+            readable(&[self.pidfd.as_fd()], &mut [false], deadline)?;
         }
         self.try_wait()
     }
@@ -196,7 +222,7 @@ impl Drop for Process {
             return;
         }
         let _ = self.signal(Signal::SIGKILL);
-        let _ = poll::readable_within(self.as_fd(), KILL);
+        let _ = readable_within(self.as_fd(), KILL);
         if let Ok(None) = self.try_wait()
             && let Ok(pid) = self.pid().try_into()
         {
@@ -226,7 +252,7 @@ pub fn output(
     let mut text = Vec::new();
     let mut buffer = [0; 4096];
     loop {
-        if !poll::readable(&[stdout.as_fd()], &mut [false], Some(deadline))? {
+        if !readable(&[stdout.as_fd()], &mut [false], Some(deadline))? {
             return Err(io::ErrorKind::TimedOut.into());
         }
         match stdout.read(&mut buffer)? {

@@ -12,7 +12,7 @@ use bbot_agent::error::Class;
 use bbot_agent::machine::{Event, ShutdownReason, VirtualMachine};
 use bbot_agent::sys::process::Process;
 
-use super::{next, no_tap, soon, spec, wait_for};
+use super::{boot, next, no_tap, soon, spec, wait_for};
 use crate::support::btrfs::Volume;
 use crate::support::{TempDir, eventually, isolated, require_programs, run};
 
@@ -42,7 +42,7 @@ fn qemu(dir: &TempDir, play: &str) -> PathBuf {
 
 fn start(dir: &TempDir, play: &str) -> bbot_agent::error::Result<VirtualMachine> {
     let spec = spec(dir, &qemu(dir, play));
-    VirtualMachine::start(&spec, no_tap().as_fd(), soon())
+    boot(&spec, no_tap().as_fd(), soon())
 }
 
 fn gone(pid: u32) -> bool {
@@ -82,7 +82,7 @@ fn a_qemu_that_is_too_old_is_a_fault_of_the_hosts_configuration() {
 fn a_program_that_is_missing_comes_with_its_package() {
     let dir = TempDir::new();
     let spec = spec(&dir, "/nonexistent/qemu".as_ref());
-    let error = VirtualMachine::start(&spec, no_tap().as_fd(), soon()).unwrap_err();
+    let error = boot(&spec, no_tap().as_fd(), soon()).unwrap_err();
     assert_eq!(
         error.to_string(),
         "unable to start machine linux-gcc: unable to execute /nonexistent/qemu: \
@@ -96,7 +96,7 @@ fn a_directory_that_is_missing_is_not_taken_for_the_program() {
     let dir = TempDir::new();
     let spec = spec(&dir, &qemu(&dir, "start"));
     fs::remove_dir(&spec.directory).unwrap();
-    let error = VirtualMachine::start(&spec, no_tap().as_fd(), soon()).unwrap_err();
+    let error = boot(&spec, no_tap().as_fd(), soon()).unwrap_err();
     assert!(error.to_string().contains("unable to enter"), "{error}");
 }
 
@@ -106,7 +106,7 @@ fn a_run_directory_may_have_a_long_name() {
     let mut spec = spec(&dir, &qemu(&dir, "start"));
     spec.run_dir = dir.path().join("r".repeat(200));
     fs::create_dir(&spec.run_dir).unwrap();
-    let machine = VirtualMachine::start(&spec, no_tap().as_fd(), soon());
+    let machine = boot(&spec, no_tap().as_fd(), soon());
     let sockets = fs::read_dir(&spec.run_dir).unwrap();
     let names: Vec<_> = sockets.map(|entry| entry.unwrap().file_name()).collect();
     assert!(
@@ -118,9 +118,15 @@ fn a_run_directory_may_have_a_long_name() {
 #[test]
 fn a_qemu_that_never_greets_is_given_up_and_killed() {
     let dir = TempDir::new();
-    let spec = spec(&dir, &qemu(&dir, "echo $$ >pid; exec sleep 1000"));
+    let spec = spec(
+        &dir,
+        &qemu(
+            &dir,
+            "read -r pid _ </proc/self/stat; echo $pid >pid; exec sleep 1000",
+        ),
+    );
     let deadline = Instant::now() + Duration::from_secs(1);
-    let error = VirtualMachine::start(&spec, no_tap().as_fd(), deadline).unwrap_err();
+    let error = boot(&spec, no_tap().as_fd(), deadline).unwrap_err();
     assert!(
         error.to_string().ends_with("was not ready in time"),
         "{error}"

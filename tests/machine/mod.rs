@@ -5,13 +5,14 @@ mod real;
 mod whole;
 
 use std::fs;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use bbot_agent::error::Result;
 use bbot_agent::machine::{Accel, Event, Purpose, Spec, VirtualMachine};
 use bbot_agent::network::Mac;
-use bbot_agent::sys::poll;
+use bbot_agent::sys::poll::{self, Waited};
 
 use crate::support::TempDir;
 
@@ -46,6 +47,19 @@ fn spec(dir: &TempDir, qemu: &Path) -> Spec {
 /// Something to hand over where no network is needed.
 fn no_tap() -> OwnedFd {
     fs::File::open("/dev/null").unwrap().into()
+}
+
+/// Starts a machine without an operator who would stop it.
+fn boot(spec: &Spec, tap: BorrowedFd<'_>, deadline: Instant) -> Result<VirtualMachine> {
+    let machine = VirtualMachine::start(spec, tap, deadline, &mut |fds, deadline| {
+        let ready = poll::readable(fds, &mut vec![false; fds.len()], Some(deadline))?;
+        Ok(if ready {
+            Waited::Readable
+        } else {
+            Waited::Deadline
+        })
+    })?;
+    Ok(machine.expect("nobody stops it"))
 }
 
 /// The next event, if there is one in time.

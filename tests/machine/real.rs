@@ -11,7 +11,7 @@ use bbot_agent::network::{Bridge, Tap};
 use bbot_agent::settings::AccelChoice;
 use bbot_agent::sys::process::Credentials;
 
-use super::{LONG, next, no_tap, soon, spec, wait_for, wait_for_console};
+use super::{LONG, boot, next, no_tap, soon, spec, wait_for, wait_for_console};
 use crate::support::{TempDir, guest, isolated, run, skip};
 
 /// Runs `test` with a guest that plays `settings`, on a tap of its own network.
@@ -31,7 +31,7 @@ fn with_guest(
         guest::bridge("br1");
         let tap = Tap::open(&Bridge::probe("br1").unwrap(), "bb1").unwrap();
         change(&mut spec);
-        let mut machine = VirtualMachine::start(&spec, tap.fd(), soon()).unwrap();
+        let mut machine = boot(&spec, tap.fd(), soon()).unwrap();
         test(&mut machine);
     });
 }
@@ -252,7 +252,7 @@ fn an_option_that_qemu_refuses_is_explained_in_its_words() {
     let mut spec = spec(&dir, Path::new(guest::QEMU));
     spec.options = Some(vec!["-drive".into(), "file=nowhere.img,format=raw".into()]);
     let begun = Instant::now();
-    let error = VirtualMachine::start(&spec, no_tap().as_fd(), soon()).unwrap_err();
+    let error = boot(&spec, no_tap().as_fd(), soon()).unwrap_err();
     let text = error.to_string();
     assert!(
         text.contains("Could not open 'nowhere.img': No such file or directory"),

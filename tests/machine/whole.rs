@@ -11,7 +11,7 @@ use bbot_agent::network::{Bridge, Netfilter, Redirect, Tap, Target};
 use bbot_agent::settings::RedirectKind;
 use bbot_agent::tftp::{Map, Served, ServerSettings, TftpServer};
 
-use super::{soon, spec, wait_for};
+use super::{boot, soon, spec, wait_for};
 use crate::support::{TempDir, guest, isolated, skip};
 
 /// Serves until `name` was uploaded. Returns its path.
@@ -74,7 +74,7 @@ fn a_machine_is_bootstrapped_and_then_builds() {
                 netfilter: &netfilter,
             };
             let redirect = Redirect::install(strategy, &target).unwrap();
-            let mut machine = VirtualMachine::start(&spec, tap.fd(), soon()).unwrap();
+            let mut machine = boot(&spec, tap.fd(), soon()).unwrap();
             let path = serve(&mut server, &mut machine, upload);
             if purpose == Purpose::Bootstrap {
                 machine.power_down(Instant::now());

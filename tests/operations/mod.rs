@@ -5,6 +5,7 @@ mod airgap;
 mod cron;
 mod exit;
 mod notify;
+mod qemu;
 mod recipes;
 mod surroundings;
 mod systemd;

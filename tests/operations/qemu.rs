@@ -1,0 +1,118 @@
+//! A QEMU that does not do what the agent expects of it, played by a script.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use super::super::support::host::names;
+use super::super::support::{Process, eventually, isolated};
+use super::{Host, said, signal};
+
+/// A host whose QEMU is a script.
+struct Stage {
+    host: Host,
+    /// The number of seconds that the script's processes sleep, and no others.
+    length: String,
+}
+
+impl Stage {
+    fn new(test: u32, script: &str) -> Option<Stage> {
+        let host = Host::new()?;
+        let length = format!("{}.{}", 86400 + test, std::process::id());
+        let qemu = host.path("qemu");
+        let text = format!("#!/bin/bash\nlength={length}\n{script}\n");
+        fs::write(&qemu, text).unwrap();
+        fs::set_permissions(&qemu, fs::Permissions::from_mode(0o755)).unwrap();
+        Some(Stage { host, length })
+    }
+
+    fn agent(&self) -> Command {
+        let option = format!("--qemu={}", self.host.path("qemu").display());
+        let words = ["--once", "--build-retries=0", &option, &self.host.spool()];
+        let mut command = self.host.agent(&words);
+        command
+            .env("PATH", std::env::var_os("PATH").unwrap())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    fn start(&self) -> Process {
+        Process(self.agent().spawn().unwrap())
+    }
+
+    /// The number of the script's processes that sleep.
+    fn sleepers(&self) -> usize {
+        let lines = fs::read_dir("/proc").unwrap().map(|entry| {
+            let line = entry.unwrap().path().join("cmdline");
+            fs::read_to_string(line).unwrap_or_default()
+        });
+        lines
+            .filter(|line| line.starts_with("sleep\0") && line.contains(&self.length))
+            .count()
+    }
+
+    fn subvolumes(&self) -> Vec<String> {
+        names(&self.host.volume.path().join("default/linux"))
+    }
+}
+
+#[test]
+fn a_signal_ends_the_start_of_a_qemu_that_does_not_open_its_monitor() {
+    isolated(|| {
+        let Some(stage) = Stage::new(1, "exec sleep $length") else {
+            return;
+        };
+        let before = stage.subvolumes();
+        let result = stage.host.drop_task("one");
+        let mut process = stage.start();
+        eventually("qemu runs", || stage.sleepers() == 1);
+        let begin = Instant::now();
+        signal(&process.0, Signal::SIGTERM);
+        let code = process.0.wait().unwrap().code();
+        let time = begin.elapsed();
+        assert_eq!(code, Some(0));
+        assert!(time < Duration::from_secs(5), "{time:?}");
+        assert_eq!(stage.sleepers(), 0);
+        assert_eq!(stage.subvolumes(), before);
+        // The controller has its task again.
+        assert!(stage.host.path("spool/tasks/one.manifest").exists());
+        assert!(!result.exists());
+    });
+}
+
+#[test]
+fn a_qemu_that_goes_to_the_background_ends_with_all_that_it_started() {
+    isolated(|| {
+        // As `-daemonize` does, with a helper that closes its descriptors.
+        let script = "setsid sleep $length &\n\
+                      (for fd in {0..63}; do eval \"exec $fd>&-\"; done; exec sleep $length) &\n\
+                      exit 0";
+        let Some(stage) = Stage::new(2, script) else {
+            return;
+        };
+        stage.host.drop_task("one");
+        let output = stage.agent().output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        let text = "qemu ended at once, exit status: 0";
+        assert!(said(&output).contains(text), "{}", said(&output));
+        assert_eq!(stage.sleepers(), 0);
+    });
+}
+
+#[test]
+fn all_that_qemu_started_ends_with_a_killed_agent() {
+    isolated(|| {
+        let script = "setsid sleep $length &\nsleep $length";
+        let Some(stage) = Stage::new(3, script) else {
+            return;
+        };
+        stage.host.drop_task("one");
+        let mut process = stage.start();
+        eventually("qemu has helpers", || stage.sleepers() == 2);
+        process.kill();
+        eventually("all of it ended", || stage.sleepers() == 0);
+    });
+}
