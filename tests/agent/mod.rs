@@ -4,5 +4,6 @@ mod brep;
 mod controllers;
 mod disks;
 mod failures;
+mod faults;
 mod machines;
 mod turns;
