@@ -31,6 +31,7 @@ use crate::diag;
 use crate::error::{Context as _, Error, Result};
 use crate::sys::poll;
 use crate::sys::process::Process;
+use crate::sys::tree::remove_tree;
 
 pub use accel::Accel;
 pub use events::{Event, ShutdownReason};
@@ -78,12 +79,25 @@ pub struct VirtualMachine {
     files: Files,
 }
 
-/// The files of a machine in its run directory.
+/// The files of a machine in its run directory. The sockets go with this value.
 #[derive(Debug)]
 struct Files {
     vnc: PathBuf,
     operator: PathBuf,
     console: PathBuf,
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        for socket in [&self.vnc, &self.operator] {
+            // QEMU that quits has removed its own socket.
+            let _ = fs::remove_file(socket);
+        }
+        if let Some(directory) = self.vnc.parent() {
+            // QEMU's user can write to it, and may have made more than the socket.
+            let _ = remove_tree(directory);
+        }
+    }
 }
 
 impl VirtualMachine {
@@ -296,7 +310,7 @@ impl VirtualMachine {
         let mut lines = vec![match (self.exited, self.suspended) {
             (Some(status), _) => format!("qemu (pid {}) has ended: {status}", self.pid()),
             (None, true) => format!("qemu pid {}, guest suspended", self.pid()),
-            (None, false) => format!("qemu pid {}, guest running", self.pid()),
+            (None, false) => format!("qemu pid {}", self.pid()),
         }];
         if self.exited.is_none() {
             lines.push(format!("vnc socket {}", self.files.vnc.display()));
@@ -341,13 +355,6 @@ impl Drop for VirtualMachine {
             && let Err(error) = self.force_down()
         {
             diag::warning(&error).emit();
-        }
-        for socket in [&self.files.vnc, &self.files.operator] {
-            // QEMU that quits has removed its own socket.
-            let _ = fs::remove_file(socket);
-        }
-        if let Some(directory) = self.files.vnc.parent() {
-            let _ = fs::remove_dir(directory);
         }
     }
 }

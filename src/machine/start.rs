@@ -59,6 +59,7 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<VirtualMachine> {
     // exec(3) would report a missing directory as a missing program.
     fs::metadata(&spec.directory)
         .context(|| format!("unable to enter {}", spec.directory.display()))?;
+    // They go with an error, too.
     let files = Files {
         vnc: qemu::vnc_path(&spec.run_dir),
         operator: spec.run_dir.join("qmp"),

@@ -27,6 +27,7 @@ use std::path::{Path, PathBuf};
 use crate::diag;
 use crate::error::{Context as _, Result};
 use crate::lock::Lock;
+use crate::sys::tree::remove_tree;
 
 /// Where we leave things.
 #[derive(Clone, Debug)]
@@ -87,7 +88,7 @@ impl Litter {
         match self.what {
             What::Guest(pid) => guests::kill(pid, &self.path),
             What::File => gone(fs::remove_file(&self.path), &self.path),
-            What::RunDirectory | What::Tree => gone(fs::remove_dir_all(&self.path), &self.path),
+            What::RunDirectory | What::Tree => gone(remove_tree(&self.path), &self.path),
             What::Scratch => scratch::remove(&self.path),
         }
     }

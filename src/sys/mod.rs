@@ -19,4 +19,5 @@ pub mod signal;
 pub mod start;
 pub mod subvolumes;
 pub mod tap;
+pub mod tree;
 pub mod udp;

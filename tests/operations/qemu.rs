@@ -23,7 +23,11 @@ impl Stage {
         let host = Host::new()?;
         let length = format!("{}.{}", 86400 + test, std::process::id());
         let qemu = host.path("qemu");
-        let text = format!("#!/bin/bash\nlength={length}\n{script}\n");
+        let run = host.path("run/default-1");
+        let text = format!(
+            "#!/bin/bash\nlength={length} run={}\n{script}\n",
+            run.display()
+        );
         fs::write(&qemu, text).unwrap();
         fs::set_permissions(&qemu, fs::Permissions::from_mode(0o755)).unwrap();
         Some(Stage { host, length })
@@ -99,6 +103,35 @@ fn a_qemu_that_goes_to_the_background_ends_with_all_that_it_started() {
         let text = "qemu ended at once, exit status: 0";
         assert!(said(&output).contains(text), "{}", said(&output));
         assert_eq!(stage.sleepers(), 0);
+    });
+}
+
+#[test]
+fn a_start_that_failed_leaves_no_files_of_a_dead_agent() {
+    isolated(|| {
+        // QEMU's user owns the directory of the socket for VNC.
+        let script = "mkdir -p $run/vm/a/b && touch $run/vm/a/b/c && exit 1";
+        let Some(stage) = Stage::new(4, script) else {
+            return;
+        };
+        stage.host.drop_task("one");
+        let output = stage.agent().output().unwrap();
+        assert!(
+            said(&output).contains("qemu ended at once"),
+            "{}",
+            said(&output)
+        );
+        let left = names(&stage.host.path("run/default-1"));
+        for name in ["qmp", "vm"] {
+            assert!(!left.iter().any(|file| file == name), "{left:?}");
+        }
+        // The same if QEMU cannot even be executed.
+        fs::write(stage.host.path("qemu"), "no program").unwrap();
+        let output = stage.agent().output().unwrap();
+        let text = "Exec format error";
+        assert!(said(&output).contains(text), "{}", said(&output));
+        let output = stage.agent().output().unwrap();
+        assert!(!said(&output).contains("dead agent"), "{}", said(&output));
     });
 }
 
