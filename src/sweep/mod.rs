@@ -9,7 +9,7 @@
 //! | scratch snapshots, of any instance | their name, which has our toolchain | the lock on the subvolume |
 //! | a QEMU in one of them | working directory and `-name` | the same, and its parent |
 //! | rules, sockets, files of the run directory | being in it | its `agent.lock`, which we hold |
-//! | TFTP directories | their name, `<toolchain>-<instance>` | the same |
+//! | TFTP directories | their name, `<toolchain>-<instance>` | the same, and the lock on the directory |
 //!
 //! Looking ([`find`]) changes nothing, so that `--gc --dry-run` can print what
 //! would go, and an idle turn writes nothing. Removing what is gone already is
@@ -26,6 +26,7 @@ use std::path::{Path, PathBuf};
 
 use crate::diag;
 use crate::error::{Context as _, Result};
+use crate::guest::Directory;
 use crate::lock::Lock;
 use crate::sys::tree::remove_tree;
 
@@ -88,7 +89,8 @@ impl Litter {
         match self.what {
             What::Guest(pid) => guests::kill(pid, &self.path),
             What::File => gone(fs::remove_file(&self.path), &self.path),
-            What::RunDirectory | What::Tree => gone(remove_tree(&self.path), &self.path),
+            What::RunDirectory => gone(remove_tree(&self.path), &self.path),
+            What::Tree => Directory::remove_left(&self.path),
             What::Scratch => scratch::remove(&self.path),
         }
     }
@@ -118,7 +120,7 @@ pub fn find(config: &SweepSettings, lock: Option<&Lock>) -> Vec<Litter> {
         litter.extend(run_files(&config.run_dir));
         litter.extend(["bootstrap", "build"].into_iter().filter_map(|purpose| {
             let tree = config.tftp.join(purpose).join(&config.owner);
-            exists(&tree).then(|| Litter::new(What::Tree, tree))
+            Directory::is_left(&tree).then(|| Litter::new(What::Tree, tree))
         }));
     }
     litter.extend(
@@ -165,10 +167,6 @@ fn run_file(name: &str) -> Option<What> {
     } else {
         None
     }
-}
-
-fn exists(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok()
 }
 
 fn gone(result: io::Result<()>, path: &Path) -> Result<()> {

@@ -4,17 +4,18 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use crate::support::host::{TURN, finish};
 use crate::support::site::Site;
 use crate::support::{Process, eventually, guest, isolated, run};
 
 /// Starts an agent whose guest takes its task and does nothing then.
-fn stalled(site: &Site, task: &str) -> Process {
+fn stalled(site: &Site, task: &str, timeout: &str) -> Process {
     site.task(task);
     let log = fs::File::create(site.path("log")).unwrap();
     let mut command = Command::new(Site::agent());
     command
         .args(site.arguments())
-        .args(["--build-timeout", "1"]);
+        .args(["--build-timeout", timeout]);
     let child = command.stdin(Stdio::null()).stderr(log).spawn().unwrap();
     let works = || {
         let snapshots = fs::read_dir(site.machine()).unwrap();
@@ -59,7 +60,7 @@ fn a_host_that_fails_under_a_guest_aborts_nothing() {
             ),
         ];
         for (task, fail, said, mend) in faults {
-            let mut process = stalled(&site, task);
+            let mut process = stalled(&site, task, "1");
             fail();
             let code = process.0.wait().unwrap().code();
             mend();
@@ -71,5 +72,48 @@ fn a_host_that_fails_under_a_guest_aborts_nothing() {
             assert!(site.path(&manifest).exists(), "{log}");
             fs::remove_file(site.path(&manifest)).unwrap();
         }
+    });
+}
+
+#[test]
+fn agents_with_one_tftp_directory_leave_each_others_uploads_alone() {
+    isolated(|| {
+        let Some(site) = Site::new() else { return };
+        fs::write(site.machine().join("linux-1.0/pause"), "600000").unwrap();
+        let mut first = stalled(&site, "one", "600");
+        let uploads = site.path("tftp/build/default-1/put");
+        assert!(uploads.exists());
+        site.task("two");
+        let mut command = Command::new(Site::agent());
+        command.args(site.arguments());
+        for name in ["run", "state"] {
+            let option = if name == "run" {
+                "--run-dir"
+            } else {
+                "--state"
+            };
+            command
+                .arg(option)
+                .arg(site.path(&format!("second-{name}")));
+        }
+        let ran = finish(command, TURN);
+        assert_eq!(ran.code, Some(1), "{}", ran.err);
+        let text = format!(
+            "another agent of this toolchain and instance uses it (pid {})",
+            first.0.id()
+        );
+        assert!(ran.err.contains(&text), "{}", ran.err);
+        assert!(ran.err.contains("another --instance"), "{}", ran.err);
+        assert!(uploads.exists());
+        assert!(site.path("controller/tasks/two.manifest").exists());
+
+        // Without its agent the directory is litter.
+        first.kill();
+        let mut command = Command::new(Site::agent());
+        command.args(site.arguments()).arg("--build-timeout=1");
+        let ran = finish(command, TURN);
+        let text = "default-1: tftp directory of a dead agent";
+        assert!(ran.err.contains(text), "{}", ran.err);
+        assert!(!uploads.exists());
     });
 }
