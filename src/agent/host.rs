@@ -102,7 +102,13 @@ impl<'w> Host<'w> {
         let options = self.options;
         let user = setup::user(options)?;
         let deadline = Instant::now() + KVM_PROBE;
-        let (accel, why) = accel::resolve(options.accel, &options.qemu, user.as_ref(), deadline)?;
+        let (accel, why) = accel::resolve(
+            options.accel,
+            &options.qemu,
+            user.as_ref(),
+            deadline,
+            &mut |fds, deadline| self.watch.wait(fds, deadline),
+        )?;
         if let Some(why) = why {
             diag::warning(format_args!("emulating guests, which is slow: {why}")).emit();
         }

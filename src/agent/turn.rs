@@ -57,7 +57,10 @@ impl<W: World> Agent<W> {
         if let Err(error) = self.world.probe(self.probe_anew) {
             // The agent is up, and waits for the host.
             self.world.watch().ready();
-            return Ok(Turn::NotReady(error));
+            return Ok(match self.world.stop() {
+                Some(_) => drained(),
+                None => Turn::NotReady(error),
+            });
         }
         self.probe_anew = false;
         self.world.watch().enter(status::Phase::Enumerating, None);

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::process::Command;
 use std::time::Duration;
 
@@ -40,10 +41,10 @@ const MAX_ANSWER_BYTES: usize = 1 << 20;
 const INSTALL: &str = "install it: apt-get install --no-install-recommends qemu-system-x86";
 
 /// The program, and a guest's first instructions by it.
-pub(super) fn qemu(options: &Options, _watch: &Watch) -> Vec<Finding> {
+pub(super) fn qemu(options: &Options, watch: &Watch) -> Vec<Finding> {
     let mut findings = vec![program(options)];
     if findings[0].grade == Grade::Good {
-        findings.extend(accel(options));
+        findings.extend(accel(options, watch));
     }
     findings.push(memory(options));
     findings
@@ -139,7 +140,7 @@ fn version_numbers(version: &str) -> Option<(u32, u32)> {
 }
 
 /// A guest's first instructions, as the user that guests will run as.
-fn accel(options: &Options) -> Vec<Finding> {
+fn accel(options: &Options, watch: &Watch) -> Vec<Finding> {
     const SUBJECT: &str = "acceleration";
     let credentials = match options.vm_user.as_deref().map(user::credentials) {
         None => None,
@@ -152,7 +153,8 @@ fn accel(options: &Options) -> Vec<Finding> {
     };
     let run = |accel| {
         let deadline = moment().instant + PROBE_TIMEOUT;
-        accel::probe(accel, &options.qemu, credentials.as_ref(), deadline)
+        let wait = &mut |fds: &[BorrowedFd<'_>], deadline| watch.wait(fds, deadline);
+        accel::probe(accel, &options.qemu, credentials.as_ref(), deadline, wait)
     };
     let unusable = match run(first) {
         Err(error) => return vec![Finding::error(SUBJECT, &error)],

@@ -8,7 +8,7 @@
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{ChildStderr, Command, Stdio};
@@ -20,6 +20,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use super::capture::Tail;
 use crate::error::{Class, Context as _, Error, Result};
 use crate::settings::AccelChoice;
+use crate::sys::poll::{Wait, Waited};
 use crate::sys::process::{Credentials, Process};
 
 /// An accelerator.
@@ -66,17 +67,18 @@ pub enum ProbeResult {
 ///
 /// # Errors
 ///
-/// With [`AccelChoice::Kvm`], if KVM is not usable; if there is no such `qemu`.
+/// With [`AccelChoice::Kvm`], if KVM is not usable; if there is no such `qemu`; if `wait` was stopped.
 pub fn resolve(
     choice: AccelChoice,
     qemu: &Path,
     user: Option<&Credentials>,
     deadline: Instant,
+    wait: &mut Wait<'_>,
 ) -> Result<(Accel, Option<String>)> {
     if choice == AccelChoice::Tcg {
         return Ok((Accel::Tcg, None));
     }
-    match (probe(Accel::Kvm, qemu, user, deadline)?, choice) {
+    match (probe(Accel::Kvm, qemu, user, deadline, wait)?, choice) {
         (ProbeResult::Usable, _) => Ok((Accel::Kvm, None)),
         (ProbeResult::Unusable(why), AccelChoice::Auto) => Ok((Accel::Tcg, Some(why))),
         (ProbeResult::Unusable(why), _) => {
@@ -91,12 +93,13 @@ pub fn resolve(
 ///
 /// # Errors
 ///
-/// If there is no such `qemu` or it cannot be started at all.
+/// If there is no such `qemu` or it cannot be started at all; if `wait` was stopped.
 pub fn probe(
     accel: Accel,
     qemu: &Path,
     user: Option<&Credentials>,
     deadline: Instant,
+    wait: &mut Wait<'_>,
 ) -> Result<ProbeResult> {
     if accel == Accel::Kvm
         && let Err(error) = open_kvm()
@@ -128,14 +131,21 @@ pub fn probe(
     let started = Process::spawn(command, &[disk.as_fd()], user.as_ref());
     let mut process = super::start::executed(started, qemu)?;
     // QEMU ends or, where KVM fails in the guest, reports it and suspends the guest.
-    let stderr = process.take_stderr();
-    let message = stderr.map(|stderr| first_message(stderr, &process, deadline));
-    let message = message.transpose().context(|| "unable to wait for qemu")?;
-    let message = message.flatten().unwrap_or_default();
+    let mut stderr = process
+        .take_stderr()
+        .ok_or_else(|| Error::new("no pipe for the messages of qemu"))?;
+    let mut wait = |fds: &[BorrowedFd<'_>]| match wait(fds, deadline) {
+        Ok(Waited::Stopped) => Err(Error::new("stopped by a signal")),
+        waited => waited.context(|| "unable to wait for qemu"),
+    };
+    wait(&[stderr.as_fd(), process.as_fd()])?;
+    let message = first_message(&mut stderr).context(|| "unable to read the messages of qemu")?;
+    let message = message.unwrap_or_default();
     if message.starts_with(KVM_FAILED) {
         return Ok(ProbeResult::Unusable(message));
     }
-    let ended = process.wait(Some(deadline));
+    wait(&[process.as_fd()])?;
+    let ended = process.try_wait();
     Ok(match ended.context(|| "unable to wait for qemu")? {
         Some(status) if status.code() == Some(PROBE_EXIT_STATUS) => ProbeResult::Usable,
         Some(status) if message.is_empty() => {
@@ -149,19 +159,9 @@ pub fn probe(
 /// The start of QEMU's message about an instruction that KVM cannot execute.
 const KVM_FAILED: &str = "KVM internal error";
 
-/// The first line that QEMU writes, if it writes one before its end or `deadline`.
-fn first_message(
-    mut stderr: ChildStderr,
-    process: &Process,
-    deadline: Instant,
-) -> io::Result<Option<String>> {
-    let mut ready = [false; 2];
-    crate::sys::poll::readable(
-        &[stderr.as_fd(), process.as_fd()],
-        &mut ready,
-        Some(deadline),
-    )?;
-    fcntl(&stderr, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+/// The first line of what QEMU has written.
+fn first_message(stderr: &mut ChildStderr) -> io::Result<Option<String>> {
+    fcntl(&*stderr, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     let mut bytes = [0; 4096];
     let count = match stderr.read(&mut bytes) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
@@ -262,7 +262,14 @@ mod tests {
     #[test]
     fn emulation_asks_for_no_probe() {
         let nowhere = Path::new("/nonexistent/qemu");
-        let chosen = resolve(AccelChoice::Tcg, nowhere, None, Instant::now()).unwrap();
+        let chosen = resolve(
+            AccelChoice::Tcg,
+            nowhere,
+            None,
+            Instant::now(),
+            &mut |_, _| Ok(Waited::Deadline),
+        )
+        .unwrap();
         assert_eq!(chosen, (Accel::Tcg, None));
     }
 }

@@ -49,16 +49,19 @@ fn no_tap() -> OwnedFd {
     fs::File::open("/dev/null").unwrap().into()
 }
 
+/// Waits without an operator who would stop it.
+fn wait(fds: &[BorrowedFd<'_>], deadline: Instant) -> std::io::Result<Waited> {
+    let ready = poll::readable(fds, &mut vec![false; fds.len()], Some(deadline))?;
+    Ok(if ready {
+        Waited::Readable
+    } else {
+        Waited::Deadline
+    })
+}
+
 /// Starts a machine without an operator who would stop it.
 fn boot(spec: &Spec, tap: BorrowedFd<'_>, deadline: Instant) -> Result<VirtualMachine> {
-    let machine = VirtualMachine::start(spec, tap, deadline, &mut |fds, deadline| {
-        let ready = poll::readable(fds, &mut vec![false; fds.len()], Some(deadline))?;
-        Ok(if ready {
-            Waited::Readable
-        } else {
-            Waited::Deadline
-        })
-    })?;
+    let machine = VirtualMachine::start(spec, tap, deadline, &mut wait)?;
     Ok(machine.expect("nobody stops it"))
 }
 

@@ -11,7 +11,7 @@ use bbot_agent::network::{Bridge, Tap};
 use bbot_agent::settings::AccelChoice;
 use bbot_agent::sys::process::Credentials;
 
-use super::{LONG, boot, next, no_tap, soon, spec, wait_for, wait_for_console};
+use super::{LONG, boot, next, no_tap, soon, spec, wait, wait_for, wait_for_console};
 use crate::support::{TempDir, guest, isolated, run, skip};
 
 /// Runs `test` with a guest that plays `settings`, on a tap of its own network.
@@ -266,7 +266,8 @@ fn a_guests_first_instructions_run_under_emulation() {
     if guest::image().is_err() {
         return skip("no qemu");
     }
-    let verdict = accel::probe(Accel::Tcg, Path::new(guest::QEMU), None, soon()).unwrap();
+    let verdict =
+        accel::probe(Accel::Tcg, Path::new(guest::QEMU), None, soon(), &mut wait).unwrap();
     assert_eq!(verdict, ProbeResult::Usable);
 }
 
@@ -277,8 +278,8 @@ fn kvm_is_used_only_where_a_guest_runs() {
     }
     let qemu = Path::new(guest::QEMU);
     let started = Instant::now();
-    let verdict = accel::probe(Accel::Kvm, qemu, None, soon()).unwrap();
-    let (chosen, why) = accel::resolve(AccelChoice::Auto, qemu, None, soon()).unwrap();
+    let verdict = accel::probe(Accel::Kvm, qemu, None, soon(), &mut wait).unwrap();
+    let (chosen, why) = accel::resolve(AccelChoice::Auto, qemu, None, soon(), &mut wait).unwrap();
     if verdict == ProbeResult::Usable {
         assert_eq!((chosen, why), (Accel::Kvm, None));
         return;
@@ -287,6 +288,6 @@ fn kvm_is_used_only_where_a_guest_runs() {
     assert!(why.is_some());
     // A message of QEMU ends the probe, not its deadline.
     assert!(started.elapsed() < LONG / 4, "{why:?}");
-    let error = accel::resolve(AccelChoice::Kvm, qemu, None, soon()).unwrap_err();
+    let error = accel::resolve(AccelChoice::Kvm, qemu, None, soon(), &mut wait).unwrap_err();
     assert!(error.hints().any(|hint| hint.contains("--accel tcg")));
 }

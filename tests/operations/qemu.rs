@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use super::super::support::host::names;
-use super::super::support::{Process, eventually, isolated};
+use super::super::support::{Process, eventually, isolated, require};
 use super::{Host, said, signal};
 
 /// A host whose QEMU is a script.
@@ -84,6 +85,29 @@ fn a_signal_ends_the_start_of_a_qemu_that_does_not_open_its_monitor() {
         // The controller has its task again.
         assert!(stage.host.path("spool/tasks/one.manifest").exists());
         assert!(!result.exists());
+    });
+}
+
+#[test]
+fn a_signal_ends_the_probe_of_an_accelerator() {
+    isolated(|| {
+        if !require(Path::new("/dev/kvm").exists(), "/dev/kvm") {
+            return;
+        }
+        let Some(stage) = Stage::new(5, "exec sleep $length") else {
+            return;
+        };
+        stage.host.drop_task("one");
+        let mut command = stage.agent();
+        let mut process = Process(command.arg("--accel=kvm").spawn().unwrap());
+        eventually("qemu runs", || stage.sleepers() == 1);
+        let begin = Instant::now();
+        signal(&process.0, Signal::SIGTERM);
+        let code = process.0.wait().unwrap().code();
+        let time = begin.elapsed();
+        assert_eq!(code, Some(0));
+        assert!(time < Duration::from_secs(5), "{time:?}");
+        assert_eq!(stage.sleepers(), 0);
     });
 }
 
