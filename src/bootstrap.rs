@@ -1,20 +1,25 @@
 //! The bootstrap of a machine: a snapshot is booted, installs the toolchain, uploads a
 //! manifest of what it installed, and is shut down cleanly.
 //!
-//! The caller makes the snapshot, and keeps or removes it.
+//! Locks keep other agents of the host from the same work and the same address.
 
+use std::fs::{self, File, OpenOptions};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::diag;
 use crate::error::{Context as _, Error, Result};
-use crate::guest::{self, Directory, Ended, Guest, GuestPhase, GuestRun, Step, Why};
+use crate::guest::{self, Directory, Guest, GuestPhase, GuestRun, Step, Why};
 use crate::machine::Purpose;
+use crate::manifest::reuse::{self, Age};
 use crate::manifest::{
     BootstrapManifest, BootstrappedMachine, MachineManifest, Style, ToolchainManifest,
 };
 use crate::snapshot::Snapshot;
 use crate::status;
+use crate::sys::file::open_directory;
+use crate::sys::flock::{How, Locked};
 use crate::tftp::Map;
 use crate::trace;
 use crate::watch::Watch;
@@ -51,68 +56,162 @@ pub struct BootstrapSettings {
     pub fake: Option<Vec<(String, String)>>,
 }
 
+/// A copy to make.
+#[derive(Clone, Copy, Debug)]
+pub struct BootstrapOrder<'a> {
+    /// The name of the machine.
+    pub name: &'a str,
+    /// The subvolume of its current revision.
+    pub revision: &'a Path,
+    /// The copy to make or to replace.
+    pub target: &'a Path,
+    /// The MAC address of the former copy, for a guest without one of its own.
+    pub previous_mac: Option<&'a str>,
+    /// The reason of the last failure with this revision. A guest that fails for the
+    /// same reason again is neither reported nor held.
+    pub last_failure: Option<&'a str>,
+}
+
 /// The outcome of a bootstrap.
 #[derive(Debug)]
 pub enum Bootstrapped {
-    /// The manifest, which is in the snapshot now.
-    Done(Box<BootstrappedMachine>),
-    /// The guest failed; it was reported, with the evidence.
-    Failed(Error),
+    /// The copy, which has this manifest and these versions, is in place.
+    Done(Box<BootstrappedMachine>, Age),
+    /// The guest failed.
+    Failed {
+        /// The failure, for the operator.
+        error: Error,
+        /// The same in each attempt that fails in this way.
+        reason: String,
+    },
+    /// Another agent bootstraps this machine.
+    Busy,
     /// The agent was told to stop.
     Stopped,
 }
 
-/// Bootstraps the snapshot of the machine that `machine` describes, and writes its new
-/// `manifest`. A guest without an address of its own gets `previous_mac`.
+/// Bootstraps a machine, and puts the copy in place of the former one. `versions` are
+/// those that the guest has to report, by package.
 ///
 /// # Errors
 ///
 /// Failures of the host: its disk, QEMU, the network.
 pub fn bootstrap(
     config: &BootstrapSettings,
-    machine: &MachineManifest,
-    previous_mac: Option<&str>,
-    snapshot: &Snapshot,
+    order: &BootstrapOrder<'_>,
+    versions: &[(String, String)],
     watch: &Watch,
 ) -> Result<Bootstrapped> {
-    let mut machine = machine.clone();
-    let reported = if let Some(versions) = &config.fake {
-        machine.set_mac(FAKE_MAC);
-        BootstrapManifest::new(versions.iter().map(|(p, v)| (p.as_str(), v.as_str())))
-    } else {
-        let mac = guest::mac(&machine, previous_mac)?;
-        machine.set_mac(&mac.to_string());
-        watch.subject(status::Subject {
-            machine: Some(machine.name().to_owned()),
-            ..status::Subject::default()
-        });
-        let step = attempts(config, &machine, snapshot, watch);
-        watch.subject(status::Subject::default());
-        match step? {
-            Step::Done(manifest) => manifest,
-            Step::Ended(Ended {
-                why: Why::Stopped, ..
-            }) => return Ok(Bootstrapped::Stopped),
-            Step::Ended(ended) => {
-                return Ok(Bootstrapped::Failed(Error::new(format!(
-                    "unable to bootstrap {}: {ended}",
-                    snapshot.path().display()
-                ))));
+    // Another instance would make the same copy.
+    let Some(_lock) = lock_copy(config, order)? else {
+        return Ok(Bootstrapped::Busy);
+    };
+    let rest = &mut |length| watch.rest(length);
+    let Some(snapshot) = Snapshot::scratch_in_turn(order.revision, order.target, rest)? else {
+        return Ok(Bootstrapped::Stopped);
+    };
+    // The manifest of the snapshot: the link may lead to another revision by now.
+    let mut machine = machine_manifest(order, &snapshot)?;
+    // An agent for another toolchain would use the same address.
+    let _address = match machine.mac() {
+        None => None,
+        Some(_) => {
+            let revision = open_directory(order.revision);
+            match try_lock(revision, order.revision)? {
+                None => return snapshot.close().map(|()| Bootstrapped::Busy),
+                lock => lock,
             }
         }
     };
+    let step = match &config.fake {
+        Some(versions) => {
+            machine.set_mac(FAKE_MAC);
+            let versions = versions.iter().map(|(p, v)| (p.as_str(), v.as_str()));
+            Step::Done(BootstrapManifest::new(versions))
+        }
+        None => {
+            let mac = guest::mac(&machine, order.previous_mac)?;
+            machine.set_mac(&mac.to_string());
+            watch.subject(status::Subject {
+                machine: Some(machine.name().to_owned()),
+                ..status::Subject::default()
+            });
+            let step = attempts(config, order, &machine, &snapshot, watch);
+            watch.subject(status::Subject::default());
+            step?
+        }
+    };
+    let reported = match step {
+        Step::Done(reported) => reported,
+        Step::Ended(ended) => {
+            snapshot.close()?;
+            if ended.why == Why::Stopped {
+                return Ok(Bootstrapped::Stopped);
+            }
+            let reason = ended.to_string();
+            let target = order.target.display();
+            let error = Error::new(format!("unable to bootstrap {target}: {reason}"));
+            return Ok(Bootstrapped::Failed { error, reason });
+        }
+    };
+    let age = reuse::age(&reported, versions);
+    if let Age::Older(package) = &age {
+        snapshot.close()?;
+        let reason = format!("it was bootstrapped with an older {package} than expected");
+        let error = Error::new(format!(
+            "unable to use {}: {reason}",
+            order.target.display()
+        ))
+        .hint("the toolchain that guests are offered and --bootstrap-version disagree");
+        return Ok(Bootstrapped::Failed { error, reason });
+    }
     let manifest = BootstrappedMachine {
         machine,
         toolchain: ToolchainManifest::new(&config.toolchain_id),
         bootstrap: reported,
     };
     write(&manifest, snapshot.path())?;
-    Ok(Bootstrapped::Done(Box::new(manifest)))
+    snapshot.keep(order.target)?;
+    Ok(Bootstrapped::Done(Box::new(manifest), age))
+}
+
+/// The lock of the agents for a toolchain on the bootstrap of a machine, if it is free.
+/// The kernel frees it with its owner; the file stays.
+fn lock_copy(config: &BootstrapSettings, order: &BootstrapOrder<'_>) -> Result<Option<Locked>> {
+    // Beside the run directories of all instances.
+    let name = format!("bootstrap-{}-{}.lock", config.toolchain, order.name);
+    let path = config.guest.run_dir.with_file_name(name);
+    let mut options = OpenOptions::new();
+    try_lock(options.create(true).append(true).open(&path), &path)
+}
+
+fn try_lock(file: io::Result<File>, path: &Path) -> Result<Option<Locked>> {
+    let unable = || format!("unable to lock {}", path.display());
+    match Locked::take(file.context(unable)?, How::TryExclusive) {
+        Err((_, error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err((_, error)) => Err(error).context(unable),
+        Ok(lock) => Ok(Some(lock)),
+    }
+}
+
+/// The manifest of the machine in its snapshot.
+fn machine_manifest(order: &BootstrapOrder<'_>, snapshot: &Snapshot) -> Result<MachineManifest> {
+    let path = snapshot.path().join("manifest");
+    let unable = || {
+        format!(
+            "unable to read manifest {}",
+            order.revision.join("manifest").display()
+        )
+    };
+    let text = crate::durable::read(&path, MAX_MANIFEST_BYTES).context(unable)?;
+    MachineManifest::parse(&text, &path.to_string_lossy())
+        .map_err(|error| Error::new(error.to_string()))
 }
 
 /// Runs the guest; once more if it never made a request.
 fn attempts(
     config: &BootstrapSettings,
+    order: &BootstrapOrder<'_>,
     machine: &MachineManifest,
     snapshot: &Snapshot,
     watch: &Watch,
@@ -120,20 +219,24 @@ fn attempts(
     let directory = Directory::create(&config.tftp.join("bootstrap").join(&config.guest.owner))?;
     let mut left = config.retries;
     loop {
-        let step = run(
-            config,
+        let guest = GuestRun {
             machine,
-            snapshot,
-            directory.path(),
-            left == 0,
-            watch,
-        )?;
+            label: order.target,
+            directory: snapshot.path(),
+            purpose: Purpose::Bootstrap,
+            map: Map::new()
+                .get(config.tftp.join("toolchain").join(&config.toolchain))
+                .get(config.tftp.join("toolchains").join(&config.toolchain))
+                .put(directory.path()),
+            upload_limit: MAX_MANIFEST_BYTES,
+        };
+        let step = run(config, order, guest, left == 0, watch)?;
         match &step {
             Step::Ended(ended) if ended.never_asked() && left > 0 => {
                 left -= 1;
                 diag::warning(format_args!(
                     "bootstrap startup timeout for machine {}, trying again",
-                    snapshot.path().display()
+                    order.target.display()
                 ))
                 .emit();
             }
@@ -147,34 +250,19 @@ fn attempts(
 
 fn run(
     config: &BootstrapSettings,
-    machine: &MachineManifest,
-    snapshot: &Snapshot,
-    uploads: &Path,
+    order: &BootstrapOrder<'_>,
+    run: GuestRun<'_>,
     last: bool,
     watch: &Watch,
 ) -> Result<Step<BootstrapManifest>> {
-    let map = Map::new()
-        .get(config.tftp.join("toolchain").join(&config.toolchain))
-        .get(config.tftp.join("toolchains").join(&config.toolchain))
-        .put(uploads);
-    let booted = Guest::boot(
-        &config.guest,
-        GuestRun {
-            machine,
-            directory: snapshot.path(),
-            purpose: Purpose::Bootstrap,
-            map,
-            upload_limit: MAX_MANIFEST_BYTES,
-        },
-        watch,
-    )?;
-    let mut guest = match booted {
+    let mut guest = match Guest::boot(&config.guest, run, watch)? {
         Step::Done(guest) => guest,
         Step::Ended(ended) => return Ok(Step::Ended(ended)),
     };
     let step = converse(config, &mut guest, watch);
     if let Ok(Step::Ended(ended)) = &step
         && (last || !ended.never_asked())
+        && order.last_failure != Some(ended.to_string().as_str())
     {
         guest.report_and_hold(&format!("bootstrap {}", ended.title()), ended)?;
     }
@@ -222,5 +310,5 @@ fn write(manifest: &BootstrappedMachine, snapshot: &Path) -> Result<()> {
     let text = manifest
         .to_text(Style::default())
         .context(|| "unable to compose the bootstrapped machine manifest")?;
-    std::fs::write(&path, text).context(|| format!("unable to write manifest {}", path.display()))
+    fs::write(&path, text).context(|| format!("unable to write manifest {}", path.display()))
 }

@@ -12,6 +12,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -57,6 +58,8 @@ pub struct Watch(Arc<Shared>);
 struct Shared {
     signals: Signals,
     stop: Mutex<Option<Stop>>,
+    /// `SIGUSR2`: what failed is to be tried again at once.
+    retry: AtomicBool,
     /// Until when a first request to stop is not obeyed.
     grace: Mutex<Option<Instant>>,
     board: Mutex<Board>,
@@ -86,6 +89,7 @@ impl Watch {
         Ok(Watch(Arc::new(Shared {
             signals,
             stop: Mutex::new(None),
+            retry: AtomicBool::new(false),
             grace: Mutex::new(None),
             board: Mutex::new(Board::new(moment())),
         })))
@@ -145,7 +149,7 @@ impl Watch {
     pub fn idle(&self, reason: Idle, detail: &str, length: Duration) -> Wake {
         let phase = Phase::Idle(reason);
         self.board().enter(phase, detail, None, moment());
-        self.pause(length)
+        self.pass(length, true)
     }
 
     /// The descriptor to poll for reading; call [`Watch::tick`] when it is
@@ -174,6 +178,10 @@ impl Watch {
             diag::flush();
         }
         while let Ok(Some(signal)) = self.0.signals.next() {
+            if signal == Signal::SIGUSR2 {
+                self.0.retry.store(true, Ordering::Relaxed);
+                continue;
+            }
             let mut stop = self.stop_mut();
             let wanted = match signal {
                 Signal::SIGUSR1 => Stop::Drain,
@@ -192,6 +200,12 @@ impl Watch {
         if board.due().is_some_and(|due| now >= due) {
             board.tick(moment());
         }
+    }
+
+    /// Whether the operator has asked for a retry since the last call.
+    #[must_use]
+    pub fn take_retry(&self) -> bool {
+        self.0.retry.swap(false, Ordering::Relaxed)
     }
 
     /// The request so far, if there is one.
@@ -246,12 +260,16 @@ impl Watch {
     /// turns it is [`Watch::idle`] that waits.
     #[must_use]
     pub fn pause(&self, length: Duration) -> Wake {
+        self.pass(length, false)
+    }
+
+    fn pass(&self, length: Duration, until_retry: bool) -> Wake {
         let deadline = Instant::now() + length;
         let before = self.stop();
         loop {
             let now = Instant::now();
             self.tick(now);
-            if self.stop() != before {
+            if self.stop() != before || until_retry && self.0.retry.load(Ordering::Relaxed) {
                 return Wake::Signal;
             }
             if now >= deadline {

@@ -20,7 +20,7 @@ const CLOCK: &[&str] = &[
     "guest/wait.rs",
     "machine/mod.rs",
     "machines/mod.rs",
-    "machines/room.rs",
+    "machines/low_space.rs",
     "network/program.rs",
     "perform/mod.rs",
     "sys/poll.rs",

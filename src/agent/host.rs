@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::setup;
 use super::world::World;
+use crate::bootstrap::{self, BootstrapOrder, BootstrapSettings, Bootstrapped};
 use crate::cli::{Options, Turns};
 use crate::controller::address::UploadTarget;
 use crate::controller::failure::Failure;
@@ -16,8 +17,8 @@ use crate::error::{Class, Error, Result};
 use crate::guest;
 use crate::lock::Lock;
 use crate::machine::{Accel, accel};
-use crate::machines::room::{self, Low};
-use crate::machines::{Enumeration, Machine, Machines};
+use crate::machines::low_space::{self, LowVolumes};
+use crate::machines::{Bootstrapper, Enumeration, Machine, Machines};
 use crate::manifest::{TaskManifest, TaskRequest};
 use crate::network::{Bridge, Netfilter};
 use crate::perform::{
@@ -44,48 +45,27 @@ pub(super) struct Host<'w> {
     watch: &'w Watch,
     machines: Machines,
     controllers: Controllers,
-    /// The result of `--accel` on this host, once it was needed.
-    accel: Option<Accel>,
-    /// The owner of the rules of redirects, from the first guest on.
-    netfilter: Netfilter,
+    guests: GuestHost<'w>,
     lock: Option<Lock>,
     /// The process that sends results, while there are any.
     deliverer: Option<Deliverer>,
 }
 
-impl<'w> Host<'w> {
-    pub(super) fn new(options: &'w Options, watch: &'w Watch, lock: Option<Lock>) -> Result<Self> {
-        Ok(Host {
-            options,
-            watch,
-            machines: Machines::new(setup::machines(options)),
-            controllers: Controllers::new(
-                &options.controllers,
-                &setup::controllers(options),
-                watch,
-            )?,
-            accel: None,
-            netfilter: Netfilter::default(),
-            lock,
-            deliverer: None,
-        })
-    }
+/// The part of the host that starts guests.
+#[derive(Debug)]
+struct GuestHost<'w> {
+    options: &'w Options,
+    watch: &'w Watch,
+    /// The result of `--accel` on this host, once it was needed.
+    accel: Option<Accel>,
+    /// The owner of the rules of redirects, from the first guest on.
+    netfilter: Netfilter,
+}
 
-    /// Keeps other agents from a task whose result is stored.
-    pub(super) fn hold_task(&mut self, target: &UploadTarget) {
-        self.controllers.hold(target);
-    }
-
-    fn courier(&mut self) -> ControllerCourier<'_> {
-        ControllerCourier {
-            controllers: &mut self.controllers,
-            watch: self.watch,
-        }
-    }
-
+impl GuestHost<'_> {
     /// The settings of guests. Trial runs start none, so that the host is not asked
     /// what it can do.
-    fn guest(&mut self) -> Result<guest::GuestSettings> {
+    fn settings(&mut self) -> Result<guest::GuestSettings> {
         let accel = if is_trial(self.options) {
             Accel::Tcg
         } else {
@@ -116,13 +96,84 @@ impl<'w> Host<'w> {
         Ok(accel)
     }
 
+    /// The settings of bootstraps. Guests without a toolchain fail for a reason that
+    /// none of them can report.
+    fn bootstrap_settings(&mut self) -> Result<BootstrapSettings> {
+        let (tftp, name) = (&self.options.tftp, &self.options.toolchain_name);
+        let has_toolchain = ["toolchain", "toolchains"]
+            .iter()
+            .any(|directory| tftp.join(directory).join(name).is_dir());
+        if !has_toolchain && !is_trial(self.options) {
+            let directory = tftp.join("toolchain").join(name);
+            let directory = directory.display();
+            return Err(Error::new(format!("no toolchain directory {directory}"))
+                .with_class(Class::Config)
+                .hint(format!(
+                    "put the files of the toolchain there: mkdir -p {directory} && \
+                     cp -r <files> {directory}/"
+                )));
+        }
+        let guest = self.settings()?;
+        Ok(setup::bootstrap(self.options, guest))
+    }
+}
+
+impl Bootstrapper for GuestHost<'_> {
+    fn uptime(&self) -> Duration {
+        Now::read().uptime
+    }
+
+    fn bootstrap(
+        &mut self,
+        order: &BootstrapOrder<'_>,
+        versions: &[(String, String)],
+    ) -> Result<Bootstrapped> {
+        let settings = self.bootstrap_settings()?;
+        bootstrap::bootstrap(&settings, order, versions, self.watch)
+    }
+}
+
+impl<'w> Host<'w> {
+    pub(super) fn new(options: &'w Options, watch: &'w Watch, lock: Option<Lock>) -> Result<Self> {
+        Ok(Host {
+            options,
+            watch,
+            machines: Machines::new(setup::machines(options)),
+            controllers: Controllers::new(
+                &options.controllers,
+                &setup::controllers(options),
+                watch,
+            )?,
+            guests: GuestHost {
+                options,
+                watch,
+                accel: None,
+                netfilter: Netfilter::default(),
+            },
+            lock,
+            deliverer: None,
+        })
+    }
+
+    /// Keeps other agents from a task whose result is stored.
+    pub(super) fn hold_task(&mut self, target: &UploadTarget) {
+        self.controllers.hold(target);
+    }
+
+    fn courier(&mut self) -> ControllerCourier<'_> {
+        ControllerCourier {
+            controllers: &mut self.controllers,
+            watch: self.watch,
+        }
+    }
+
     fn try_perform(
         &mut self,
         task: &TaskManifest,
         machine: &Machine,
         laps: &mut Laps,
     ) -> Result<Performed<Remains<'w>>> {
-        let guest = self.guest()?;
+        let guest = self.guests.settings()?;
         let config = setup::perform(self.options, guest);
         let job = Job {
             task,
@@ -179,6 +230,12 @@ impl<'w> World for Host<'w> {
         }
         // These cost some system calls each.
         Bridge::probe(&options.bridge)?;
+        if !options.machines.is_dir() {
+            let machines = options.machines.display();
+            return Err(Error::new(format!("no machines directory {machines}"))
+                .with_class(Class::Config)
+                .hint("make it, or name another one: --machines <dir>"));
+        }
         if !options.tftp.is_dir() {
             return Err(
                 Error::new(format!("no TFTP directory {}", options.tftp.display()))
@@ -195,33 +252,35 @@ impl<'w> World for Host<'w> {
                 ));
         }
         if anew {
-            self.accel = None;
+            self.guests.accel = None;
         }
         // With `auto` the guests are emulated if there is no KVM.
         if options.accel == AccelChoice::Kvm {
-            self.find_accel()?;
+            self.guests.find_accel()?;
         }
         Ok(())
     }
 
+    fn take_retry(&mut self) -> bool {
+        let retry = self.watch.take_retry();
+        if retry {
+            diag::info("trying again what failed (SIGUSR2)").emit();
+            self.machines.retry();
+        }
+        retry
+    }
+
     fn enumerate(&mut self) -> Result<Enumeration> {
         let min_free = self.options.min_free;
-        let Low {
-            volumes: low,
-            said: full,
-        } = room::low(
+        let LowVolumes { volumes, lines } = low_space::low(
             &self.options.machines,
             |total| min_free.of(total),
             self.watch,
         )?;
-        let mut found = self.machines.enumerate(None, &low, self.watch)?;
-        if found.waiting > 0 && !self.watch.must_stop() {
-            // Only now is there a reason to look for KVM.
-            let guest = self.guest()?;
-            let config = setup::bootstrap(self.options, guest);
-            found = self.machines.enumerate(Some(&config), &low, self.watch)?;
-        }
-        found.full = full;
+        let mut found = self
+            .machines
+            .enumerate(&volumes, &mut self.guests, self.watch)?;
+        found.full = lines;
         Ok(found)
     }
 

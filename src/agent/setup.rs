@@ -82,6 +82,7 @@ pub fn machines(options: &Options) -> machines::MachinesSettings {
         toolchain: options.toolchain_name.clone(),
         toolchain_id: options.toolchain_id.clone(),
         versions: options.bootstrap_versions.clone(),
+        ram_kb: options.ram,
     }
 }
 

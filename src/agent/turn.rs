@@ -7,10 +7,10 @@ use super::ask::Asked;
 use super::setup;
 use super::work::{Agent, compose};
 use super::world::World;
-use crate::breaker::Gate;
+use crate::breaker::{Breaker, Gate};
 use crate::cli::{self, Dump};
 use crate::diag;
-use crate::error::{Error, Result};
+use crate::error::{Class, Error, Result};
 use crate::machines::{Enumeration, Machine};
 use crate::manifest::{MachineKind, MachineManifest, Style, TaskManifest};
 use crate::status::{self, Idle};
@@ -22,6 +22,8 @@ pub(super) enum Turn {
     Worked,
     /// There was nothing to do; why, and the numbers behind it.
     Idle(Idle, String),
+    /// All machines are broken, as was reported.
+    Broken(String),
     /// The host lacks something that guests need.
     NotReady(Error),
     /// Something failed, for this reason, and was reported.
@@ -35,6 +37,8 @@ enum Offer {
     Machines(Vec<Rc<Machine>>),
     /// None, because.
     Nothing(Idle, String),
+    /// None, since all machines are broken.
+    Broken(String),
 }
 
 impl<W: World> Agent<W> {
@@ -50,6 +54,12 @@ impl<W: World> Agent<W> {
             let detail = format!("{unsaved} can be neither stored nor sent");
             return Ok(Turn::Idle(Idle::ResultsWaiting, detail));
         }
+        if self.world.take_retry() {
+            self.resting.clear();
+            self.resting_machines.clear();
+            self.breaker = Breaker::new(self.options.breaker);
+            self.probe_anew = true;
+        }
         let gate = self.breaker.gate(self.world.now().uptime);
         if let Gate::Open(until) = gate {
             return Ok(Turn::Idle(Idle::BreakerOpen, self.breaker_detail(until)));
@@ -64,9 +74,16 @@ impl<W: World> Agent<W> {
         }
         self.probe_anew = false;
         self.world.watch().enter(status::Phase::Enumerating, None);
-        let machines = match self.offer(gate)? {
-            Offer::Machines(machines) => machines,
-            Offer::Nothing(reason, detail) => return Ok(Turn::Idle(reason, detail)),
+        let machines = match self.offer(gate) {
+            // Found out by the first bootstrap.
+            Err(error) if error.class() == Class::Config => {
+                self.world.watch().ready();
+                return Ok(Turn::NotReady(error));
+            }
+            Err(error) => return Err(error),
+            Ok(Offer::Machines(machines)) => machines,
+            Ok(Offer::Nothing(reason, detail)) => return Ok(Turn::Idle(reason, detail)),
+            Ok(Offer::Broken(detail)) => return Ok(Turn::Broken(detail)),
         };
         if self.world.stop().is_some() {
             return Ok(drained());
@@ -166,7 +183,10 @@ impl<W: World> Agent<W> {
             _ => record.info(format_args!("{broken} have something wrong with them")),
         }
         .emit();
-        Offer::Nothing(Idle::NoMachines, String::new())
+        match broken {
+            0 => Offer::Nothing(Idle::NoMachines, String::new()),
+            _ => Offer::Broken(format!("{broken} broken")),
+        }
     }
 
     /// The machine that `--fake-machine` describes.

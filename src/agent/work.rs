@@ -16,6 +16,9 @@ use crate::manifest::SerializeError;
 use crate::status::Idle;
 use crate::watch::Stop;
 
+/// Advice for a host that lacks something.
+const SEE_CHECK: &str = "see all that this host lacks: bbot-agent --check [options]";
+
 /// Exit status after `SIGHUP`: the supervisor is to start the agent again.
 const RESTART: u8 = 3;
 
@@ -85,13 +88,18 @@ impl<W: World> Agent<W> {
                     return Ok(Class::Unavailable.exit_code());
                 }
                 Ok(Turn::Idle(..)) if once => return Ok(0),
-                Ok(Turn::Failed(_)) if once => return Ok(Class::Failure.exit_code()),
-                Err(error) | Ok(Turn::NotReady(error)) if once => return Err(error),
+                Ok(Turn::Failed(_) | Turn::Broken(_)) if once => {
+                    return Ok(Class::Failure.exit_code());
+                }
+                Err(error) if once => return Err(error),
+                Ok(Turn::NotReady(error)) if once => return Err(error.hint(SEE_CHECK)),
                 Ok(Turn::Idle(reason, detail)) => (reason, detail),
                 Ok(Turn::Failed(why)) => (Idle::Failed, why),
+                Ok(Turn::Broken(detail)) => (Idle::NoMachines, detail),
                 Ok(Turn::NotReady(error)) => {
-                    diag::failure(&error).emit();
-                    (Idle::HostNotReady, error.to_string())
+                    let detail = error.to_string();
+                    diag::failure(&error.hint(SEE_CHECK)).emit();
+                    (Idle::HostNotReady, detail)
                 }
                 Err(error) => {
                     diag::failure(&error).emit();

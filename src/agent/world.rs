@@ -41,6 +41,10 @@ pub trait World: Courier {
     /// What is missing, with the remedy.
     fn probe(&mut self, anew: bool) -> Result<()>;
 
+    /// Whether the operator has asked since the last call to try again at once what
+    /// failed. The pauses after failed bootstraps have ended then.
+    fn take_retry(&mut self) -> bool;
+
     /// Lists the machines, and bootstraps those that need it.
     fn enumerate(&mut self) -> Result<Enumeration>;
 

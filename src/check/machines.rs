@@ -2,24 +2,22 @@
 
 use std::fs::{self, File};
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::unistd::{AccessFlags, access};
 
 use super::{Finding, Grade};
 use crate::cli::Options;
 use crate::error::{Context as _, Error, Result};
+use crate::machines::inspect;
 use crate::machines::tree::{self, MachineDir};
-use crate::manifest::{BootstrappedMachine, MachineManifest};
+use crate::manifest::{BootstrappedMachine, MachineManifest, Role};
 use crate::snapshot;
 use crate::status;
 use crate::watch::Watch;
 
 /// Number of `CAP_SYS_ADMIN` (capabilities(7)).
 const SYS_ADMIN: u32 = 21;
-
-/// The maximum size of a manifest, in bytes.
-const MAX_MANIFEST_BYTES: u64 = 1 << 20;
 
 /// The first bytes of disk images that are not raw, and `qemu-img`'s name for each.
 const IMAGE_FORMATS: &[(&[u8], &str)] = &[
@@ -140,7 +138,7 @@ fn space(volume: &Path, options: &Options) -> Finding {
 pub(super) fn each(options: &Options, _watch: &Watch) -> Vec<Finding> {
     const SUBJECT: &str = "machine";
     let root = &options.machines;
-    let Ok(machines) = tree::places(root) else {
+    let Ok(machines) = tree::machine_dirs(root) else {
         // Reported by `root`.
         return Vec::new();
     };
@@ -150,7 +148,7 @@ pub(super) fn each(options: &Options, _watch: &Watch) -> Vec<Finding> {
         .map(|(_, error)| Finding::error(SUBJECT, error))
         .collect();
     for machine in &machines.found {
-        let finding = examine(machine, &options.toolchain_name);
+        let finding = examine(machine, options);
         findings.push(finding.unwrap_or_else(|error| Finding::error(SUBJECT, &error)));
     }
     if !findings.iter().any(|finding| finding.grade == Grade::Good) {
@@ -163,7 +161,7 @@ pub(super) fn each(options: &Options, _watch: &Watch) -> Vec<Finding> {
     findings
 }
 
-fn examine(machine: &MachineDir, toolchain: &str) -> Result<Finding> {
+fn examine(machine: &MachineDir, options: &Options) -> Result<Finding> {
     const SUBJECT: &str = "machine";
     let link = machine.link();
     let Some(current) = machine.current()? else {
@@ -187,9 +185,22 @@ fn examine(machine: &MachineDir, toolchain: &str) -> Result<Finding> {
         );
     }
     let manifest = manifest(machine, &current)?;
+    if let Some(why) = inspect::unsuitable(&manifest, options.ram) {
+        return Err(Error::new(format!(
+            "unable to use machine {}: {why}",
+            machine.name
+        )));
+    }
+    if manifest.role() == Role::Auxiliary {
+        let text = format!(
+            "{} is auxiliary: it is not offered for builds",
+            machine.name
+        );
+        return Ok(Finding::good(SUBJECT, text));
+    }
     disk(&current, &manifest)?;
-    let copy = machine.bootstrapped(toolchain);
-    let state = match read(&copy) {
+    let copy = machine.copy(&options.toolchain_name);
+    let state = match tree::manifest(&copy) {
         _ if !copy.exists() => "to be bootstrapped",
         Ok(text) if BootstrappedMachine::parse(&text, &source(&copy)).is_ok() => {
             disk(&copy, &manifest)?;
@@ -227,28 +238,15 @@ fn revision(machine: &MachineDir, target: Option<&Path>) -> String {
 
 fn manifest(machine: &MachineDir, current: &Path) -> Result<MachineManifest> {
     let path = source(current);
-    let name = &machine.name;
-    let revision = current.file_name().unwrap_or_default().display();
-    let text = read(current).map_err(|error| {
-        error.hint(format!(
+    if !Path::new(&path).exists() {
+        let name = &machine.name;
+        let revision = current.file_name().unwrap_or_default().display();
+        return Err(Error::new(format!("no manifest {path}")).hint(format!(
             "write it: printf ': 1\\nid: {revision}\\nname: {name}\\nsummary: {name}\\n\
              type: kvm\\n' >{path}"
-        ))
-    })?;
-    let manifest = MachineManifest::parse(&text, &path).map_err(|error| {
-        Error::new(format!("invalid machine manifest: {error}")).hint(format!(
-            "correct it (man bbot-agent, MACHINES, has an example): editor {path}"
-        ))
-    })?;
-    if manifest.name() != name {
-        let text = format!(
-            "the manifest of {name} is that of a machine {}",
-            manifest.name()
-        );
-        let remedy = format!("correct it: sed -i 's/^name:.*/name: {name}/' {path}");
-        return Err(Error::new(text).hint(remedy));
+        )));
     }
-    Ok(manifest)
+    tree::machine_manifest(&machine.name, current)
 }
 
 /// The disk image of a machine that has no disks of its own in `options`.
@@ -290,10 +288,4 @@ fn disk(subvolume: &Path, manifest: &MachineManifest) -> Result<()> {
 
 fn source(subvolume: &Path) -> String {
     subvolume.join("manifest").display().to_string()
-}
-
-fn read(subvolume: &Path) -> Result<Vec<u8>> {
-    let path: PathBuf = subvolume.join("manifest");
-    crate::durable::read(&path, MAX_MANIFEST_BYTES)
-        .context(|| format!("unable to read machine manifest {}", path.display()))
 }

@@ -91,6 +91,8 @@ pub struct GuestSettings {
 pub struct GuestRun<'a> {
     /// The machine; its `mac` is set.
     pub machine: &'a MachineManifest,
+    /// The copy of the machine, for diagnostics.
+    pub label: &'a Path,
     /// The snapshot to boot.
     pub directory: &'a Path,
     /// The purpose of the run.
@@ -325,11 +327,13 @@ fn limits(boot: &GuestRun<'_>) -> tftp::ServerSettings {
 
 fn spec(config: &GuestSettings, boot: &GuestRun<'_>, tap: &str, mac: Mac) -> Spec {
     Spec {
-        label: boot.directory.display().to_string(),
+        label: boot.label.display().to_string(),
         qemu: config.qemu.clone(),
         accel: config.accel,
         cpus: config.cpus,
-        ram_kb: config.ram_kb,
+        ram_kb: config
+            .ram_kb
+            .min(boot.machine.ram_maximum().unwrap_or(u64::MAX)),
         directory: boot.directory.to_owned(),
         mac,
         tap: tap.to_owned(),

@@ -29,7 +29,7 @@ pub enum Purpose {
 /// The specification of a machine.
 #[derive(Clone, Debug)]
 pub struct Spec {
-    /// For people: diagnostics, the title of the VNC window, ps(1).
+    /// The machine in diagnostics.
     pub label: String,
     /// The program, looked up in `PATH` if it is a bare name.
     pub qemu: PathBuf,
@@ -85,7 +85,7 @@ pub fn vnc_path(run_dir: &Path) -> PathBuf {
 #[must_use]
 pub fn argv(spec: &Spec, fds: &Descriptors) -> Vec<OsString> {
     let mut argv = Vec::new();
-    argv.extend(identity(&spec.label));
+    argv.extend(identity(&spec.directory));
     argv.extend(base());
     argv.extend(processor(spec.accel, spec.cpus));
     argv.extend(memory(spec.ram_kb));
@@ -124,9 +124,10 @@ fn value(prefix: &str, value: &OsStr) -> OsString {
     OsString::from_vec(bytes)
 }
 
-/// Shown by ps(1), by VNC viewers and in QEMU's own messages.
-fn identity(label: &str) -> Vec<OsString> {
-    vec!["-name".into(), value("guest=", OsStr::new(label))]
+/// Shown by ps(1), by VNC viewers and in QEMU's own messages. By this name a sweep
+/// recognises a QEMU that outlived its agent.
+fn identity(directory: &Path) -> Vec<OsString> {
+    vec!["-name".into(), value("guest=", directory.as_os_str())]
 }
 
 /// The options of every machine.
@@ -323,7 +324,7 @@ mod tests {
     fn the_whole_line_of_an_ordinary_build() {
         assert_eq!(
             line(&spec()),
-            "-name guest=linux-gcc -nodefaults -no-user-config -no-reboot -S \
+            "-name guest=/build/machines/v/linux-gcc/x -nodefaults -no-user-config -no-reboot -S \
              -machine q35,dump-guest-core=off -boot c -accel tcg -cpu max -smp 2 \
              -m size=1048576k -netdev tap,id=net0,fd=5 \
              -device virtio-net-pci,netdev=net0,mac=52:54:00:12:34:56,romfile= \
@@ -406,11 +407,11 @@ mod tests {
     fn a_comma_in_a_path_starts_no_option() {
         let spec = Spec {
             run_dir: "/run/a,b".into(),
-            label: "m,process=evil".into(),
+            directory: "/m,process=evil".into(),
             ..spec()
         };
         let line = line(&spec);
         assert!(line.contains("-vnc unix:/run/a,,b/vm/vnc"), "{line}");
-        assert!(line.contains("-name guest=m,,process=evil"), "{line}");
+        assert!(line.contains("-name guest=/m,,process=evil"), "{line}");
     }
 }

@@ -1,47 +1,45 @@
-//! Which machines this host has, and what each of them needs.
+//! The machines of this host: which can be offered, and which need a bootstrap.
 //!
-//! An enumeration looks at every machine directory: link, manifest of the
-//! current revision, manifest of our bootstrapped copy. When nothing changed it
-//! reads a few small files for each machine and writes nothing. What is missing
-//! or stale is bootstrapped on the way.
+//! An enumeration reads the link and the manifests of every machine and writes
+//! nothing. Machines whose copy is missing or stale are bootstrapped afterwards, so
+//! that the agent knows then whether other machines could build meanwhile:
 //!
-//! One broken machine, volume or manifest stops neither the others nor the
-//! agent: it is reported once per change, and a failed bootstrap is tried again
-//! with growing pauses ([`trouble`]).
+//! - A machine whose bootstrap failed is tried again after pauses that grow to an hour
+//!   ([`backoff`]).
+//! - While other machines can build, failed bootstraps take at most a fifth of the
+//!   agent's time.
+//!
+//! A broken machine, volume or manifest stops neither the others nor the agent, and is
+//! reported once per change.
 
-mod glance;
-pub mod room;
+pub mod backoff;
+pub mod inspect;
+pub mod low_space;
 pub mod tree;
-pub mod trouble;
-pub mod verdict;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::bootstrap::{self, Bootstrapped};
+use crate::bootstrap::{BootstrapOrder, Bootstrapped};
 use crate::diag;
-use crate::error::{Error, Result};
+use crate::error::{Class, Error, Result};
+use crate::manifest::reuse::Age;
 use crate::manifest::{
-    BootstrapManifest, BootstrappedMachine, MachineHeader, MachineKind, MachineManifest,
-    ToolchainManifest,
+    BootstrapManifest, BootstrappedMachine, MachineHeader, MachineManifest, ToolchainManifest,
 };
-use crate::snapshot::{self, Snapshot};
+use crate::snapshot;
 use crate::trace;
-use crate::watch::{Wake, Watch};
+use crate::watch::Watch;
 
-use nix::libc;
+use backoff::BootstrapBackoff;
+use inspect::{Inspection, NeededBootstrap};
+use tree::{MachineDir, MachineDirs};
 
-use glance::Glance;
-use tree::{MachineDir, Places};
-use trouble::Troubles;
-use verdict::{Age, BootstrapReason, Verdict};
-
-/// How often a machine that changes under us is looked at again, a second apart
-/// each time.
-const RETRIES: u32 = 10;
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// After a failed bootstrap the next one waits for this many times its length while
+/// other machines can build.
+const BUILD_SHARE: u32 = 4;
 
 /// The machines to look for, and the checks of their copies.
 #[derive(Clone, Debug)]
@@ -54,6 +52,8 @@ pub struct MachinesSettings {
     pub toolchain_id: String,
     /// Versions that bootstrapped machines must report, by package.
     pub versions: Vec<(String, String)>,
+    /// The memory of guests (`--ram`), in kB.
+    pub ram_kb: u64,
 }
 
 /// A machine that tasks can be performed in.
@@ -76,7 +76,7 @@ impl Machine {
         }
     }
 
-    /// A machine that there is nothing of but its manifest.
+    /// A machine without a copy.
     #[must_use]
     pub fn fake(machine: MachineManifest, toolchain_id: &str, dir: PathBuf) -> Machine {
         let manifest = BootstrappedMachine {
@@ -88,12 +88,30 @@ impl Machine {
     }
 }
 
+/// Makes copies of machines, and has the clock for the pauses between attempts.
+pub trait Bootstrapper {
+    /// The time since the start of the host.
+    fn uptime(&self) -> Duration;
+
+    /// Makes a copy.
+    ///
+    /// # Errors
+    ///
+    /// Failures of the host. One of [`Class::Config`] would befall every machine.
+    fn bootstrap(
+        &mut self,
+        order: &BootstrapOrder<'_>,
+        versions: &[(String, String)],
+    ) -> Result<Bootstrapped>;
+}
+
 /// The machines of a host, from one enumeration to the next.
 #[derive(Debug)]
 pub struct Machines {
-    config: MachinesSettings,
-    glance: Glance,
-    troubles: Troubles,
+    settings: MachinesSettings,
+    backoff: BootstrapBackoff,
+    /// No bootstrap begins before this uptime while other machines can build.
+    next_bootstrap: Duration,
 }
 
 /// The result of an enumeration.
@@ -101,329 +119,179 @@ pub struct Machines {
 pub struct Enumeration {
     /// The machines that are ready, in directory order.
     pub ready: Vec<Rc<Machine>>,
-    /// How many have something wrong with them.
+    /// The number of machines that are broken.
     pub broken: usize,
-    /// How many wait for a bootstrap that was not to be made now.
-    pub waiting: usize,
     /// A line for each volume that was left out for lack of space.
     pub full: Vec<String>,
-}
-
-/// The state of one machine.
-enum Look {
-    Ready(Box<Machine>),
-    /// There is a reason not to use it, which is no fault.
-    Ignored,
-    /// It would have to be bootstrapped, but not now.
-    Waiting,
-    /// A bootstrap failed, and is not tried again yet.
-    Resting,
-    /// It changed while we looked at it.
-    Again(Error),
 }
 
 impl Machines {
     /// No machines yet.
     #[must_use]
-    pub fn new(config: MachinesSettings) -> Machines {
+    pub fn new(settings: MachinesSettings) -> Machines {
         Machines {
-            config,
-            glance: Glance::default(),
-            troubles: Troubles::default(),
+            settings,
+            backoff: BootstrapBackoff::default(),
+            next_bootstrap: Duration::ZERO,
         }
     }
 
-    /// Enumerates the machines, but for those on the volumes `low`, bootstrapping
-    /// those that need it with `bootstrap`; `None`: none is bootstrapped now.
-    /// Ends early when the watch says so.
+    /// Forgets the pauses after failed bootstraps.
+    pub fn retry(&mut self) {
+        self.backoff.retry();
+        self.next_bootstrap = Duration::ZERO;
+    }
+
+    /// Enumerates the machines, except those on the volumes `low`, and bootstraps those
+    /// that need it. Ends early when the watch says so.
     ///
     /// # Errors
     ///
-    /// When the machines directory itself cannot be read.
+    /// When the machines directory cannot be read, or the host is not set up for
+    /// bootstraps.
     pub fn enumerate(
         &mut self,
-        bootstrap: Option<&bootstrap::BootstrapSettings>,
         low: &HashSet<PathBuf>,
+        bootstrapper: &mut dyn Bootstrapper,
         watch: &Watch,
     ) -> Result<Enumeration> {
-        let Places { found, broken } = tree::places(&self.config.root)?;
-        let mut result = Enumeration {
-            ready: Vec::with_capacity(found.len()),
-            broken: broken.len(),
-            ..Enumeration::default()
-        };
-        for (volume, error) in broken {
-            self.complain(&volume, &error);
+        let MachineDirs { found, broken } = tree::machine_dirs(&self.settings.root)?;
+        let mut result = Enumeration::default();
+        for (dir, error) in broken {
+            self.note(&mut result, &dir, &error);
         }
-        self.glance.begin();
-        for place in found {
+        let mut needed = Vec::new();
+        for machine in found {
             if watch.must_stop() {
                 return Ok(result);
             }
-            if low.contains(&*place.volume) {
+            if low.contains(&*machine.volume) {
                 continue;
             }
-            if let Some(machine) = self.glance.unchanged(&place, &self.config) {
-                result.ready.push(machine);
-                continue;
-            }
-            match self.examine(&place, bootstrap, watch) {
-                Ok(Look::Ready(machine)) => result.ready.push(Rc::from(machine)),
-                Ok(Look::Waiting) => result.waiting += 1,
-                Ok(Look::Resting) => result.broken += 1,
-                Ok(Look::Ignored) => {}
-                Ok(Look::Again(error)) | Err(error) => {
-                    result.broken += 1;
-                    self.complain(&place.dir(), &error);
+            match inspect::inspect(&machine, &self.settings) {
+                Ok(Inspection::Ready(ready)) => result.ready.push(Rc::from(ready)),
+                Ok(Inspection::NeedsBootstrap(need)) => needed.push((machine, need)),
+                Ok(Inspection::Ignored(why)) => {
+                    trace!(3, "inspect", "skipping {}: {why}", machine.dir().display());
                 }
+                Ok(Inspection::Retired) => {
+                    let dir = machine.dir();
+                    trace!(
+                        3,
+                        "inspect",
+                        "skipping {}: no subvolume link",
+                        dir.display()
+                    );
+                    if let Err(error) = retire(&machine.copy(&self.settings.toolchain)) {
+                        self.note(&mut result, &machine.dir(), &error);
+                    }
+                }
+                Err(error) => self.note(&mut result, &machine.dir(), &error),
             }
         }
-        self.glance.end();
-        self.troubles.settle();
+        // The one that has waited longest goes first, so that none is left out.
+        needed
+            .sort_by_key(|(machine, need)| self.backoff.retry_time(&machine.dir(), &need.revision));
+        for (machine, need) in needed {
+            if watch.must_stop() {
+                break;
+            }
+            self.bootstrap(&mut result, &machine, &need, bootstrapper)?;
+        }
+        result.ready.sort_by(|a, b| a.dir.cmp(&b.dir));
+        self.backoff.end_enumeration();
         Ok(result)
     }
 
-    fn complain(&mut self, place: &Path, error: &Error) {
-        if self.troubles.complain(place, &error.to_string()) {
+    /// Notes a broken machine, and reports it once per change.
+    fn note(&mut self, result: &mut Enumeration, dir: &Path, error: &Error) {
+        result.broken += 1;
+        if self.backoff.is_news(dir, &error.to_string()) {
             diag::failure(error).emit();
         }
     }
 
-    fn examine(
-        &mut self,
-        place: &MachineDir,
-        bootstrap: Option<&bootstrap::BootstrapSettings>,
-        watch: &Watch,
-    ) -> Result<Look> {
-        // What was broken the last time already is not being switched just now.
-        let mut left = if self.troubles.knows(&place.dir()) {
-            0
-        } else {
-            RETRIES
-        };
-        loop {
-            match self.look(place, bootstrap, watch)? {
-                Look::Again(_) if left > 0 && !watch.must_stop() => {
-                    left -= 1;
-                    if watch.pause(RETRY_PAUSE) == Wake::Signal && watch.must_stop() {
-                        return Ok(Look::Ignored);
-                    }
-                }
-                look => return Ok(look),
-            }
-        }
-    }
-
-    fn look(
-        &mut self,
-        place: &MachineDir,
-        bootstrap: Option<&bootstrap::BootstrapSettings>,
-        watch: &Watch,
-    ) -> Result<Look> {
-        let target = place.bootstrapped(&self.config.toolchain);
-        let Some(revision) = place.current()? else {
-            trace!(
-                3,
-                "look",
-                "skipping {}: no subvolume link",
-                place.dir().display()
-            );
-            retire(&target)?;
-            return Ok(Look::Ignored);
-        };
-        let machine = match tree::manifest(&revision) {
-            Ok(text) => text,
-            // The link was there, so the revision was being switched.
-            Err(error) if is_missing(&error) => return Ok(Look::Again(error)),
-            Err(error) => return Err(error),
-        };
-        let machine = parse_machine(&machine, &revision)?;
-        if machine.kind() != MachineKind::Kvm {
-            return Err(Error::new(format!(
-                "unable to use machine {}: only machines of type kvm are supported",
-                revision.display()
-            )));
-        }
-
-        let (verdict, stored) = self.judge(&machine, &target)?;
-        let why = match verdict {
-            Verdict::Reuse => {
-                return Ok(stored.map_or(Look::Ignored, |manifest| {
-                    Look::Ready(Box::new(Machine::new(manifest, target)))
-                }));
-            }
-            Verdict::Newer(package) => {
-                trace!(
-                    3,
-                    "look",
-                    "ignoring {}: its {package} is newer than expected",
-                    target.display()
-                );
-                return Ok(Look::Ignored);
-            }
-            Verdict::Bootstrap(why) => why,
-        };
-        trace!(
-            3,
-            "look",
-            "{} is to be bootstrapped: {why}",
-            target.display()
-        );
-
-        if self
-            .troubles
-            .resting(&place.dir(), &revision, Instant::now())
-        {
-            return Ok(Look::Resting);
-        }
-        let Some(config) = bootstrap else {
-            return Ok(Look::Waiting);
-        };
-        let rest = &mut |length| watch.rest(length);
-        let scratch = match Snapshot::scratch_in_turn(&revision, &target, rest) {
-            Ok(Some(scratch)) => scratch,
-            Ok(None) => return Ok(Look::Ignored),
-            Err(error) if is_missing(&error) => return Ok(Look::Again(error)),
-            Err(error) => return Err(error),
-        };
-        let previous = stored.as_ref().and_then(|stored| stored.machine.mac());
-        self.bootstrap(place, &revision, &machine, previous, scratch, config, watch)
-    }
-
-    /// Compares the bootstrapped copy, if there is one, with what is wanted.
-    fn judge(
-        &self,
-        machine: &MachineManifest,
-        target: &Path,
-    ) -> Result<(Verdict, Option<BootstrappedMachine>)> {
-        let text = match tree::manifest(target) {
-            Ok(text) => text,
-            Err(error) if is_missing(&error) => {
-                let why = match target.exists() {
-                    false => BootstrapReason::Missing,
-                    true => BootstrapReason::Unreadable("its manifest is missing".to_owned()),
-                };
-                return Ok((Verdict::Bootstrap(why), None));
-            }
-            Err(error) => return Err(error),
-        };
-        let path = target.join("manifest");
-        let stored = match BootstrappedMachine::parse(&text, &path.to_string_lossy()) {
-            Ok(stored) => stored,
-            // What we can make anew is no reason to stop.
-            Err(error) => {
-                let why = BootstrapReason::Unreadable(format!(
-                    "invalid bootstrapped machine manifest: {error}"
-                ));
-                return Ok((Verdict::Bootstrap(why), None));
-            }
-        };
-        let verdict = verdict::judge(
-            machine.id(),
-            &self.config.toolchain_id,
-            &self.config.versions,
-            verdict::Stored {
-                machine_id: stored.machine.id(),
-                toolchain_id: stored.toolchain.id(),
-                bootstrap: &stored.bootstrap,
-            },
-        );
-        Ok((verdict, Some(stored)))
-    }
-}
-
-impl Machines {
-    /// Bootstraps `scratch` and puts it in place of the former copy.
-    #[allow(clippy::too_many_arguments)]
     fn bootstrap(
         &mut self,
-        place: &MachineDir,
-        revision: &Path,
-        machine: &MachineManifest,
-        previous_mac: Option<&str>,
-        scratch: Snapshot,
-        config: &bootstrap::BootstrapSettings,
-        watch: &Watch,
-    ) -> Result<Look> {
-        let target = place.bootstrapped(&self.config.toolchain);
-        let outcome = bootstrap::bootstrap(config, machine, previous_mac, &scratch, watch)
-            .and_then(|outcome| self.settle(outcome, scratch, &target));
-        if let Ok(Look::Ready(_) | Look::Ignored) = outcome {
-            return outcome;
+        result: &mut Enumeration,
+        machine: &MachineDir,
+        need: &NeededBootstrap,
+        bootstrapper: &mut dyn Bootstrapper,
+    ) -> Result<()> {
+        let (dir, target) = (machine.dir(), machine.copy(&self.settings.toolchain));
+        let start = bootstrapper.uptime();
+        if self.backoff.is_resting(&dir, &need.revision, start) {
+            result.broken += 1;
+            return Ok(());
         }
-        let pause = self.troubles.failed(&place.dir(), revision, Instant::now());
+        let shown = target.display();
+        if !result.ready.is_empty() && start < self.next_bootstrap {
+            trace!(3, "bootstrap", "{shown} waits: other machines can build");
+            self.backoff.keep(&dir);
+            return Ok(());
+        }
+        trace!(
+            3,
+            "bootstrap", "{shown} is to be bootstrapped: {}", need.why
+        );
+        let order = BootstrapOrder {
+            name: &machine.name,
+            revision: &need.revision,
+            target: &target,
+            previous_mac: need.previous_mac.as_deref(),
+            last_failure: self.backoff.last_failure(&dir, &need.revision),
+        };
+        let versions = &self.settings.versions;
+        let (error, reason) = match bootstrapper.bootstrap(&order, versions) {
+            Ok(Bootstrapped::Done(manifest, Age::Newer(package))) => {
+                drop(manifest);
+                diag::warning(format_args!(
+                    "ignoring {shown}: it was bootstrapped with a newer {package} than expected"
+                ))
+                .emit();
+                return Ok(());
+            }
+            Ok(Bootstrapped::Done(manifest, _)) => {
+                diag::info(format_args!("bootstrapped {shown}")).emit();
+                result.ready.push(Rc::new(Machine::new(*manifest, target)));
+                return Ok(());
+            }
+            Ok(Bootstrapped::Busy) => {
+                trace!(
+                    3,
+                    "bootstrap", "{shown} is being bootstrapped by another agent"
+                );
+                self.backoff.keep(&dir);
+                return Ok(());
+            }
+            Ok(Bootstrapped::Stopped) => return Ok(()),
+            Ok(Bootstrapped::Failed { error, reason }) => (error, reason),
+            Err(error) if error.class() == Class::Config => return Err(error),
+            Err(error) => {
+                let reason = error.to_string();
+                (error, reason)
+            }
+        };
+        let end = bootstrapper.uptime();
+        self.next_bootstrap = end + end.saturating_sub(start) * BUILD_SHARE;
+        let pause = self.backoff.failed(&dir, &need.revision, reason, end);
+        self.note(result, &dir, &error);
         trace!(
             2,
             "bootstrap",
-            "next attempt at {} in {} s",
-            place.dir().display(),
+            "next attempt at {shown} in {} s",
             pause.as_secs()
         );
-        outcome
-    }
-
-    fn settle(&self, outcome: Bootstrapped, scratch: Snapshot, target: &Path) -> Result<Look> {
-        let manifest = match outcome {
-            Bootstrapped::Done(manifest) => manifest,
-            Bootstrapped::Failed(error) => {
-                scratch.close()?;
-                return Err(error);
-            }
-            Bootstrapped::Stopped => {
-                scratch.close()?;
-                return Ok(Look::Ignored);
-            }
-        };
-        match verdict::age(&manifest.bootstrap, &self.config.versions) {
-            Age::Older(package) => {
-                scratch.close()?;
-                Err(Error::new(format!(
-                    "unable to use {}: it was bootstrapped with an older {package} than expected",
-                    target.display()
-                ))
-                .hint("the toolchain that guests are offered and --bootstrap-version disagree"))
-            }
-            Age::Newer(package) => {
-                scratch.keep(target)?;
-                diag::warning(format_args!(
-                    "ignoring {}: it was bootstrapped with a newer {package} than expected",
-                    target.display()
-                ))
-                .emit();
-                Ok(Look::Ignored)
-            }
-            Age::Same => {
-                scratch.keep(target)?;
-                diag::info(format_args!("bootstrapped {}", target.display())).emit();
-                let machine = Machine::new(*manifest, target.to_owned());
-                Ok(Look::Ready(Box::new(machine)))
-            }
-        }
+        Ok(())
     }
 }
 
-/// Deletes our copy of a machine that was retired.
+/// Deletes the copy of a machine that was retired.
 fn retire(target: &Path) -> Result<()> {
     if snapshot::is_subvolume(target)? {
-        diag::info(format_args!(
-            "deleting {}: the machine was retired",
-            target.display()
-        ))
-        .emit();
+        let shown = target.display();
+        diag::info(format_args!("deleting {shown}: the machine was retired")).emit();
         snapshot::delete(target)?;
     }
     Ok(())
-}
-
-fn parse_machine(text: &[u8], revision: &Path) -> Result<MachineManifest> {
-    let path = revision.join("manifest");
-    MachineManifest::parse(text, &path.to_string_lossy())
-        .map_err(|error| Error::new(error.to_string()))
-}
-
-fn is_missing(error: &Error) -> bool {
-    matches!(
-        error.errno(),
-        Some(libc::ENOENT | libc::ENOTDIR | libc::ESTALE)
-    )
 }

@@ -1,33 +1,27 @@
-//! The two-level tree of machines, `<machines>/<volume>/<name>/`, as it is on
-//! disk: which machine directories there are, and which revision is current.
+//! The two-level tree of machines, `<machines>/<volume>/<name>/`: the machine
+//! directories, and the current revision of each.
 //!
 //! The operator can switch revisions at any time, by a new target of the link and
 //! the deletion of the old subvolume. So callers retry when a subvolume is gone.
 
-use std::cmp::Ordering;
-use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
-use std::io::{self, Read as _};
-use std::ops::Deref;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::collections::HashMap;
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use nix::fcntl::{AT_FDCWD, OFlag, openat};
-use nix::sys::stat::Mode;
+use nix::libc;
 
 use crate::error::{Context as _, Error, Result};
-use crate::sys::entries::{Entries, Entry};
-use crate::sys::file::{FileKind, open_directory};
+use crate::manifest::MachineManifest;
+use crate::sys::file::read_at_most;
 
-/// The bootstrap protocol that we speak, and so the link that we follow.
+/// The version of the bootstrap protocol, which names the link that is followed.
 pub const PROTOCOL: &str = "1";
 
-/// Manifests of machines are small; what is larger is none.
-const MANIFEST_LIMIT: u64 = 1024 * 1024;
-
-/// More than they usually have.
-const MANIFEST_USUAL: usize = 2048;
+/// The maximum size of a machine manifest, in bytes.
+const MAX_MANIFEST_BYTES: u64 = 1024 * 1024;
 
 /// A machine directory and the paths in it that concern one toolchain.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,13 +33,6 @@ pub struct MachineDir {
 }
 
 impl MachineDir {
-    /// Whether it comes before `other` in a walk over all of them.
-    #[must_use]
-    pub fn order(&self, other: &MachineDir) -> Ordering {
-        let volumes = self.volume.as_os_str().cmp(other.volume.as_os_str());
-        volumes.then_with(|| self.name.cmp(&other.name))
-    }
-
     /// `<machines>/<volume>/<name>`.
     #[must_use]
     pub fn dir(&self) -> PathBuf {
@@ -60,24 +47,12 @@ impl MachineDir {
 
     /// The bootstrapped copy for a toolchain, `<name>-<toolchain>`.
     #[must_use]
-    pub fn bootstrapped(&self, toolchain: &str) -> PathBuf {
+    pub fn copy(&self, toolchain: &str) -> PathBuf {
         self.in_it(toolchain)
     }
 
     fn in_it(&self, tail: &str) -> PathBuf {
-        let (volume, name) = (self.volume.as_os_str(), self.name.as_str());
-        let parts = [
-            OsStr::new("/"),
-            name.as_ref(),
-            OsStr::new("/"),
-            name.as_ref(),
-        ];
-        let parts = parts.into_iter().chain([OsStr::new("-"), tail.as_ref()]);
-        // In one piece of memory: it is made for every machine in every turn.
-        let mut path = OsString::with_capacity(volume.len() + 2 * name.len() + tail.len() + 3);
-        path.push(volume);
-        parts.for_each(|part| path.push(part));
-        path.into()
+        self.dir().join(format!("{}-{tail}", self.name))
     }
 
     /// The subvolume of the current revision; `None` if there is no link.
@@ -110,38 +85,50 @@ impl MachineDir {
     }
 }
 
-/// The result of a walk over the tree.
+/// The machine directories of a host.
 #[derive(Debug)]
-pub struct Places {
-    /// The machine directories of every volume, sorted by path.
+pub struct MachineDirs {
+    /// Those of every volume, sorted by path.
     pub found: Vec<MachineDir>,
-    /// The volumes that could not be read: they do not hide the others.
+    /// Volumes that could not be read, and machines with the name of another one.
     pub broken: Vec<(PathBuf, Error)>,
 }
 
-/// Walks over volumes and machine directories.
+/// Lists the machine directories of all volumes.
 ///
 /// # Errors
 ///
-/// When the machines directory itself cannot be read.
-pub fn places(machines: &Path) -> Result<Places> {
-    let mut entries = Entries::default();
-    let mut found = Vec::new();
+/// When the machines directory cannot be read.
+pub fn machine_dirs(machines: &Path) -> Result<MachineDirs> {
+    let mut found: Vec<MachineDir> = Vec::new();
     let mut broken = Vec::new();
-    for volume in directories(machines, &mut entries)? {
-        let volume = machines.join(volume);
-        match directories(&volume, &mut entries) {
-            Ok(names) => {
-                let volume = Rc::from(volume);
-                found.extend(names.into_iter().map(|name| MachineDir {
-                    volume: Rc::clone(&volume),
-                    name,
-                }));
+    let mut known: HashMap<String, Rc<Path>> = HashMap::new();
+    for volume in volumes(machines)? {
+        let names = match directories(&volume) {
+            Ok(names) => names,
+            Err(error) => {
+                broken.push((volume, error));
+                continue;
             }
-            Err(error) => broken.push((volume, error)),
+        };
+        let volume: Rc<Path> = volume.into();
+        for name in names {
+            // A task names its machine without the volume.
+            if let Some(first) = known.get(&name) {
+                let error = Error::new(format!(
+                    "unable to use machine {}: {} has one of the same name",
+                    volume.join(&name).display(),
+                    first.display()
+                ));
+                broken.push((volume.join(&name), error));
+                continue;
+            }
+            known.insert(name.clone(), Rc::clone(&volume));
+            let volume = Rc::clone(&volume);
+            found.push(MachineDir { volume, name });
         }
     }
-    Ok(Places { found, broken })
+    Ok(MachineDirs { found, broken })
 }
 
 /// The volumes of `machines`, sorted.
@@ -150,27 +137,29 @@ pub fn places(machines: &Path) -> Result<Places> {
 ///
 /// When the machines directory cannot be read.
 pub fn volumes(machines: &Path) -> Result<Vec<PathBuf>> {
-    let names = directories(machines, &mut Entries::default())?;
+    let names = directories(machines)?;
     Ok(names.into_iter().map(|name| machines.join(name)).collect())
 }
 
-/// The directories in `dir` (or links to such) with a name that is text and
-/// does not start with a dot, sorted.
-fn directories(dir: &Path, entries: &mut Entries) -> Result<Vec<String>> {
-    let what = || format!("unable to iterate over {}", dir.display());
-    let mut found = Vec::new();
-    let open = open_directory(dir).context(what)?;
-    let each = |entry: Entry<'_>| {
-        if let Some(text) = visible(&entry)
-            // A link counts as what it points to; a dangling one as nothing.
-            && (entry.kind == Some(FileKind::Directory) || dir.join(text).is_dir())
-        {
-            found.push(text.to_owned());
+/// The directories in `dir`, and links to such, sorted. Names that begin with a dot are
+/// left out, and names that are not UTF-8, since a manifest cannot have them.
+pub fn directories(dir: &Path) -> Result<Vec<String>> {
+    let read = || -> io::Result<Vec<String>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            let kind = entry.file_type()?;
+            if let Ok(name) = entry.file_name().into_string()
+                && !name.starts_with('.')
+                && (kind.is_dir() || kind.is_symlink() && dir.join(&name).is_dir())
+            {
+                found.push(name);
+            }
         }
+        found.sort_unstable();
+        Ok(found)
     };
-    entries.read(open.as_fd(), each).context(what)?;
-    found.sort_unstable();
-    Ok(found)
+    read().context(|| format!("unable to iterate over {}", dir.display()))
 }
 
 /// Reads the manifest of a subvolume.
@@ -179,80 +168,40 @@ fn directories(dir: &Path, entries: &mut Entries) -> Result<Vec<String>> {
 ///
 /// Those of open(2) and read(2); more than a megabyte.
 pub fn manifest(subvolume: &Path) -> Result<Vec<u8>> {
-    let mut text = Text::default();
-    text.read(AT_FDCWD, &subvolume.join("manifest"))?;
-    text.buffer.truncate(text.length);
-    Ok(text.buffer)
+    let path = subvolume.join("manifest");
+    let mut options = OpenOptions::new();
+    // The open of a FIFO would wait for its other end.
+    options
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+    options
+        .open(&path)
+        .and_then(|mut file| read_at_most(&mut file, MAX_MANIFEST_BYTES))
+        .context(|| format!("unable to read manifest {}", path.display()))
 }
 
-/// A text that was read, in memory that serves for the next one too.
+/// Reads the manifest of a revision of the machine `name`.
 ///
-/// There are two for every machine in every turn, so no call more than it takes
-/// (one read, if that does not fill the buffer) and nothing cleared in between.
-#[derive(Debug, Default)]
-pub struct Text {
-    buffer: Vec<u8>,
-    length: usize,
-}
-
-impl Text {
-    /// Reads the file `path`, as seen from `directory`.
-    ///
-    /// # Errors
-    ///
-    /// As [`manifest`].
-    pub fn read(&mut self, directory: BorrowedFd<'_>, path: &Path) -> Result<()> {
-        let what = || format!("unable to read manifest {}", path.display());
-        self.length = 0;
-        // A FIFO must not hold us up. Not by open(): the C library follows that
-        // up with a second call.
-        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-        let mut file: File = openat(directory, path, flags, Mode::empty())
-            .map_err(io::Error::from)
-            .context(what)?
-            .into();
-        let mut length = 0;
-        loop {
-            if length == self.buffer.len() {
-                self.buffer.resize(MANIFEST_USUAL.max(length * 4), 0);
-            }
-            let count = file.read(&mut self.buffer[length..]).context(what)?;
-            length += count;
-            if length as u64 > MANIFEST_LIMIT {
-                return Err(Error::new(format!(
-                    "{}: it is larger than {MANIFEST_LIMIT} bytes",
-                    what()
-                )));
-            }
-            if length < self.buffer.len() {
-                // A file gives less than it is asked for at its end only.
-                self.length = length;
-                return Ok(());
-            }
-        }
-    }
-}
-
-impl Deref for Text {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.buffer[..self.length]
-    }
-}
-
-/// The name of what may be a volume or a machine directory: is one, or leads to
-/// one, or the file system does not say what it is.
+/// # Errors
 ///
-/// Names that are not UTF-8 cannot be machine names, since a manifest could not
-/// carry them.
-#[must_use]
-pub fn visible<'a>(entry: &Entry<'a>) -> Option<&'a str> {
-    match entry.kind {
-        None | Some(FileKind::Directory | FileKind::Symlink) => {}
-        Some(FileKind::Regular | FileKind::Other) => return None,
+/// Those of [`manifest`]; an invalid manifest, or that of another machine.
+pub fn machine_manifest(name: &str, revision: &Path) -> Result<MachineManifest> {
+    let text = manifest(revision)?;
+    let path = revision.join("manifest").display().to_string();
+    let manifest = MachineManifest::parse(&text, &path).map_err(|error| {
+        Error::new(error.to_string()).hint(format!(
+            "correct it (man bbot-agent, MACHINES, has an example): editor {path}"
+        ))
+    })?;
+    if manifest.name() != name {
+        let text = format!(
+            "unable to use {path}: it is that of a machine {}",
+            manifest.name()
+        );
+        let remedy = format!("correct it: sed -i 's/^name:.*/name: {name}/' {path}");
+        return Err(Error::new(text).hint(remedy));
     }
-    entry.name.to_str().filter(|name| !name.starts_with('.'))
+    Ok(manifest)
 }
 
 #[cfg(test)]
@@ -284,7 +233,7 @@ mod tests {
         fs::write(root.join("b/file"), "").unwrap();
         symlink("a", root.join("b/link")).unwrap();
         symlink("nowhere", root.join("b/dangling")).unwrap();
-        let Places { found, broken } = places(&root).unwrap();
+        let MachineDirs { found, broken } = machine_dirs(&root).unwrap();
         let names: Vec<_> = found.iter().map(|p| p.name.as_str()).collect();
         assert_eq!(names, ["a", "link", "z"]);
         assert!(broken.is_empty());

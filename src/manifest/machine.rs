@@ -1,8 +1,6 @@
 //! Machine manifests: the header for controllers, and the manifest in a machine's
 //! subvolume.
 
-use std::borrow::Cow;
-
 use super::syntax::{ParseError, SerializeError, Style};
 use super::value;
 use super::values::{Section, Values, single};
@@ -69,22 +67,6 @@ impl MachineHeader {
         self.0.get("name").unwrap_or_default()
     }
 
-    /// The role.
-    pub fn role(&self) -> Role {
-        let role = self.0.get("role").map(role);
-        role.and_then(Result::ok).unwrap_or_default()
-    }
-
-    /// The minimum memory in kB.
-    pub fn ram_minimum(&self) -> Option<u64> {
-        self.0.get("ram-minimum").and_then(|v| kilobytes(v).ok())
-    }
-
-    /// The maximum memory in kB.
-    pub fn ram_maximum(&self) -> Option<u64> {
-        self.0.get("ram-maximum").and_then(|v| kilobytes(v).ok())
-    }
-
     /// All values.
     pub fn values(&self) -> &Values {
         &self.0
@@ -118,12 +100,12 @@ fn machine_kind(text: &str) -> Result<MachineKind, String> {
     }
 }
 
-fn check(section: &Section<'_>) -> Result<MachineKind, ParseError> {
+fn check(section: &Section<'_>) -> Result<(), ParseError> {
     check_header(section)?;
     let kind = section.read("type", machine_kind)?;
     section.read("mac", value::check_mac)?;
     section.read("options", |text| value::quoted_list(text, true))?;
-    kind.ok_or_else(|| section.missing("type"))
+    kind.map(drop).ok_or_else(|| section.missing("type"))
 }
 
 /// The `manifest` of a machine subvolume.
@@ -154,17 +136,6 @@ impl MachineManifest {
         Ok(MachineManifest(section.into_values()))
     }
 
-    /// Reads only the id and the kind, without copies of other values.
-    pub fn identify<'a>(
-        text: &'a [u8],
-        source: &'a str,
-    ) -> Result<(Cow<'a, str>, MachineKind), ParseError> {
-        let section = single(text, source, Self::KIND)?;
-        let kind = check(&section)?;
-        let id = section.into_pairs().into_iter().find(|p| p.name == "id");
-        Ok((id.map(|pair| pair.value).unwrap_or_default(), kind))
-    }
-
     /// The header for a controller. Controllers reject unknown values, so role and
     /// memory are only for those that plan auxiliary machines.
     pub fn for_request(&self, auxiliary: bool) -> MachineHeader {
@@ -185,6 +156,22 @@ impl MachineManifest {
     /// The name of the machine, the same in all revisions.
     pub fn name(&self) -> &str {
         self.0.get("name").unwrap_or_default()
+    }
+
+    /// The role.
+    pub fn role(&self) -> Role {
+        let role = self.0.get("role").map(role);
+        role.and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// The minimum memory in kB.
+    pub fn ram_minimum(&self) -> Option<u64> {
+        self.0.get("ram-minimum").and_then(|v| kilobytes(v).ok())
+    }
+
+    /// The maximum memory in kB.
+    pub fn ram_maximum(&self) -> Option<u64> {
+        self.0.get("ram-maximum").and_then(|v| kilobytes(v).ok())
     }
 
     /// How the machine is run.

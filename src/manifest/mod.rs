@@ -34,6 +34,7 @@ mod machine;
 mod messages;
 mod normalize;
 mod result;
+pub mod reuse;
 mod sanitize;
 pub mod syntax;
 mod task;

@@ -256,6 +256,7 @@ fn attempt<'w>(
     laps.lap("snapshot", Instant::now());
     let boot = GuestRun {
         machine: job.machine,
+        label: job.directory,
         directory: snapshot.path(),
         purpose: Purpose::Build,
         map,

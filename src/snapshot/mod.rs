@@ -312,13 +312,6 @@ pub fn is_scratch(name: &OsStr, target: &OsStr) -> bool {
         .is_some_and(|(pid, n)| number(pid) && number(n))
 }
 
-/// Whether `name` may be a scratch name, for whatever target.
-#[must_use]
-pub fn may_be_scratch(name: &[u8]) -> bool {
-    let mark = MARK.as_bytes();
-    name.windows(mark.len()).any(|part| part == mark)
-}
-
 fn lock(file: File, how: How) -> io::Result<Locked> {
     Locked::take(file, how).map_err(|(_, error)| error)
 }
@@ -332,8 +325,6 @@ mod tests {
         let scratch = scratch_path(Path::new("/m/v/linux-gcc/linux-gcc-a"));
         let name = scratch.file_name().unwrap();
         assert!(is_scratch(name, OsStr::new("linux-gcc-a")));
-        assert!(may_be_scratch(name.as_bytes()));
-        assert!(!may_be_scratch(b"linux-gcc-a-1.0"));
         assert!(!is_scratch(name, OsStr::new("linux-gcc")));
         assert!(!is_scratch(name, OsStr::new("linux-gcc-a-b")));
         for other in [

@@ -16,7 +16,6 @@
 //! success: two agents may sweep at once.
 
 mod guests;
-mod index;
 mod scratch;
 
 use std::fmt;

@@ -5,20 +5,15 @@
 //! locked exclusively while a snapshot is judged. When that cannot be had
 //! another agent is making one, and the next sweep looks again.
 
-use std::ffi::OsStr;
-use std::fs::OpenOptions;
-use std::io;
-use std::os::fd::AsFd as _;
+use std::fs::{self, DirEntry, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::libc;
 
-use super::index::Index;
 use crate::error::Result;
 use crate::machines::tree;
 use crate::snapshot;
-use crate::sys::entries::{Entries, Entry};
 use crate::sys::file::open_directory;
 use crate::sys::flock::{How, Locked};
 use crate::trace;
@@ -28,18 +23,16 @@ pub(super) fn find(machines: &Path, toolchain: &str) -> Vec<PathBuf> {
     let volumes = match tree::volumes(machines) {
         Ok(volumes) => volumes,
         Err(error) => {
-            // Whoever enumerates the machines reports it.
+            // The enumeration reports it.
             trace!(3, "find", "{error}");
             return Vec::new();
         }
     };
     let mut found = Vec::new();
-    let mut entries = Entries::default();
     for volume in volumes {
-        for name in suspects(&volume, &mut entries).unwrap_or_default() {
+        for name in tree::directories(&volume).unwrap_or_default() {
             let dir = volume.join(&name);
-            let stem = format!("{name}-{toolchain}");
-            let candidates = candidates(&mut entries, &dir, stem.as_ref());
+            let candidates = candidates(&dir, &format!("{name}-{toolchain}"));
             // No lock is taken where there is nothing to judge.
             if !candidates.is_empty()
                 && let Some(_alone) = alone(&dir)
@@ -52,33 +45,15 @@ pub(super) fn find(machines: &Path, toolchain: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The machine directories of a volume in which there may be one.
-fn suspects(volume: &Path, entries: &mut Entries) -> io::Result<Vec<String>> {
-    let open = open_directory(volume)?;
-    let index = Index::of(&open);
-    let mut found = Vec::new();
-    entries.read(open.as_fd(), |entry| {
-        if let Some(name) = tree::visible(&entry)
-            && !index.as_ref().is_some_and(|index| index.clears(&entry))
-        {
-            found.push(name.to_owned());
-        }
-    })?;
-    Ok(found)
-}
-
-fn candidates(entries: &mut Entries, dir: &Path, stem: &OsStr) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    if let Ok(open) = open_directory(dir) {
-        let each = |entry: Entry<'_>| {
-            if snapshot::is_scratch(entry.name, stem) {
-                found.push(dir.join(entry.name));
-            }
-        };
-        // As above, or it has gone since.
-        let _ = entries.read(open.as_fd(), each);
-    }
-    found
+/// The scratch snapshots in a machine directory. An unreadable one has none: the
+/// enumeration reports it.
+fn candidates(dir: &Path, target: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let is_scratch = |entry: &DirEntry| snapshot::is_scratch(&entry.file_name(), target.as_ref());
+    entries
+        .filter(is_scratch)
+        .map(|entry| entry.path())
+        .collect()
 }
 
 /// Removes one that is still dead.

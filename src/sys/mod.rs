@@ -7,7 +7,6 @@
 #![allow(unsafe_code)]
 
 pub mod btrfs;
-pub mod entries;
 pub mod file;
 pub mod flock;
 pub mod inbox;
@@ -17,7 +16,6 @@ pub mod poll;
 pub mod process;
 pub mod signal;
 pub mod start;
-pub mod subvolumes;
 pub mod tap;
 pub mod tree;
 pub mod udp;

@@ -14,7 +14,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 pub struct Signals(SignalFd);
 
 impl Signals {
-    /// Blocks `SIGTERM`, `SIGINT`, `SIGHUP` and `SIGUSR1` and opens the
+    /// Blocks `SIGTERM`, `SIGINT`, `SIGHUP`, `SIGUSR1` and `SIGUSR2` and opens the
     /// descriptor from which they are read, close-on-exec and non-blocking.
     /// Ignores `SIGPIPE` (the standard library does) and `SIGXFSZ`, so that a
     /// closed peer and a file beyond our limit of its size are errors of write(2).
@@ -29,6 +29,7 @@ impl Signals {
             Signal::SIGINT,
             Signal::SIGHUP,
             Signal::SIGUSR1,
+            Signal::SIGUSR2,
         ] {
             set.add(signal);
         }

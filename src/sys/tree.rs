@@ -3,15 +3,14 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::Mode;
-use nix::unistd::{UnlinkatFlags, Whence, lseek, unlinkat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::entries::Entries;
 use super::file::open_directory;
 
 /// The maximum depth of a tree that is removed: the number of passes.
@@ -74,10 +73,9 @@ fn remove_file(directory: BorrowedFd<'_>, name: &OsString) -> io::Result<bool> {
 
 /// The names in a directory.
 fn names(directory: &File) -> io::Result<Vec<OsString>> {
-    let mut names = Vec::new();
-    lseek(directory, 0, Whence::SeekSet)?;
-    Entries::default().read(directory.as_fd(), |entry| names.push(entry.name.to_owned()))?;
-    Ok(names)
+    // By another open file, so that it is read from its start.
+    let entries = fs::read_dir(format!("/proc/self/fd/{}", directory.as_raw_fd()))?;
+    entries.map(|entry| Ok(entry?.file_name())).collect()
 }
 
 #[cfg(test)]

@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::process::Command;
 
 use crate::support::host::Host;
-use crate::support::isolated;
+use crate::support::{TempDir, isolated};
 
 #[test]
 fn one_broken_machine_stops_neither_the_others_nor_the_agent() {
@@ -114,5 +115,71 @@ fn a_host_without_a_bridge_is_told_what_to_type_before_anything_starts() {
         assert!(ran.err.contains("br7"), "{}", ran.err);
         assert!(ran.err.contains("info: "), "{}", ran.err);
         assert_eq!(host.subvolumes("m"), ["m-1", "m-1.0"]);
+    });
+}
+
+#[test]
+fn a_host_that_was_never_set_up_is_told_of_check() {
+    isolated(|| {
+        let dir = TempDir::new();
+        let output = Command::new(env!("CARGO_BIN_EXE_bbot-agent"))
+            .args(["--once", "--bridge", "br7", "--run-dir"])
+            .arg(dir.path().join("run"))
+            .arg("--state")
+            .arg(dir.path().join("state"))
+            .arg(dir.path())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(78), "{said}");
+        assert!(said.contains("no bridge br7"), "{said}");
+        assert!(said.contains("bbot-agent --check"), "{said}");
+    });
+}
+
+#[test]
+fn a_turn_whose_only_machine_fails_to_start_is_a_failure() {
+    isolated(|| {
+        let Some(host) = Host::new() else { return };
+        let revision = host.revision("m", 0);
+        let manifest = fs::read_to_string(revision.join("manifest")).unwrap();
+        fs::write(revision.join("manifest"), manifest + "options: -nonsense\n").unwrap();
+        let ran = host.run(&["--once"]);
+        assert_eq!(ran.code, Some(1), "{}", ran.err);
+        assert!(ran.err.contains("-nonsense"), "{}", ran.err);
+    });
+}
+
+#[test]
+fn a_machine_that_does_not_fit_or_has_another_name_is_left_out_with_the_reason() {
+    isolated(|| {
+        let Some(host) = Host::new() else { return };
+        host.add_bootstrapped("good", "");
+        for (name, value, said) in [
+            (
+                "large",
+                "ram-minimum: 999999999\n",
+                "999999999 kB of memory",
+            ),
+            ("aux", "role: auxiliary\n", "its role is auxiliary"),
+        ] {
+            let revision = host.revision(name, 0);
+            let manifest = fs::read_to_string(revision.join("manifest")).unwrap();
+            fs::write(revision.join("manifest"), manifest + value).unwrap();
+            let ran = host.run(&["--dump-machines", "--verbose", "3"]);
+            assert_eq!(ran.code, Some(0), "{}", ran.err);
+            assert!(ran.err.contains(said), "{}", ran.err);
+            assert_eq!(ran.out.matches("name: ").count(), 1, "{}", ran.out);
+        }
+        let revision = host.revision("named", 0);
+        let manifest = fs::read_to_string(revision.join("manifest")).unwrap();
+        let other = manifest.replace("name: named", "name: other");
+        fs::write(revision.join("manifest"), other).unwrap();
+        let ran = host.run(&["--dump-machines"]);
+        assert!(
+            ran.err.contains("it is that of a machine other"),
+            "{}",
+            ran.err
+        );
     });
 }

@@ -203,9 +203,9 @@ fn a_machine_manifest_keeps_what_it_does_not_know() {
     let changed = MACHINE.replace("02:1a:2b:3c:4d:5e", "02:00:00:00:00:01");
     assert_eq!(text_of(&machine), changed);
     let header = machine.header();
-    assert_eq!(header.role(), Role::Auxiliary);
-    assert_eq!(header.ram_minimum(), Some(2_097_152));
-    assert_eq!(header.ram_maximum(), Some(4_194_304));
+    assert_eq!(machine.role(), Role::Auxiliary);
+    assert_eq!(machine.ram_minimum(), Some(2_097_152));
+    assert_eq!(machine.ram_maximum(), Some(4_194_304));
     assert!(header.values().get("type").is_none());
 }
 

@@ -72,17 +72,19 @@ fn install(to: &Path) {
     fs::create_dir(&drop_in).unwrap();
     let text = "[Timer]\nOnActiveSec=100ms\nRandomizedDelaySec=0\nAccuracySec=10ms\n";
     fs::write(drop_in.join("test.conf"), text).unwrap();
-    // Who edits a file types what lies ready.
+    // The editor puts prepared text in place.
     let editor = to.join("bin/editor");
-    // systemctl takes what is between two lines of its template.
+    // systemctl takes what is between two lines of its template. From version 257 it
+    // gives the line, +4, before the file.
     let script = r#"#!/bin/sh
-case $1 in *.options) cp /host/options "$1"; exit ;; esac
+for file; do :; done
+case $file in *.options) cp /host/options "$file"; exit ;; esac
 {
-  sed -n '1,/^### Anything between/p' "$1"
+  sed -n '1,/^### Anything between/p' "$file"
   cat /host/drop-in
-  sed -n '/^### [A-Z][a-z]* below this comment/,$p' "$1"
+  sed -n '/^### [A-Z][a-z]* below this comment/,$p' "$file"
 } >/tmp/edited
-cat /tmp/edited >"$1"
+cat /tmp/edited >"$file"
 "#;
     fs::write(&editor, script).unwrap();
     fs::set_permissions(&editor, fs::Permissions::from_mode(0o755)).unwrap();

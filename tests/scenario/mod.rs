@@ -3,11 +3,14 @@
 //! assertions are about the agent as a whole: the share of its time, who was asked
 //! how often, what each controller got and when, what the status said.
 
+mod bootstraps;
 mod controllers;
 mod faults;
+mod machines;
 mod results;
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs;
 use std::path::PathBuf;
@@ -22,13 +25,16 @@ use bbot_agent::controller::address::UploadTarget;
 use bbot_agent::controller::failure::{Failure, FailureClass};
 use bbot_agent::delivery::{Courier, Delivery, Now, StoredArtifact};
 use bbot_agent::error::{Error, Result};
-use bbot_agent::machines::{Enumeration, Machine};
+use bbot_agent::machines::{Enumeration, Machine, Machines, MachinesSettings};
 use bbot_agent::manifest::{
-    MachineManifest, ResultManifest, ResultRequest, ResultStatus, TaskManifest, TaskRequest,
+    ResultManifest, ResultRequest, ResultStatus, TaskManifest, TaskRequest,
 };
 use bbot_agent::perform::{BuildEnd, BuildFailure, BuildStage, FailedSide, HeldGuest, Performed};
 use bbot_agent::status::{Idle, Laps};
 use bbot_agent::watch::{Stop, Watch};
+
+pub use machines::BootstrapCourse;
+use machines::ScriptedBootstraps;
 
 pub const MINUTE: u64 = 60;
 pub const HOUR: u64 = 3600;
@@ -89,6 +95,9 @@ pub struct Record {
     /// When the agent began to wait, for how many seconds, and why.
     pub idle: Vec<(u64, u64, Idle, String)>,
     pub probes: Vec<u64>,
+    /// When a bootstrap of which machine began, seconds that it took, and whether its
+    /// guest was held.
+    pub bootstraps: Vec<(u64, String, u64, bool)>,
 }
 
 impl Record {
@@ -115,11 +124,17 @@ impl Record {
     }
 }
 
+type Bootstraps = Box<dyn FnMut(&str, u64) -> BootstrapCourse>;
 type Guests = Box<dyn FnMut(&str, u64) -> Course>;
 
 /// The script. Each is asked with the present second.
 pub struct Script {
     pub machines: Vec<&'static str>,
+    /// Machines without a copy: the course of their bootstraps.
+    pub new_machines: Vec<&'static str>,
+    pub bootstraps: Bootstraps,
+    /// When the operator has failed bootstraps tried again.
+    pub retry_at: Option<u64>,
     /// Of a controller: what it offers.
     pub controllers: Vec<Box<dyn FnMut(u64) -> Offers>>,
     /// Whether a controller takes results.
@@ -135,6 +150,9 @@ impl Script {
     pub fn new() -> Script {
         Script {
             machines: vec!["linux", "windows"],
+            new_machines: Vec::new(),
+            bootstraps: Box::new(|_, _| unreachable!("all machines have copies")),
+            retry_at: None,
             controllers: Vec::new(),
             takes: Box::new(|_, _| Ok(())),
             guests: Box::new(|_, _| success(MINUTE)),
@@ -173,7 +191,7 @@ struct Play {
     script: Script,
     record: Rc<RefCell<Record>>,
     watch: Watch,
-    machines: Vec<Rc<Machine>>,
+    machines: Machines,
     sessions: u64,
     end: u64,
 }
@@ -278,11 +296,22 @@ impl World for Play {
         }
     }
 
+    fn take_retry(&mut self) -> bool {
+        let due = self.script.retry_at.is_some_and(|at| self.second() >= at);
+        if due {
+            self.script.retry_at = None;
+            self.machines.retry();
+        }
+        due
+    }
+
     fn enumerate(&mut self) -> Result<Enumeration> {
-        Ok(Enumeration {
-            ready: self.machines.clone(),
-            ..Enumeration::default()
-        })
+        let mut bootstrapper = ScriptedBootstraps {
+            record: Rc::clone(&self.record),
+            course: &mut self.script.bootstraps,
+        };
+        self.machines
+            .enumerate(&HashSet::new(), &mut bootstrapper, &self.watch)
     }
 
     fn deliver_beside(&mut self, _: bool) -> bool {
@@ -396,18 +425,19 @@ fn options(words: &[&str]) -> Options {
 /// Plays the script from the second `from` to the second `until`.
 pub fn play_from(state: &State, script: Script, words: &[&str], from: u64, until: u64) -> Record {
     let options = options(words);
-    let machines = script.machines.iter().map(|name| {
-        let text = format!(": 1\nid: {name}-1\nname: {name}\nsummary: {name}\ntype: kvm\n");
-        let manifest = MachineManifest::parse(text.as_bytes(), "").unwrap();
-        Rc::new(Machine::fake(manifest, "", "/machine".into()))
-    });
+    let root = state.0.join("machines");
+    machines::make(&root, &script);
+    let settings = MachinesSettings {
+        root,
+        ..setup::machines(&options)
+    };
     let record = Rc::new(RefCell::new(Record {
         now: from,
         ..Record::default()
     }));
     let (delivery, unfinished) = Delivery::open(&state.0, setup::delivery(&options), None).unwrap();
     let play = Play {
-        machines: machines.collect(),
+        machines: Machines::new(settings),
         record: Rc::clone(&record),
         watch: Watch::start().unwrap(),
         sessions: from,

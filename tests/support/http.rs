@@ -347,7 +347,15 @@ impl Identity {
         let help = Command::new("openssl").args(["req", "-help"]).output();
         let help = String::from_utf8_lossy(&help.unwrap().stderr).into_owned();
         let (make, more) = match extensions {
-            None if help.contains("-x509v1") => ("req -x509v1", ""),
+            None if help.contains("-x509v1") => {
+                // The usual configuration has extensions, which version 1 has not.
+                fs::write(
+                    dir.join("plain.cnf"),
+                    "[req]\ndistinguished_name = dn\n[dn]\n",
+                )
+                .unwrap();
+                ("req -x509v1 -config plain.cnf", "")
+            }
             None => ("x509 -req -CAcreateserial", ""),
             Some(text) => {
                 fs::write(dir.join("ext"), text).unwrap();

@@ -44,6 +44,10 @@ pub(super) const SIGNALS: &[(&str, &str)] = &[
         "SIGUSR1",
         "drain: finish the task, take no more, exit with 0",
     ),
+    (
+        "SIGUSR2",
+        "end all pauses after failures: try failed bootstraps, guests and controllers again",
+    ),
     ("SIGHUP", "finish the task, send its result, exit with 3"),
     (
         "SIGTERM, SIGINT",

@@ -34,7 +34,7 @@ pub fn rows() {
         let beside = |row: Row| row.beside_ms("btrfs, twice a machine", theirs);
         let row = beside(Row::ms(&what, turn));
         match count {
-            1000 => row.under(20.0),
+            1000 => row.under(60.0),
             _ => row,
         }
         .done();

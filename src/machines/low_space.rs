@@ -1,4 +1,4 @@
-//! Which volumes have no room for another snapshot.
+//! Volumes without the free space for another snapshot.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -10,31 +10,31 @@ use crate::snapshot;
 use crate::trace;
 use crate::watch::{Wake, Watch};
 
-/// How long to wait for the space of what was deleted, and how often to look.
-const CLEANER: Duration = Duration::from_secs(30);
+/// The time for the kernel to free the space of deleted subvolumes, and the interval of
+/// looks at it.
+const CLEANER_TIMEOUT: Duration = Duration::from_secs(30);
 const CLEANER_POLL: Duration = Duration::from_millis(100);
 
-/// The volumes that are short of room.
+/// The volumes that are short of space.
 #[derive(Debug, Default)]
-pub struct Low {
-    /// Which.
+pub struct LowVolumes {
+    /// Their paths.
     pub volumes: HashSet<PathBuf>,
     /// A line for each.
-    pub said: Vec<String>,
+    pub lines: Vec<String>,
 }
 
-/// The volumes of `machines` that have less room than `least`, in bytes, wants
-/// of a file system of a given size.
+/// The volumes of `machines` with less free space than `least` requires of a file system
+/// of a given size, in bytes.
 ///
 /// # Errors
 ///
-/// When the machines directory cannot be read, or a volume not be looked at any
-/// more.
-pub fn low(machines: &Path, least: impl Fn(u64) -> u64, watch: &Watch) -> Result<Low> {
-    let mut low = Low::default();
+/// When the machines directory or a volume cannot be read.
+pub fn low(machines: &Path, least: impl Fn(u64) -> u64, watch: &Watch) -> Result<LowVolumes> {
+    let mut low = LowVolumes::default();
     for volume in tree::volumes(machines)? {
         let Ok(mut space) = snapshot::space(&volume) else {
-            // Whatever is wrong with it, the enumeration will say.
+            // The enumeration reports the volume.
             continue;
         };
         let least = least(space.total);
@@ -43,7 +43,7 @@ pub fn low(machines: &Path, least: impl Fn(u64) -> u64, watch: &Watch) -> Result
             space = snapshot::space(&volume)?;
         }
         if space.available < least {
-            low.said.push(format!(
+            low.lines.push(format!(
                 "{} has {} MiB left, less than the {} MiB that are wanted",
                 volume.display(),
                 space.available >> 20,
@@ -55,14 +55,14 @@ pub fn low(machines: &Path, least: impl Fn(u64) -> u64, watch: &Watch) -> Result
     Ok(low)
 }
 
-/// Waits until the kernel has given back the space of deleted subvolumes: it
-/// does so in its own time, after the deletion has returned.
+/// Waits until the kernel has freed the space of deleted subvolumes, which it does after
+/// the deletion has returned.
 fn await_cleaner(volume: &Path, watch: &Watch) {
-    let deadline = Instant::now() + CLEANER;
+    let deadline = Instant::now() + CLEANER_TIMEOUT;
     if let Err(error) = snapshot::sync(volume) {
         trace!(3, "await_cleaner", "{error}");
     }
-    // An older kernel does not say; it has begun at least.
+    // An older kernel has no figure for it; `sync` has begun the work.
     while let Ok(Some(1..)) = snapshot::cleaner_backlog(volume) {
         if Instant::now() >= deadline || watch.pause(CLEANER_POLL) == Wake::Signal {
             return;

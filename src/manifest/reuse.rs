@@ -3,8 +3,8 @@
 use std::cmp::Ordering;
 use std::fmt;
 
-use crate::manifest::BootstrapManifest;
-use crate::manifest::value::StandardVersion;
+use super::value::StandardVersion;
+use super::{BootstrapManifest, BootstrappedMachine};
 
 /// How the versions that a bootstrapped machine reports compare with those that
 /// the operator expects (`--bootstrap-version`).
@@ -14,22 +14,22 @@ pub enum Age {
     Same,
     /// This package is older than expected, or missing.
     Older(String),
-    /// This package is newer than expected: we are about to be upgraded.
+    /// This package is newer than expected: the agent is about to be upgraded.
     Newer(String),
 }
 
-/// The action for a machine.
+/// Whether a copy can be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// The bootstrapped copy is good.
-    Reuse,
-    /// Bootstrap it, because.
-    Bootstrap(BootstrapReason),
-    /// Leave it alone for now: this package in it is newer than expected.
+pub enum Reuse {
+    /// It can.
+    Yes,
+    /// A bootstrap is needed, for this reason.
+    No(BootstrapReason),
+    /// Neither now: this package in it is newer than expected.
     Newer(String),
 }
 
-/// BootstrapReason a machine is to be bootstrapped.
+/// Why a machine needs a bootstrap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BootstrapReason {
     /// There is no bootstrapped copy.
@@ -56,40 +56,29 @@ impl fmt::Display for BootstrapReason {
     }
 }
 
-/// The facts about a bootstrapped copy that matter here.
-#[derive(Clone, Copy, Debug)]
-pub struct Stored<'a> {
-    /// Machine id at the time of the bootstrap.
-    pub machine_id: &'a str,
-    /// Toolchain id at that time.
-    pub toolchain_id: &'a str,
-    /// The worker's report.
-    pub bootstrap: &'a BootstrapManifest,
-}
-
 /// Judges a bootstrapped copy against the current revision with `machine_id`.
 /// An empty `toolchain_id` matches any; `expected` names packages and versions.
 ///
-/// A copy with something newer than expected is left alone even if something
-/// else about it is stale: whoever made it knows better than we do.
+/// A copy with a package that is newer than expected is left alone even if it is stale
+/// otherwise: a newer agent made it.
 #[must_use]
 pub fn judge(
     machine_id: &str,
     toolchain_id: &str,
     expected: &[(String, String)],
-    stored: Stored<'_>,
-) -> Verdict {
-    let why = match age(stored.bootstrap, expected) {
-        Age::Newer(package) => return Verdict::Newer(package),
+    copy: &BootstrappedMachine,
+) -> Reuse {
+    let version = match age(&copy.bootstrap, expected) {
+        Age::Newer(package) => return Reuse::Newer(package),
         Age::Older(package) => Some(BootstrapReason::NewVersion(package)),
         Age::Same => None,
     };
-    if stored.machine_id != machine_id {
-        Verdict::Bootstrap(BootstrapReason::NewMachine)
-    } else if !toolchain_id.is_empty() && stored.toolchain_id != toolchain_id {
-        Verdict::Bootstrap(BootstrapReason::NewToolchain)
+    if copy.machine.id() != machine_id {
+        Reuse::No(BootstrapReason::NewMachine)
+    } else if !toolchain_id.is_empty() && copy.toolchain.id() != toolchain_id {
+        Reuse::No(BootstrapReason::NewToolchain)
     } else {
-        why.map_or(Verdict::Reuse, Verdict::Bootstrap)
+        version.map_or(Reuse::Yes, Reuse::No)
     }
 }
 
@@ -134,6 +123,7 @@ fn integer(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manifest::{MachineManifest, ToolchainManifest};
 
     fn versions(list: &[(&str, &str)]) -> Vec<(String, String)> {
         list.iter()
@@ -146,42 +136,40 @@ mod tests {
         toolchain: &str,
         reported: &[(&str, &str)],
         expected: &[(&str, &str)],
-    ) -> Verdict {
-        let reported = BootstrapManifest::new(reported.iter().copied());
+    ) -> Reuse {
         judge(
             "m-1.2",
             "t2",
             &versions(expected),
-            Stored {
-                machine_id: id,
-                toolchain_id: toolchain,
-                bootstrap: &reported,
-            },
+            &copy(id, toolchain, reported),
         )
+    }
+
+    fn copy(id: &str, toolchain: &str, reported: &[(&str, &str)]) -> BootstrappedMachine {
+        let header = format!(": 1\nid: {id}\nname: m\nsummary: M\ntype: kvm\n");
+        BootstrappedMachine {
+            machine: MachineManifest::parse(header.as_bytes(), "").unwrap(),
+            toolchain: ToolchainManifest::new(toolchain),
+            bootstrap: BootstrapManifest::new(reported.iter().copied()),
+        }
     }
 
     #[test]
     fn nothing_changed_means_reuse() {
-        assert_eq!(judged("m-1.2", "t2", &[], &[]), Verdict::Reuse);
+        assert_eq!(judged("m-1.2", "t2", &[], &[]), Reuse::Yes);
         let same = [("bbot", "0.17.0")];
-        assert_eq!(judged("m-1.2", "t2", &same, &same), Verdict::Reuse);
+        assert_eq!(judged("m-1.2", "t2", &same, &same), Reuse::Yes);
     }
 
     #[test]
     fn an_empty_toolchain_id_matches_any() {
-        let bootstrap = BootstrapManifest::default();
-        let stored = Stored {
-            machine_id: "m",
-            toolchain_id: "bogus",
-            bootstrap: &bootstrap,
-        };
-        assert_eq!(judge("m", "", &[], stored), Verdict::Reuse);
+        assert_eq!(judge("m", "", &[], &copy("m", "bogus", &[])), Reuse::Yes);
     }
 
     #[test]
     fn machine_toolchain_and_version_each_make_it_stale() {
         let why = |verdict| match verdict {
-            Verdict::Bootstrap(why) => why.to_string(),
+            Reuse::No(why) => why.to_string(),
             other => panic!("{other:?}"),
         };
         assert_eq!(why(judged("m-1.1", "t2", &[], &[])), "new machine");
@@ -204,7 +192,7 @@ mod tests {
     #[test]
     fn newer_than_expected_is_left_alone_even_if_otherwise_stale() {
         let newer = judged("m-1.1", "t1", &[("bbot", "0.18.0")], &[("bbot", "0.17.0")]);
-        assert_eq!(newer, Verdict::Newer("bbot".to_owned()));
+        assert_eq!(newer, Reuse::Newer("bbot".to_owned()));
     }
 
     #[test]

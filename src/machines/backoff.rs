@@ -1,0 +1,165 @@
+//! Broken machines: each is reported once per change, and bootstrapped again after
+//! growing pauses.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::backoff::Backoff;
+
+/// The first and the longest pause after failed bootstraps.
+const FIRST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+
+/// The broken machines of the last enumeration, by directory.
+#[derive(Debug, Default)]
+pub struct BootstrapBackoff(HashMap<PathBuf, BrokenMachine>);
+
+#[derive(Debug, Default)]
+struct BrokenMachine {
+    /// The last report.
+    reported: String,
+    failed: Option<FailedBootstrap>,
+    /// Seen in the current enumeration.
+    is_current: bool,
+}
+
+#[derive(Debug)]
+struct FailedBootstrap {
+    /// Another revision is tried at once.
+    revision: PathBuf,
+    reason: String,
+    backoff: Backoff,
+    retry: Duration,
+}
+
+impl BootstrapBackoff {
+    fn current(&mut self, machine: &Path) -> &mut BrokenMachine {
+        let broken = self.0.entry(machine.to_owned()).or_default();
+        broken.is_current = true;
+        broken
+    }
+
+    /// Notes a report, and returns whether it differs from the last one.
+    pub fn is_news(&mut self, machine: &Path, text: &str) -> bool {
+        let broken = self.current(machine);
+        let is_news = broken.reported != text;
+        text.clone_into(&mut broken.reported);
+        is_news
+    }
+
+    /// Notes that a bootstrap from `revision` failed at `now`, and returns the pause
+    /// before the next attempt.
+    pub fn failed(
+        &mut self,
+        machine: &Path,
+        revision: &Path,
+        reason: String,
+        now: Duration,
+    ) -> Duration {
+        let failed = &mut self.current(machine).failed;
+        let former = failed.take().filter(|failed| failed.revision == revision);
+        let mut backoff = former.map_or(Backoff::new(FIRST_PAUSE, LONGEST_PAUSE), |f| f.backoff);
+        let pause = backoff.failed();
+        *failed = Some(FailedBootstrap {
+            revision: revision.to_owned(),
+            reason,
+            backoff,
+            retry: now + pause,
+        });
+        pause
+    }
+
+    fn of(&self, machine: &Path, revision: &Path) -> Option<&FailedBootstrap> {
+        let failed = self.0.get(machine)?.failed.as_ref()?;
+        (failed.revision == revision).then_some(failed)
+    }
+
+    /// Whether a bootstrap from `revision` is not to be tried at `now`.
+    pub fn is_resting(&mut self, machine: &Path, revision: &Path, now: Duration) -> bool {
+        let failed = self.of(machine, revision);
+        let is_resting = failed.is_some_and(|failed| now < failed.retry);
+        if is_resting {
+            self.current(machine);
+        }
+        is_resting
+    }
+
+    /// The reason of the last failure with `revision`.
+    #[must_use]
+    pub fn last_failure(&self, machine: &Path, revision: &Path) -> Option<&str> {
+        self.of(machine, revision)
+            .map(|failed| failed.reason.as_str())
+    }
+
+    /// The time from which a bootstrap from `revision` may be tried; zero if none has
+    /// failed.
+    #[must_use]
+    pub fn retry_time(&self, machine: &Path, revision: &Path) -> Duration {
+        self.of(machine, revision)
+            .map_or(Duration::ZERO, |failed| failed.retry)
+    }
+
+    /// Keeps what is known about a machine whose bootstrap is put off.
+    pub fn keep(&mut self, machine: &Path) {
+        if let Some(broken) = self.0.get_mut(machine) {
+            broken.is_current = true;
+        }
+    }
+
+    /// Ends all pauses.
+    pub fn retry(&mut self) {
+        for failed in self
+            .0
+            .values_mut()
+            .filter_map(|broken| broken.failed.as_mut())
+        {
+            failed.backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+            failed.retry = Duration::ZERO;
+        }
+    }
+
+    /// Forgets machines that were not broken in this enumeration, so that the same
+    /// report is news again later.
+    pub fn end_enumeration(&mut self) {
+        self.0
+            .retain(|_, broken| std::mem::take(&mut broken.is_current));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_news_until_the_machine_is_not_broken_any_more() {
+        let mut backoff = BootstrapBackoff::default();
+        let m = Path::new("/m");
+        assert!(backoff.is_news(m, "a"));
+        backoff.end_enumeration();
+        assert!(!backoff.is_news(m, "a"));
+        assert!(backoff.is_news(m, "b"));
+        backoff.end_enumeration();
+        backoff.end_enumeration();
+        assert!(backoff.is_news(m, "b"));
+    }
+
+    #[test]
+    fn pauses_double_up_to_an_hour_and_a_new_revision_starts_over() {
+        let mut backoff = BootstrapBackoff::default();
+        let now = Duration::from_secs(1_000_000);
+        let (m, r1, r2) = (Path::new("/m"), Path::new("/m/1"), Path::new("/m/2"));
+        let pauses: Vec<_> = (0..8)
+            .map(|_| backoff.failed(m, r1, "x".to_owned(), now).as_secs())
+            .collect();
+        assert_eq!(pauses, [60, 120, 240, 480, 960, 1920, 3600, 3600]);
+        assert!(backoff.is_resting(m, r1, now));
+        assert!(!backoff.is_resting(m, r1, now + LONGEST_PAUSE));
+        assert!(!backoff.is_resting(m, r2, now));
+        assert_eq!(backoff.last_failure(m, r1), Some("x"));
+        assert_eq!(backoff.last_failure(m, r2), None);
+        assert_eq!(backoff.failed(m, r2, "x".to_owned(), now).as_secs(), 60);
+        backoff.retry();
+        assert!(!backoff.is_resting(m, r2, now));
+    }
+}
