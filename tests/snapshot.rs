@@ -7,20 +7,11 @@ use std::time::Duration;
 
 use bbot_agent::error::Class;
 use bbot_agent::snapshot::{self, Snapshot};
-use bbot_agent::sys::btrfs;
 use bbot_agent::sys::flock::{How, Locked};
 use nix::libc;
-use std::os::fd::AsFd as _;
 
-use crate::support::btrfs::Volume;
+use crate::support::btrfs::{Volume, subvolume};
 use crate::support::{eventually, isolated};
-
-fn subvolume(path: &Path) -> PathBuf {
-    let parent = File::open(path.parent().unwrap()).unwrap();
-    let name = std::ffi::CString::new(path.file_name().unwrap().to_str().unwrap()).unwrap();
-    btrfs::subvolume_create(parent.as_fd(), &name).unwrap();
-    path.to_owned()
-}
 
 /// A machine directory with a revision in it, as an operator makes it.
 fn machine(volume: &Volume) -> (PathBuf, PathBuf) {
@@ -77,7 +68,6 @@ fn a_kept_snapshot_is_read_only_and_survives() {
         snapshot.keep(&target).unwrap();
         assert_eq!(names(&dir), ["linux-gcc-1", "linux-gcc-1.0", "linux-gcc-a"]);
         assert_eq!(fs::read_to_string(target.join("manifest")).unwrap(), "new");
-        assert!(snapshot::is_read_only(&target).unwrap());
         let error = fs::write(target.join("x"), "").unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EROFS));
         // And a copy of it is writable again.
@@ -85,7 +75,7 @@ fn a_kept_snapshot_is_read_only_and_survives() {
         fs::write(copy.path().join("x"), "").unwrap();
         copy.close().unwrap();
         snapshot::set_read_only(&target, false).unwrap();
-        assert!(!snapshot::is_read_only(&target).unwrap());
+        fs::write(target.join("x"), "").unwrap();
     });
 }
 

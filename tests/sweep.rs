@@ -14,17 +14,11 @@ use bbot_agent::sweep::{self, SweepSettings};
 use bbot_agent::sys::btrfs;
 use nix::mount::{MsFlags, mount, umount};
 
-use crate::support::btrfs::Volume;
+use crate::support::btrfs::{Volume, subvolume};
 use crate::support::{Process, TempDir, eventually, example, isolated};
 
 fn name(path: &Path) -> CString {
     CString::new(path.file_name().unwrap().to_str().unwrap()).unwrap()
-}
-
-fn subvolume(path: &Path) -> PathBuf {
-    let parent = File::open(path.parent().unwrap()).unwrap();
-    btrfs::subvolume_create(parent.as_fd(), &name(path)).unwrap();
-    path.to_owned()
 }
 
 struct Host {

@@ -52,17 +52,6 @@ pub enum Why {
 }
 
 impl Ended {
-    /// The end of a run whose guest was not started.
-    #[must_use]
-    pub fn before(why: Why) -> Ended {
-        Ended {
-            phase: GuestPhase::Startup,
-            limit: Duration::ZERO,
-            elapsed: Duration::ZERO,
-            why,
-        }
-    }
-
     /// Whether the guest may have failed to boot, so that another attempt may succeed.
     #[must_use]
     pub fn never_asked(&self) -> bool {

@@ -239,12 +239,6 @@ impl VirtualMachine {
         self.monitor.send("cont", now + ANSWER_TIMEOUT);
     }
 
-    /// Whether the guest's processors are stopped.
-    #[must_use]
-    pub fn is_suspended(&self) -> bool {
-        self.suspended
-    }
-
     /// How QEMU ended, if it has.
     #[must_use]
     pub fn exited(&self) -> Option<ExitStatus> {
@@ -329,12 +323,6 @@ impl VirtualMachine {
             &self.stderr.tail().lines(EVIDENCE_LINES),
         );
         lines
-    }
-
-    /// The last lines of the console, fit for a terminal.
-    #[must_use]
-    pub fn console_tail(&self, lines: usize) -> Vec<String> {
-        self.console.tail().lines(lines)
     }
 }
 

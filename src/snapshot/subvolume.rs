@@ -70,20 +70,6 @@ pub fn set_read_only(path: &Path, read_only: bool) -> Result<()> {
         })
 }
 
-/// Whether the read-only flag of the subvolume `path` is set.
-///
-/// # Errors
-///
-/// When there is no such subvolume.
-pub fn is_read_only(path: &Path) -> Result<bool> {
-    open_directory(path)
-        .and_then(|root| btrfs::read_only(root.as_fd()))
-        .map_err(|error| {
-            let what = format!("unable to read the read-only flag of {}", path.display());
-            explain(error, path, &what)
-        })
-}
-
 /// Whether there is a subvolume at `path` itself, not through a symbolic link.
 ///
 /// # Errors

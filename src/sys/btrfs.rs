@@ -64,7 +64,6 @@ mod ioctl {
     use super::{MAGIC, SubvolWait, VolArgs, VolArgsV2};
 
     nix::ioctl_none!(sync, MAGIC, 8);
-    nix::ioctl_write_ptr!(subvol_create, MAGIC, 14, VolArgs);
     nix::ioctl_write_ptr!(snap_destroy, MAGIC, 15, VolArgs);
     nix::ioctl_write_ptr!(snap_create_v2, MAGIC, 23, VolArgsV2);
     nix::ioctl_read!(subvol_getflags, MAGIC, 25, u64);
@@ -115,22 +114,6 @@ pub fn snapshot_create(
     Ok(())
 }
 
-/// Makes an empty subvolume `name` in the directory `parent`.
-///
-/// # Errors
-///
-/// Those of [`snapshot_create`] that do not concern the source.
-pub fn subvolume_create(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
-    let args = VolArgs {
-        fd: 0,
-        name: component(name)?,
-    };
-    // SAFETY: `args` is a live, initialised vol_args with a terminated name;
-    // the kernel reads it and keeps no pointer.
-    unsafe { ioctl::subvol_create(parent.as_raw_fd(), &raw const args) }?;
-    Ok(())
-}
-
 /// Deletes the subvolume `name` in the directory `parent`.
 ///
 /// The entry is gone on return, though not yet durably; the space comes back
@@ -161,22 +144,13 @@ fn flags(subvolume: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(flags)
 }
 
-/// Whether the subvolume's read-only flag is set.
-///
-/// # Errors
-///
-/// `ENOTTY`: not btrfs. `EINVAL`: not the root of a subvolume.
-pub fn read_only(subvolume: BorrowedFd<'_>) -> io::Result<bool> {
-    Ok(flags(subvolume)? & RDONLY != 0)
-}
-
 /// Sets or clears the read-only flag, durably. Descriptors that are open for
 /// writing keep writing: stop the writers first.
 ///
 /// # Errors
 ///
-/// As [`read_only`]; `EPERM`: the subvolume belongs to another user; `EROFS`, `ENOSPC`,
-/// `EIO`.
+/// `ENOTTY`: not btrfs. `EINVAL`: not the root of a subvolume. `EPERM`: it belongs
+/// to another user. `EROFS`, `ENOSPC`, `EIO`.
 pub fn set_read_only(subvolume: BorrowedFd<'_>, read_only: bool) -> io::Result<()> {
     let old = flags(subvolume)?;
     let new = if read_only {
@@ -355,7 +329,7 @@ mod tests {
         let proc = std::fs::File::open("/proc").unwrap();
         assert!(!is_btrfs(proc.as_fd()).unwrap());
         assert!(!is_subvolume(proc.as_fd()).unwrap());
-        let error = read_only(proc.as_fd()).unwrap_err();
+        let error = set_read_only(proc.as_fd(), true).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ENOTTY));
     }
 }

@@ -138,9 +138,9 @@ fn snapshots(rows: &mut Vec<Row>) {
     snapshot::sync(at).unwrap();
     let dir = TempDir::new();
     let c = bare_c(&dir);
-    let mut ours: [Vec<Duration>; 5] = Default::default();
-    let mut bare: [Vec<Duration>; 4] = Default::default();
-    let mut tool: [Vec<Duration>; 4] = Default::default();
+    let mut ours: [Vec<Duration>; 4] = Default::default();
+    let mut bare: [Vec<Duration>; 3] = Default::default();
+    let mut tool: [Vec<Duration>; 3] = Default::default();
     for _ in 0..ROUNDS {
         let mut held = None;
         ours[0].push(elapsed(|| {
@@ -150,12 +150,9 @@ fn snapshots(rows: &mut Vec<Row>) {
         ours[1].push(elapsed(|| {
             snapshot::set_read_only(held.path(), true).unwrap();
         }));
-        ours[2].push(elapsed(|| {
-            black_box(snapshot::is_read_only(held.path()).unwrap());
-        }));
-        ours[3].push(elapsed(|| held.close().unwrap()));
+        ours[2].push(elapsed(|| held.close().unwrap()));
         let held = Snapshot::scratch(&source, &target).unwrap();
-        ours[4].push(elapsed(|| held.keep(&target).unwrap()));
+        ours[3].push(elapsed(|| held.keep(&target).unwrap()));
 
         if let Some(c) = &c {
             let said = nanoseconds(Command::new(c).args([at, &source]));
@@ -168,18 +165,16 @@ fn snapshots(rows: &mut Vec<Row>) {
         for (times, line) in tool.iter_mut().zip([
             format!("btrfs subvolume snapshot {from} {to}"),
             format!("btrfs property set -ts {to} ro true"),
-            format!("btrfs property get -ts {to} ro"),
             format!("btrfs subvolume delete {to}"),
         ]) {
             times.push(elapsed(|| command(&line)));
         }
     }
     snapshot::delete(&target).unwrap();
-    let [create, set, get, delete, keep] = ours.map(median);
+    let [create, set, delete, keep] = ours.map(median);
     for (i, (operation, ours)) in [
         ("snapshot", create),
         ("set read-only", set),
-        ("get read-only", get),
         ("delete", delete),
     ]
     .into_iter()

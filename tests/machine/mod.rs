@@ -101,7 +101,7 @@ fn wait_for(machine: &mut VirtualMachine, what: &str, wanted: impl Fn(&Event) ->
 #[track_caller]
 fn wait_for_console(machine: &mut VirtualMachine, text: &str) {
     let deadline = soon();
-    while !machine.console_tail(200).iter().any(|l| l.contains(text)) {
+    while !machine.evidence().iter().any(|l| l.contains(text)) {
         let event = next(machine, Instant::now() + Duration::from_millis(100));
         let ended = matches!(event, Some(Event::Exited { .. }));
         assert!(

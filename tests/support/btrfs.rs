@@ -7,8 +7,9 @@
 //! The image has no name any more once it is mounted, and the loop device
 //! clears itself when the mount goes; so nothing is left however a test ends.
 
-use std::fs;
-use std::path::Path;
+use std::fs::{self, File};
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
 
 use super::{TempDir, require, require_programs, require_root, run};
 
@@ -39,7 +40,7 @@ impl Volume {
         }
         let dir = TempDir::new();
         let image = dir.path().with_extension("img");
-        let file = fs::File::create(&image).unwrap();
+        let file = File::create(&image).unwrap();
         file.set_len(mib * 1024 * 1024).unwrap();
         run(&format!("mkfs.btrfs -q -m single {}", image.display()));
         run(&format!(
@@ -56,6 +57,22 @@ impl Volume {
     pub fn path(&self) -> &Path {
         self.dir.path()
     }
+}
+
+// `BTRFS_IOC_SUBVOL_CREATE` with its `struct btrfs_ioctl_vol_args` (linux/btrfs.h).
+nix::ioctl_write_ptr!(subvol_create, 0x94, 14, [u8; 4096]);
+
+/// Makes an empty subvolume, as an operator does with `btrfs subvolume create`.
+#[allow(unsafe_code)]
+pub fn subvolume(path: &Path) -> PathBuf {
+    let parent = File::open(path.parent().unwrap()).unwrap();
+    let name = path.file_name().unwrap().as_encoded_bytes();
+    // An unused descriptor, then the name.
+    let mut arguments = [0; 4096];
+    arguments[8..8 + name.len()].copy_from_slice(name);
+    // SAFETY: the kernel reads the live arguments and keeps no pointer.
+    unsafe { subvol_create(parent.as_raw_fd(), &raw const arguments) }.unwrap();
+    path.to_owned()
 }
 
 impl Drop for Volume {

@@ -3,14 +3,11 @@
 //! QEMU whose guests take milliseconds (tests/tools/instant-guest.rs).
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::os::fd::AsFd as _;
+use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use bbot_agent::sys::btrfs;
-
-use super::btrfs::Volume;
+use super::btrfs::{Volume, subvolume};
 use super::{TempDir, guest, program, require, require_programs, run};
 
 /// See the module. To be made inside [`super::isolated`].
@@ -44,8 +41,7 @@ impl Site {
         };
         let machine = site.machine();
         fs::create_dir_all(&machine).unwrap();
-        let parent = File::open(&machine).unwrap();
-        btrfs::subvolume_create(parent.as_fd(), c"linux-1.0").unwrap();
+        subvolume(&machine.join("linux-1.0"));
         fs::write(
             machine.join("linux-1.0/manifest"),
             ": 1\nid: linux-1.0\nname: linux\nsummary: Linux\ntype: kvm\nmac: 52:54:00:00:01:02\n",

@@ -1,17 +1,14 @@
 //! A host to measure on: machines without a system in them, and the agent.
 
-use std::ffi::CString;
 use std::fs::{self, File};
-use std::os::fd::AsFd as _;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use bbot_agent::sys::btrfs;
 use nix::sys::resource::{UsageWho, getrusage};
 
-use crate::support::btrfs::Volume;
+use crate::support::btrfs::{Volume, subvolume};
 use crate::support::{TempDir, program};
 
 /// The agent that is measured.
@@ -66,11 +63,7 @@ impl Scene {
                 ),
             ),
         ] {
-            let subvolume = format!("{name}-{tail}");
-            let parent = File::open(&dir).unwrap();
-            let path = CString::new(subvolume.as_str()).unwrap();
-            btrfs::subvolume_create(parent.as_fd(), &path).unwrap();
-            let subvolume = dir.join(subvolume);
+            let subvolume = subvolume(&dir.join(format!("{name}-{tail}")));
             fs::write(subvolume.join("manifest"), text).unwrap();
             fs::write(subvolume.join("disk.img"), "no system").unwrap();
         }
