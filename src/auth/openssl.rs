@@ -1,28 +1,22 @@
-//! Running the openssl program: input by pipe, output bounded, never longer
-//! than a deadline, and ended by a signal to the agent.
+//! The openssl program. Its input comes by a pipe; its output and its time are
+//! bounded; a signal to the agent ends it.
 
 use std::ffi::OsStr;
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::process::{Child, Command, Stdio};
+use std::io;
+use std::process::Command;
 use std::time::{Duration, Instant};
-
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::poll::{PollFd, PollFlags};
 
 use super::KeySettings;
 use crate::error::{Class, Context as _, Error, Result};
-use crate::sys::poll;
+use crate::sys::process;
 use crate::trace;
 use crate::watch::Watch;
 
-/// How much of what openssl says about a failure is kept.
-const MESSAGE_MAX: usize = 4096;
-/// How soon a program that has closed its output is expected to end.
-const LAST_BREATH: Duration = Duration::from_millis(5);
+/// The maximum length of the output of `openssl version`, in bytes.
+const MAX_VERSION: usize = 256;
 
-/// How long a command may take once we are told to stop.
-const LAST_WORD: Duration = Duration::from_secs(2);
+/// The maximum duration of a command that starts while the agent is stopping.
+const STOPPING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The openssl program and its version.
 #[derive(Debug)]
@@ -42,8 +36,10 @@ impl Openssl {
             modern: true,
         };
         let program = settings.openssl.display();
+        let mut command = Command::new(&settings.openssl);
+        command.arg("version");
         let output = openssl
-            .exchange(Command::new(&settings.openssl).arg("version"), b"", 256)
+            .exchange(command, b"", MAX_VERSION)
             .map_err(|error| {
                 let hint = "install openssl, or name it: --openssl <path>";
                 error.with_class(Class::Config).hint(hint)
@@ -76,7 +72,7 @@ impl Openssl {
         command: &[&str],
         key_option: &str,
         input: &[u8],
-        most: usize,
+        limit: usize,
     ) -> Result<Vec<u8>> {
         let mut process = Command::new(&self.settings.openssl);
         process
@@ -84,167 +80,40 @@ impl Openssl {
             .args(&self.settings.options)
             .arg(key_option)
             .arg(&self.settings.key);
-        self.exchange(&mut process, input, most)
+        self.exchange(process, input, limit)
             .map_err(|error| error.with_class(Class::Config))
     }
 
-    fn exchange(&self, command: &mut Command, input: &[u8], most: usize) -> Result<Vec<u8>> {
-        // Who is stopping already may still sign that it gives a task back.
-        let limit = if self.watch.must_stop() {
-            self.settings.timeout.min(LAST_WORD)
+    fn exchange(&self, command: Command, input: &[u8], limit: usize) -> Result<Vec<u8>> {
+        // An agent that is stopping may still sign that it gives a task back.
+        let is_stopping = self.watch.must_stop();
+        let time = if is_stopping {
+            self.settings.timeout.min(STOPPING_TIMEOUT)
         } else {
             self.settings.timeout
         };
-        let limit = Limit {
-            length: limit,
-            at: Instant::now() + limit,
-            stop: !self.watch.must_stop(),
+        let mut check = || {
+            self.watch.tick(Instant::now());
+            if !is_stopping && self.watch.must_stop() {
+                return Err(io::Error::other("stopped by a signal"));
+            }
+            Ok(self.watch.until(None))
         };
-        let shown = show(command);
+        let shown = show(&command);
         trace!(3, "exchange", "{shown}");
-        let child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .context(|| format!("unable to run {}", self.settings.openssl.display()))?;
-        let mut running = Running(child);
-        let outcome = self.pump(&mut running.0, input, most, limit);
-        let (output, message) = outcome.context(|| format!("unable to run {shown}"))?;
-        let status = self
-            .ended(&mut running.0, limit)
-            .context(|| format!("unable to run {shown}"))?;
-        if status.success() {
-            return Ok(output);
+        let also = Some((self.watch.fd(), &mut check as &mut _));
+        let output = process::run(command, input, limit, time, also);
+        let output = output.context(|| format!("unable to run {shown}"))?;
+        if output.status.success() {
+            return Ok(output.stdout);
         }
-        let message = String::from_utf8_lossy(&message);
+        let message = String::from_utf8_lossy(&output.stderr);
         let why = explain(&message);
-        Err(Error::new(format!("{shown} failed ({status}){why}")))
+        Err(Error::new(format!(
+            "{shown} failed ({}){why}",
+            output.status
+        )))
     }
-
-    /// Writes `input`, reads both outputs to their ends.
-    fn pump(
-        &self,
-        child: &mut Child,
-        input: &[u8],
-        most: usize,
-        limit: Limit,
-    ) -> io::Result<(Vec<u8>, Vec<u8>)> {
-        let mut stdin = child.stdin.take();
-        let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
-        for fd in [
-            stdin.as_ref().map(AsFd::as_fd),
-            stdout.as_ref().map(AsFd::as_fd),
-            stderr.as_ref().map(AsFd::as_fd),
-        ]
-        .into_iter()
-        .flatten()
-        {
-            non_blocking(fd)?;
-        }
-        let mut left = input;
-        let (mut output, mut message) = (Vec::new(), Vec::new());
-        while stdout.is_some() || stderr.is_some() {
-            if left.is_empty() {
-                // openssl reads to the end of its input.
-                stdin = None;
-            }
-            let mut set = vec![PollFd::new(self.watch.fd(), PollFlags::POLLIN)];
-            set.extend(
-                stdin
-                    .as_ref()
-                    .map(|f| PollFd::new(f.as_fd(), PollFlags::POLLOUT)),
-            );
-            set.extend(
-                stdout
-                    .as_ref()
-                    .map(|f| PollFd::new(f.as_fd(), PollFlags::POLLIN)),
-            );
-            set.extend(
-                stderr
-                    .as_ref()
-                    .map(|f| PollFd::new(f.as_fd(), PollFlags::POLLIN)),
-            );
-            poll::wait(&mut set, self.watch.until(Some(limit.at)))?;
-            drop(set);
-            self.check(limit)?;
-            if let Some(pipe) = &mut stdin {
-                match pipe.write(left) {
-                    Ok(count) => left = &left[count..],
-                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                    // It has ended, and will say why on standard error.
-                    Err(_) => stdin = None,
-                }
-            }
-            if drained(&mut stdout, &mut output, most)? {
-                stdout = None;
-            }
-            if drained(&mut stderr, &mut message, MESSAGE_MAX)? {
-                stderr = None;
-            }
-        }
-        Ok((output, message))
-    }
-
-    fn ended(&self, child: &mut Child, limit: Limit) -> io::Result<std::process::ExitStatus> {
-        loop {
-            if let Some(status) = child.try_wait()? {
-                return Ok(status);
-            }
-            self.check(limit)?;
-            let _ = self.watch.pause(LAST_BREATH);
-        }
-    }
-
-    fn check(&self, limit: Limit) -> io::Result<()> {
-        let now = Instant::now();
-        self.watch.tick(now);
-        if limit.stop && self.watch.must_stop() {
-            return Err(io::Error::other("stopped by a signal"));
-        }
-        if now >= limit.at {
-            let seconds = limit.length.as_secs_f32();
-            return Err(io::Error::other(format!(
-                "not done after {seconds} seconds"
-            )));
-        }
-        Ok(())
-    }
-}
-
-/// How long a command may take, and whether a signal ends it.
-#[derive(Clone, Copy)]
-struct Limit {
-    length: Duration,
-    at: Instant,
-    stop: bool,
-}
-
-/// Reads what is there; says whether that was the end. What is beyond `most` is
-/// an error, and not kept.
-fn drained<R: Read>(pipe: &mut Option<R>, into: &mut Vec<u8>, most: usize) -> io::Result<bool> {
-    let Some(pipe) = pipe else { return Ok(false) };
-    let mut buffer = [0; 4096];
-    loop {
-        match pipe.read(&mut buffer) {
-            Ok(0) => return Ok(true),
-            Ok(count) if into.len() + count > most => {
-                return Err(io::Error::other(format!(
-                    "more than {most} bytes of output"
-                )));
-            }
-            Ok(count) => into.extend_from_slice(&buffer[..count]),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-}
-
-fn non_blocking(fd: BorrowedFd<'_>) -> io::Result<()> {
-    let flags = OFlag::from_bits_truncate(fcntl(fd, FcntlArg::F_GETFL)?);
-    fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-    Ok(())
 }
 
 /// The command as an operator would type it. The key is there by its path only.
@@ -264,16 +133,5 @@ fn explain(message: &str) -> String {
     match lines.next() {
         Some(first) => format!(": {first}"),
         None => String::new(),
-    }
-}
-
-/// A child that does not outlive the call.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Both do nothing to a child that has been waited for.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }

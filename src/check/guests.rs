@@ -80,12 +80,11 @@ fn memory(options: &Options) -> Finding {
 fn answer(program: &OsStr, arguments: &[&str]) -> io::Result<String> {
     let mut command = Command::new(program);
     command.args(arguments);
-    let deadline = moment().instant + PROGRAM_TIMEOUT;
-    let (status, text) = process::output(command, MAX_ANSWER_BYTES, deadline)?;
-    if !status.success() {
-        return Err(io::Error::other(status.to_string()));
+    let output = process::run(command, b"", MAX_ANSWER_BYTES, PROGRAM_TIMEOUT, None)?;
+    if !output.status.success() {
+        return Err(io::Error::other(output.status.to_string()));
     }
-    Ok(String::from_utf8_lossy(&text).into_owned())
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Version and devices.

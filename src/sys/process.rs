@@ -5,24 +5,24 @@
 //! says when its process has ended.
 
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
-use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::libc;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid, setsid};
 
-use super::poll::{readable, readable_within};
+use super::poll::{self, readable, readable_within};
 
 /// Another user for a child to run as.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,7 +101,7 @@ impl Process {
             prctl::set_pdeathsig(Signal::SIGKILL)?;
             // If the parent ended before the call above, no signal will come.
             let mut ended = [PollFd::new(parent.as_fd(), PollFlags::POLLIN)];
-            if poll(&mut ended, PollTimeout::ZERO)? > 0 {
+            if nix::poll::poll(&mut ended, PollTimeout::ZERO)? > 0 {
                 return Err(Errno::ESRCH.into());
             }
             // A child inherits the mask, and the agent blocks its own signals.
@@ -231,40 +231,118 @@ impl Drop for Process {
     }
 }
 
-/// Runs a program to its end and returns its standard output, of at most `most` bytes.
-/// Its standard error goes to `/dev/null`.
+/// The least limit of a program's messages on standard error, in bytes.
+const MESSAGES: usize = 4096;
+
+/// A descriptor that ends a wait, and a function that is called before each wait:
+/// it returns the end of the wait, or an error that ends the program.
+pub type Also<'a> = (
+    BorrowedFd<'a>,
+    &'a mut dyn FnMut() -> io::Result<Option<Instant>>,
+);
+
+/// Runs a program to its end: writes `input` to it and reads at most `limit` bytes of
+/// output. The program is killed if it takes longer than `time`.
 ///
 /// # Errors
 ///
-/// Those of [`Process::spawn`]; `TimedOut` at `deadline`; `FileTooLarge`.
-pub fn output(
+/// Those of [`Process::spawn`]; `TimedOut`; too much output; the error of `also`.
+pub fn run(
     mut command: Command,
-    most: usize,
-    deadline: Instant,
-) -> io::Result<(ExitStatus, Vec<u8>)> {
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null());
+    input: &[u8],
+    limit: usize,
+    time: Duration,
+    mut also: Option<Also<'_>>,
+) -> io::Result<Output> {
+    let deadline = Instant::now() + time;
+    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    piped.stderr(Stdio::piped());
     let mut process = Process::spawn(command, &[], None)?;
-    let stdout = process.child.stdout.take();
-    let mut stdout = stdout.ok_or(io::ErrorKind::BrokenPipe)?;
-    let mut text = Vec::new();
-    let mut buffer = [0; 4096];
+    let child = &mut process.child;
+    let pipe = |fd: Option<OwnedFd>| fd.map(non_blocking).transpose();
+    let mut stdin = pipe(child.stdin.take().map(OwnedFd::from))?;
+    let mut outputs = [
+        pipe(child.stdout.take().map(OwnedFd::from))?,
+        pipe(child.stderr.take().map(OwnedFd::from))?,
+    ];
+    let mut texts = [Vec::new(), Vec::new()];
+    let mut rest = input;
     loop {
-        if !readable(&[stdout.as_fd()], &mut [false], Some(deadline))? {
-            return Err(io::ErrorKind::TimedOut.into());
+        if rest.is_empty() {
+            // The program reads to the end of its input.
+            stdin = None;
         }
-        match stdout.read(&mut buffer)? {
-            0 => break,
-            count => text.extend_from_slice(&buffer[..count]),
+        if let (Some(status), [None, None]) = (process.try_wait()?, &outputs) {
+            let [stdout, stderr] = texts;
+            return Ok(Output {
+                status,
+                stdout,
+                stderr,
+            });
         }
-        if text.len() > most {
-            return Err(io::ErrorKind::FileTooLarge.into());
+        let mut until = deadline;
+        let mut set = Vec::new();
+        if let Some((fd, check)) = &mut also {
+            until = check()?.map_or(deadline, |until| until.min(deadline));
+            set.push(PollFd::new(*fd, PollFlags::POLLIN));
+        }
+        if Instant::now() >= deadline {
+            let what = format!("not done after {} seconds", time.as_secs_f32());
+            return Err(io::Error::new(io::ErrorKind::TimedOut, what));
+        }
+        let pipe = stdin.as_ref();
+        set.extend(pipe.map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLOUT)));
+        let pipes = outputs.iter().flatten();
+        set.extend(pipes.map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
+        if process.exit.is_none() {
+            set.push(PollFd::new(process.pidfd.as_fd(), PollFlags::POLLIN));
+        }
+        poll::wait(&mut set, Some(until))?;
+        drop(set);
+        if let Some(pipe) = &mut stdin {
+            match pipe.write(rest) {
+                Ok(count) => rest = &rest[count..],
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                // The program has closed its input; its messages say why.
+                Err(_) => stdin = None,
+            }
+        }
+        for ((pipe, text), limit) in outputs
+            .iter_mut()
+            .zip(&mut texts)
+            .zip([limit, limit.max(MESSAGES)])
+        {
+            if let Some(file) = pipe
+                && is_at_end(file, text, limit)?
+            {
+                *pipe = None;
+            }
         }
     }
-    let status = process.wait(Some(deadline))?;
-    Ok((status.ok_or(io::ErrorKind::TimedOut)?, text))
+}
+
+fn non_blocking(pipe: OwnedFd) -> io::Result<File> {
+    fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok(pipe.into())
+}
+
+/// Reads what is there. Returns whether that was the end.
+fn is_at_end(pipe: &mut File, text: &mut Vec<u8>, limit: usize) -> io::Result<bool> {
+    let mut buffer = [0; 4096];
+    loop {
+        match pipe.read(&mut buffer) {
+            Ok(0) => return Ok(true),
+            Ok(count) if text.len() + count > limit => {
+                return Err(io::Error::other(format!(
+                    "more than {limit} bytes of output"
+                )));
+            }
+            Ok(count) => text.extend_from_slice(&buffer[..count]),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
 }
 
 /// A descriptor for the process `pid`, close-on-exec (pidfd_open(2)). Whoever
@@ -303,7 +381,6 @@ pub fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: Signal) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
     use std::os::unix::net::UnixStream;
     use std::os::unix::process::ExitStatusExt as _;
 
