@@ -22,7 +22,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid, setsid};
 
-use super::poll::{self, readable, readable_within};
+use super::poll::{self, readable_within};
 
 /// Another user for a child to run as.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -193,19 +193,6 @@ impl Process {
             self.exit = self.child.try_wait()?;
         }
         Ok(self.exit)
-    }
-
-    /// Waits for the end until `deadline`, and reaps. `None` is a process that
-    /// still runs.
-    ///
-    /// # Errors
-    ///
-    /// Those of ppoll(2) and waitid(2).
-    pub fn wait(&mut self, deadline: Option<Instant>) -> io::Result<Option<ExitStatus>> {
-        if self.exit.is_none() {
-            readable(&[self.pidfd.as_fd()], &mut [false], deadline)?;
-        }
-        self.try_wait()
     }
 }
 
@@ -393,23 +380,18 @@ mod tests {
         command
     }
 
-    fn soon() -> Option<Instant> {
-        Some(Instant::now() + Duration::from_secs(20))
+    fn end(child: &mut Process) -> ExitStatus {
+        assert!(readable_within(child.as_fd(), Duration::from_secs(20)).unwrap());
+        child.try_wait().unwrap().unwrap()
     }
 
     #[test]
     fn the_end_of_a_child_can_be_waited_for() {
         let mut child = Process::spawn(shell("exit 7"), &[], None).unwrap();
-        let exit = child.wait(soon()).unwrap().unwrap();
+        let exit = end(&mut child);
         assert_eq!(exit.code(), Some(7));
         // Reaped: a signal to it is no error and reaches nobody.
         child.signal(Signal::SIGKILL).unwrap();
-    }
-
-    #[test]
-    fn a_deadline_in_the_past_only_looks() {
-        let mut child = Process::spawn(shell("sleep 60"), &[], None).unwrap();
-        assert_eq!(child.wait(Some(Instant::now())).unwrap(), None);
     }
 
     #[test]
@@ -433,7 +415,7 @@ mod tests {
         let mut answer = String::new();
         ours.read_to_string(&mut answer).unwrap();
         assert_eq!(answer, "got it\n");
-        assert!(child.wait(soon()).unwrap().unwrap().success());
+        assert!(end(&mut child).success());
     }
 
     #[test]
@@ -442,7 +424,7 @@ mod tests {
         set.add(Signal::SIGTERM);
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None).unwrap();
         let mut child = Process::spawn(shell("kill -TERM $$; sleep 60"), &[], None).unwrap();
-        let exit = child.wait(soon()).unwrap().unwrap();
+        let exit = end(&mut child);
         assert_eq!(exit.signal(), Some(libc::SIGTERM));
     }
 
@@ -457,7 +439,7 @@ mod tests {
     fn a_child_dies_with_the_thread_that_started_it() {
         let child = std::thread::spawn(|| Process::spawn(shell("sleep 60"), &[], None).unwrap());
         let mut child = child.join().unwrap();
-        let exit = child.wait(soon()).unwrap().unwrap();
+        let exit = end(&mut child);
         assert_eq!(exit.signal(), Some(libc::SIGKILL));
     }
 }
