@@ -14,7 +14,7 @@ mod check;
 mod cli;
 mod controller;
 mod delivery;
-
+mod guest;
 mod hostile;
 mod lz4;
 mod machine;
