@@ -6,6 +6,7 @@ BIN     := target/$(TARGET)/release/bbot-agent
 PREFIX  ?= /usr/local
 DESTDIR ?=
 UNITDIR ?= $(PREFIX)/lib/systemd/system
+SYSCONFDIR ?= /etc
 
 .PHONY: all build setup check test fresh demo bench torture fuzz install clean
 
@@ -54,7 +55,7 @@ fuzz:
 # Root may have no Rust: then the binary that a user has built is installed.
 install:
 	@test -x $(BIN) || $(MAKE) build
-	tests/tools/install $(BIN) "$(DESTDIR)" "$(PREFIX)" "$(UNITDIR)"
+	tests/tools/install $(BIN) "$(DESTDIR)" "$(PREFIX)" "$(UNITDIR)" "$(SYSCONFDIR)"
 
 clean:
 	cargo clean

@@ -1,5 +1,5 @@
-//! The systemd units, as `--print-unit` prints them and `make install` installs
-//! them.
+//! The systemd units and the exception for needrestart, as `--print-unit` prints
+//! them and `make install` installs them.
 //!
 //! They are files next to this one, with two places to fill in: the directory
 //! of the program, and the lines that confine it, which the services share.
@@ -25,6 +25,12 @@ pub fn once() -> String {
 #[must_use]
 pub fn timer() -> String {
     filled(include_str!("units/bbot-agent-once@.timer"))
+}
+
+/// `bbot-agent.conf`: needrestart leaves the services alone.
+#[must_use]
+pub fn needrestart() -> String {
+    include_str!("units/needrestart.conf").to_owned()
 }
 
 fn filled(template: &str) -> String {

@@ -103,6 +103,8 @@ pub enum Unit {
     Once,
     /// `bbot-agent-once@.timer`
     Timer,
+    /// needrestart's `bbot-agent.conf`
+    Needrestart,
 }
 
 /// The shells with completions.

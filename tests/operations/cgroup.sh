@@ -1,4 +1,4 @@
-# Sourced by systemd.sh and recipes.sh: a cgroup of its own for a systemd, in the
+# Sourced by systemd.sh and systemd-root.sh: a cgroup of its own for a systemd, in the
 # hierarchy that it keeps its processes in, v1's own or v2.
 
 # Enters a new cgroup; <directory>/cgroup says which, for whoever removes it.

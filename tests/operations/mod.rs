@@ -4,11 +4,14 @@
 mod airgap;
 mod cron;
 mod exit;
+mod needrestart;
 mod notify;
 mod qemu;
+mod readme;
 mod recipes;
 mod surroundings;
 mod systemd;
+mod systemd_root;
 
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -104,15 +104,17 @@ pub(super) const MODES: Group = Group {
         Flag {
             name: "print-unit",
             takes: Takes::Value("unit"),
-            complete: Complete::Words(&["service", "once", "timer"]),
+            complete: Complete::Words(&["service", "once", "timer", "needrestart"]),
             help: "Print a systemd unit and exit. <unit> is service (bbot-agent@.service, whose \
-                   instance is the toolchain), once (bbot-agent-once@.service) or timer \
-                   (bbot-agent-once@.timer).",
+                   instance is the toolchain), once (bbot-agent-once@.service), timer \
+                   (bbot-agent-once@.timer) or needrestart (a file for needrestart's conf.d that \
+                   keeps it from restarting these services).",
             set: |d, v| {
                 let unit = v.one_of(&[
                     ("service", Unit::Service),
                     ("once", Unit::Once),
                     ("timer", Unit::Timer),
+                    ("needrestart", Unit::Needrestart),
                 ])?;
                 ask(d, "--print-unit", Mode::Print(AboutText::Unit(unit)))
             },

@@ -20,6 +20,7 @@ pub fn text(text: AboutText) -> String {
         AboutText::Unit(Unit::Service) => units::service(),
         AboutText::Unit(Unit::Once) => units::once(),
         AboutText::Unit(Unit::Timer) => units::timer(),
+        AboutText::Unit(Unit::Needrestart) => units::needrestart(),
         AboutText::Manual => man::man(),
         AboutText::Completion(Shell::Bash) => bash::completion(),
         AboutText::Completion(Shell::Zsh) => zsh::completion(),

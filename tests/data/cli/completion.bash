@@ -27,7 +27,7 @@ _bbot_agent()
       COMPREPLY=($(compgen -W 'text json' -- "$cur"))
       return ;;
     --print-unit|--print-unit=)
-      COMPREPLY=($(compgen -W 'service once timer' -- "$cur"))
+      COMPREPLY=($(compgen -W 'service once timer needrestart' -- "$cur"))
       return ;;
     --print-completion|--print-completion=)
       COMPREPLY=($(compgen -W 'bash zsh fish' -- "$cur"))

@@ -9,7 +9,7 @@ complete -c bbot-agent -l dry-run -d 'With --gc: print each path with the reason
 complete -c bbot-agent -l dump-machines -d 'Print the headers of all machines and exit'
 complete -c bbot-agent -l dump-task -d 'Request one task, print it and exit'
 complete -c bbot-agent -l dump-result -d 'Perform one task, print its result and exit'
-complete -c bbot-agent -l print-unit -r -f -a 'service once timer' -d 'Print a systemd unit and exit'
+complete -c bbot-agent -l print-unit -r -f -a 'service once timer needrestart' -d 'Print a systemd unit and exit'
 complete -c bbot-agent -l print-man -d 'Print the manual page and exit'
 complete -c bbot-agent -l print-completion -r -f -a 'bash zsh fish' -d 'Print the completion of a shell and exit'
 complete -c bbot-agent -l print-licenses -d 'Print the linked components and exit'

@@ -11,7 +11,7 @@ _arguments -s \
   '--dump-machines[Print the headers of all machines and exit]' \
   '--dump-task[Request one task, print it and exit]' \
   '--dump-result[Perform one task, print its result and exit]' \
-  '--print-unit=[Print a systemd unit and exit]:unit:(service once timer)' \
+  '--print-unit=[Print a systemd unit and exit]:unit:(service once timer needrestart)' \
   '--print-man[Print the manual page and exit]' \
   '--print-completion=[Print the completion of a shell and exit]:shell:(bash zsh fish)' \
   '--print-licenses[Print the linked components and exit]' \
