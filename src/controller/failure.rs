@@ -268,9 +268,7 @@ fn classify_tls(tls: &rustls::Error) -> Failure {
     if text.contains("CaUsedAsEndEntity") {
         failure("certificate refused: a certificate authority's is used as the server's")
             .hint("a self-signed certificate with CA:TRUE cannot be a server's as well")
-            .hint(
-                "make a private CA and sign a leaf with it: see README, Connecting to a controller",
-            )
+            .hint("make a private CA and sign a leaf with it: see CONTROLLERS in bbot-agent(1)")
     } else if text.contains("UnsupportedCertVersion") {
         failure("certificate refused: it is of X.509 version 1").hint(
             "sign it anew with extensions: openssl x509 -req -extfile <file with subjectAltName>",

@@ -4,6 +4,7 @@
 mod airgap;
 mod cron;
 mod exit;
+mod first_steps;
 mod needrestart;
 mod notify;
 mod qemu;

@@ -325,7 +325,7 @@ pub fn openssl(dir: &Path, arguments: &str) {
 const NEW_KEY: &str = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
 
 impl Identity {
-    /// A certificate authority, as the README tells to make one.
+    /// A certificate authority, as the manual tells to make one.
     pub fn authority(dir: &Path, name: &str) -> Identity {
         openssl(
             dir,
