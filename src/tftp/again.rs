@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 use super::dispatch::{Core, earlier};
 use super::exchange::{Exchange, Shared};
 use super::map::Name;
-use super::packet::{Kind, Request};
+use super::packet::Request;
 use super::peers::Peer;
+use super::quota::Reservation;
 use super::server::Served;
 use super::transfer::Input;
 
@@ -114,16 +115,11 @@ impl Core {
             return;
         };
         let (route, octets) = (exchange.route, exchange.request.clone());
-        // Both count as one upload, as only one will complete.
-        let one = u64::from(exchange.kind == Kind::Put);
-        self.uploads -= one;
+        let reservation = exchange.reservation().map(Reservation::challenger);
         let next = Request::parse(&octets).and_then(|request| {
             let name = Name::parse(&request.name)?;
-            self.open(now, route, &octets, &request, name)
+            self.open(now, route, &octets, &request, name, reservation)
         });
-        if next.is_err() {
-            self.uploads += one;
-        }
         let next = next.ok().and_then(|mut next| {
             let over = next.drive(&mut self.shared, now, Input::Begin, &[]);
             over.is_none().then(|| Box::new(next))

@@ -12,6 +12,7 @@ use super::options::Terms;
 use super::packet::{self, ErrorCode, Kind, Packet, Refusal, Request};
 use super::peers::{Peer, Peers};
 use super::post;
+use super::quota::Reservation;
 use super::rate::Bucket;
 use super::server::{Accept, Served, ServerSettings};
 use super::source::{Content, Source};
@@ -31,7 +32,6 @@ pub(super) struct Core {
     pub(super) accept: Option<Accept>,
     pub(super) receive_buffer: u64,
     pub(super) peers: Peers,
-    pub(super) uploads: u64,
     pub(super) bucket: Option<Bucket>,
     /// No transfer is due before this.
     pub(super) due: Option<Instant>,
@@ -88,9 +88,9 @@ impl Core {
                     return;
                 }
                 if let Some(old) = exchange.give_way(&input) {
-                    self.shared.upload_octets -= old.pending_octets();
                     self.events.push_back(old.replaced());
                     self.events.push_back(exchange.requested());
+                    exchange.inherit(old);
                 }
                 let outcome = exchange.drive(&mut self.shared, now, input, payload);
                 if exchange.last_progress() == now {
@@ -170,19 +170,9 @@ impl Core {
 
     /// Ends the transfer of a peer that has begun another one.
     fn replace(&mut self, peer: SocketAddrV4) {
-        if let Some(exchange) = self.forget(peer) {
+        if let Some(exchange) = self.peers.forget(peer) {
             self.events.push_back(exchange.replaced());
         }
-    }
-
-    /// Takes the transfer of a peer away, with what it has used up.
-    fn forget(&mut self, peer: SocketAddrV4) -> Option<Box<Exchange>> {
-        let exchange = self.peers.forget(peer)?;
-        if exchange.kind == Kind::Put && !exchange.stored {
-            self.uploads -= 1;
-        }
-        self.shared.upload_octets -= exchange.pending_octets();
-        Some(exchange)
     }
 
     fn start(&mut self, now: Instant, route: Route, octets: &[u8]) {
@@ -192,7 +182,7 @@ impl Core {
             asked = Some((request.kind, request.name.clone()));
             let name = Name::parse(&request.name)?;
             self.admit(now, route.peer)?;
-            self.open(now, route, octets, &request, name)
+            self.open(now, route, octets, &request, name, None)
         });
         match result {
             Ok(mut exchange) => {
@@ -233,7 +223,7 @@ impl Core {
             .peers
             .stalled(now, of_peer.then_some(peer.ip()))
             .ok_or(Refusal::new(ErrorCode::NotDefined, "too many transfers"))?;
-        if let Some(exchange) = self.forget(victim) {
+        if let Some(exchange) = self.peers.forget(victim) {
             self.events.push_back(Served::Failed {
                 peer: victim,
                 kind: exchange.kind,
@@ -252,6 +242,7 @@ impl Core {
         octets: &[u8],
         request: &Request,
         name: Name,
+        challenger: Option<Reservation>,
     ) -> Result<Exchange, Refusal> {
         match request.kind {
             Kind::Get => {
@@ -273,16 +264,14 @@ impl Core {
                         "writing is not allowed",
                     ));
                 };
-                if self.uploads >= self.config.uploads_most {
-                    return Err(Refusal::new(ErrorCode::DiskFull, "too many uploads"));
-                }
+                let quota = &self.shared.quota;
+                let reservation = challenger
+                    .or_else(|| quota.reserve())
+                    .ok_or(Refusal::new(ErrorCode::DiskFull, "too many uploads"))?;
                 let terms = Terms::agree(request, None, self.receive_buffer);
                 let limit = self.config.upload_most;
-                let left = self
-                    .config
-                    .uploads_octets_most
-                    .saturating_sub(self.shared.upload_octets);
-                if terms.announced.is_some_and(|size| size > limit.min(left)) {
+                let left = limit.min(quota.octets_left());
+                if terms.announced.is_some_and(|size| size > left) {
                     return Err(Refusal::new(
                         ErrorCode::DiskFull,
                         "file larger than the limit",
@@ -294,14 +283,13 @@ impl Core {
                 if terms.announced.is_some_and(|size| !upload.has_room(size)) {
                     return Err(tree::NO_ROOM);
                 }
-                self.uploads += 1;
                 let about = About {
                     name,
                     route,
                     terms,
                     request: octets.to_vec(),
                 };
-                Ok(Exchange::put(now, about, upload, limit))
+                Ok(Exchange::put(now, about, (upload, reservation), limit))
             }
         }
     }
@@ -332,7 +320,7 @@ impl Core {
         outcome: &TransferEnd,
         said: Option<(u16, &[u8])>,
     ) {
-        let Some(exchange) = self.forget(peer) else {
+        let Some(exchange) = self.peers.forget(peer) else {
             return;
         };
         let name = exchange.name.as_str().to_owned();

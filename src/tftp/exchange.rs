@@ -1,5 +1,6 @@
 //! One transfer with its file: the state machine's wishes, carried out.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::again::Again;
@@ -7,6 +8,7 @@ use super::map::Name;
 use super::options::Terms;
 use super::packet::{self, Kind, Packet, Refusal};
 use super::post::{self, Segmentation};
+use super::quota::{Reservation, UploadQuota};
 use super::source::Source;
 use super::transfer::{
     Input, Linger, Output, Receiver, Reply, Sender, Timer, Transfer, TransferEnd,
@@ -48,9 +50,7 @@ pub(super) struct Shared {
     pub(super) room: Vec<u8>,
     /// Whether finished files are to be on disk before the last ACK.
     pub(super) durable: bool,
-    /// Octets of uploads that are stored or under way, and how many there may be.
-    pub(super) upload_octets: u64,
-    pub(super) upload_octets_most: u64,
+    pub(super) quota: Arc<UploadQuota>,
 }
 
 /// The file of a transfer.
@@ -58,7 +58,7 @@ pub(super) struct Shared {
 enum Role {
     Get(Source),
     /// Gone when it was stored.
-    Put(Option<UploadFile>),
+    Put(Option<(UploadFile, Reservation)>),
 }
 
 /// One transfer.
@@ -77,8 +77,6 @@ pub(super) struct Exchange {
     pub(super) before: Option<Linger>,
     /// Octets of the file: all of them for a GET, those stored for a PUT.
     pub(super) size: u64,
-    /// Whether the file of a PUT is in place.
-    pub(super) stored: bool,
     oack: Option<Vec<u8>>,
     segmentation: Segmentation,
     transfer: Transfer,
@@ -114,7 +112,12 @@ impl Exchange {
     }
 
     /// A transfer that writes `upload`, `limit` octets on the wire at most.
-    pub(super) fn put(now: Instant, about: About, upload: UploadFile, limit: u64) -> Exchange {
+    pub(super) fn put(
+        now: Instant,
+        about: About,
+        upload: (UploadFile, Reservation),
+        limit: u64,
+    ) -> Exchange {
         let oack = about.terms.oack();
         let timer = Timer::new(now, about.terms.timeout);
         let receiver = Receiver::new(timer, about.terms.blksize, about.terms.window, limit);
@@ -145,7 +148,6 @@ impl Exchange {
             again: Again::No,
             before: None,
             size,
-            stored: false,
             oack,
             segmentation: Segmentation(true),
             transfer,
@@ -194,11 +196,18 @@ impl Exchange {
         true
     }
 
-    /// Octets of the upload under way.
-    pub(super) fn pending_octets(&self) -> u64 {
+    /// The reservation of an upload under way.
+    pub(super) fn reservation(&self) -> Option<&Reservation> {
         match &self.role {
-            Role::Put(Some(upload)) => upload.size(),
-            _ => 0,
+            Role::Put(Some((_, reservation))) => Some(reservation),
+            _ => None,
+        }
+    }
+
+    /// Takes the place of `old`, a transfer of the same file.
+    pub(super) fn inherit(&mut self, old: Exchange) {
+        if let (Role::Put(Some((_, new))), Role::Put(Some((_, old)))) = (&mut self.role, old.role) {
+            new.inherit(old);
         }
     }
 
@@ -277,41 +286,33 @@ impl Exchange {
     }
 
     fn append(&mut self, shared: &mut Shared, payload: &[u8]) -> Option<Input> {
-        let Role::Put(Some(upload)) = &mut self.role else {
+        let Role::Put(Some((upload, reservation))) = &mut self.role else {
             return None;
         };
-        let before = upload.size();
-        let result = upload.append(payload);
-        // Gathered octets count even if they could not be written.
-        shared.upload_octets += upload.size() - before;
-        if let Err(error) = result {
+        if let Err(error) = upload.append(payload) {
             return Some(Input::Failed(tree::refusal(&error)));
         }
         shared.counters.blocks_received += 1;
         shared.counters.octets_received += payload.len() as u64;
-        (shared.upload_octets > shared.upload_octets_most).then_some(Input::Failed(TOTAL))
+        (!reservation.resize(upload.size())).then_some(Input::Failed(TOTAL))
     }
 
     fn store(&mut self, shared: &mut Shared) -> Input {
         let Role::Put(upload) = &mut self.role else {
             return Input::Stored;
         };
-        let Some(upload) = upload.take() else {
+        let Some((upload, mut reservation)) = upload.take() else {
             return Input::Stored;
         };
-        let before = upload.size();
         match upload.commit(shared.durable) {
             Ok(size) => {
-                // A CR at the very end of a text comes to light only now.
-                shared.upload_octets += size.saturating_sub(before);
+                // The last octet of a text may have been added just now.
+                reservation.resize(size);
+                reservation.keep();
                 self.size = size;
-                self.stored = true;
                 Input::Stored
             }
-            Err(error) => {
-                shared.upload_octets -= before;
-                Input::Failed(tree::refusal(&error))
-            }
+            Err(error) => Input::Failed(tree::refusal(&error)),
         }
     }
 }

@@ -24,6 +24,7 @@ pub mod options;
 pub mod packet;
 mod peers;
 mod post;
+mod quota;
 pub mod rate;
 mod server;
 pub mod source;

@@ -13,6 +13,7 @@ use super::exchange::{Counters, Shared};
 use super::map::Map;
 use super::packet::{Kind, Refusal};
 use super::peers::Peers;
+use super::quota::UploadQuota;
 use super::rate::{Bucket, Rate};
 use super::tree::Tree;
 use crate::error::{Context as _, Result};
@@ -174,8 +175,7 @@ impl TftpServer {
                     counters: Counters::default(),
                     room: vec![0; SLOT],
                     durable: config.durable,
-                    upload_octets: 0,
-                    upload_octets_most: config.uploads_octets_most,
+                    quota: UploadQuota::new(config.uploads_most, config.uploads_octets_most),
                 },
                 config,
                 map: Map::new(),
@@ -184,7 +184,6 @@ impl TftpServer {
                 accept: None,
                 receive_buffer: receive_buffer as u64,
                 peers: Peers::default(),
-                uploads: 0,
                 bucket: requests.map(Bucket::new),
                 due: None,
                 events: VecDeque::new(),
