@@ -1,80 +1,140 @@
 //! Dispatches packets to transfers, opens files for requests, enforces limits.
+//!
+//! No socket and no clock: packets go to a [`Wire`], and time is an argument.
 
 use std::collections::VecDeque;
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
-use super::again::Again;
-use super::exchange::{About, Exchange, Shared};
+use super::active::{ActiveTransfer, Shared};
+use super::event::{Accept, Counters, Served, ServerSettings};
 use super::map::{Map, Name};
 use super::options::Terms;
 use super::packet::{self, ErrorCode, Kind, Packet, Refusal, Request};
-use super::peers::{Peer, Peers};
-use super::post;
-use super::quota::Reservation;
+use super::peers::{ActivePeer, Peer, Peers};
+use super::quota::{Reservation, UploadQuota};
 use super::rate::Bucket;
-use super::server::{Accept, Served, ServerSettings};
 use super::source::{Content, Source};
 use super::transfer::{Input, Linger, Reply, TransferEnd};
 use super::tree::{self, Tree};
 use super::upload::UploadFile;
-use crate::sys::inbox::Datagram;
-use crate::sys::udp::Route;
+use super::wire::Wire;
+use crate::sys::udp::{Route, SLOT};
 
-/// All but the inbox, so that a datagram in that can be borrowed meanwhile.
-pub(super) struct Core {
-    pub(super) shared: Shared,
-    pub(super) config: ServerSettings,
-    pub(super) map: Map,
-    pub(super) get: Vec<Tree>,
-    pub(super) put: Option<Tree>,
-    pub(super) accept: Option<Accept>,
-    pub(super) receive_buffer: u64,
-    pub(super) peers: Peers,
-    pub(super) bucket: Option<Bucket>,
+/// A server without its socket: it is handed packets and what is due.
+pub struct Dispatcher<W> {
+    shared: Shared<W>,
+    settings: ServerSettings,
+    quota: Arc<UploadQuota>,
+    map: Map,
+    get: Vec<Tree>,
+    put: Option<Tree>,
+    accept: Option<Accept>,
+    receive_buffer: u64,
+    peers: Peers,
+    bucket: Option<Bucket>,
     /// No transfer is due before this.
-    pub(super) due: Option<Instant>,
-    pub(super) events: VecDeque<Served>,
+    due: Option<Instant>,
+    events: VecDeque<Served>,
 }
 
-impl std::fmt::Debug for Core {
+impl<W> std::fmt::Debug for Dispatcher<W> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Core")
-            .field("config", &self.config)
+        f.debug_struct("Dispatcher")
+            .field("settings", &self.settings)
             .field("map", &self.map)
             .field("active", &self.peers.active())
             .finish_non_exhaustive()
     }
 }
 
-impl Core {
-    /// Acts upon what is in one slot of the inbox.
-    pub(super) fn take(&mut self, now: Instant, datagram: &Datagram<'_>) {
-        let peer = datagram.peer;
-        // RFC 1123 §4.2.3.5; and what cannot be answered is not acted upon.
-        if datagram.broadcast
-            || peer.port() == 0
+impl<W: Wire> Dispatcher<W> {
+    /// A server that sends by `wire` and refuses every request until it is given a
+    /// [`Map`]. `receive_buffer` is that of its socket in octets: see
+    /// [`Terms::agree`].
+    pub fn new(settings: ServerSettings, receive_buffer: u64, wire: W) -> Dispatcher<W> {
+        Dispatcher {
+            shared: Shared {
+                wire,
+                counters: Counters::default(),
+                scratch: vec![0; SLOT],
+                durable: settings.durable,
+            },
+            quota: UploadQuota::new(settings.uploads_most, settings.uploads_octets_most),
+            map: Map::new(),
+            get: Vec::new(),
+            put: None,
+            accept: None,
+            receive_buffer,
+            peers: Peers::default(),
+            bucket: settings.requests.map(Bucket::new),
+            due: None,
+            events: VecDeque::new(),
+            settings,
+        }
+    }
+
+    /// What sends the packets.
+    pub fn wire(&self) -> &W {
+        &self.shared.wire
+    }
+
+    /// See [`super::TftpServer::set_map`].
+    pub fn set_map(&mut self, map: Map) {
+        self.get = map.get_roots().iter().cloned().map(Tree::new).collect();
+        self.put = map.put_root().map(|root| Tree::new(root.to_owned()));
+        self.map = map;
+    }
+
+    /// See [`super::TftpServer::set_accept`].
+    pub fn set_accept(&mut self, accept: Accept) {
+        self.accept = Some(accept);
+    }
+
+    /// See [`super::TftpServer::counters`].
+    pub fn counters(&self) -> &Counters {
+        &self.shared.counters
+    }
+
+    /// The next event, if there is one.
+    pub fn event(&mut self) -> Option<Served> {
+        self.events.pop_front()
+    }
+
+    /// When to call [`Dispatcher::tick`], if no packet comes before.
+    pub fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Whether any transfer is under way.
+    pub(super) fn is_active(&self) -> bool {
+        self.peers.active() > 0
+    }
+
+    /// See [`Peers::one_by_one`].
+    pub(super) fn one_by_one(&self) -> bool {
+        self.peers.one_by_one()
+    }
+
+    /// Acts upon a packet.
+    pub fn packet(&mut self, now: Instant, route: Route, octets: &[u8]) {
+        let peer = route.peer;
+        // What cannot be answered is not acted upon.
+        if peer.port() == 0
             || peer.ip().is_unspecified()
             || peer.ip().is_broadcast()
             || peer.ip().is_multicast()
         {
             return;
         }
-        let route = Route {
-            peer,
-            from: datagram.to,
-        };
-        self.packet(now, route, datagram.octets);
-    }
-
-    fn packet(&mut self, now: Instant, route: Route, octets: &[u8]) {
         let packet = Packet::parse(octets);
         if packet == Packet::Request {
             return self.request(now, route, octets);
         }
-        match self.peers.get_mut(&route.peer) {
-            Some(Peer::Active(exchange)) => {
+        match self.peers.get_mut(&peer) {
+            Some(Peer::Active(active)) => {
                 let (input, payload) = match packet {
                     Packet::Data(number, payload) => (Input::Data(number, payload.len()), payload),
                     Packet::Ack(number) => (Input::Ack(number), &[][..]),
@@ -82,41 +142,34 @@ impl Core {
                     // Garbage from the peer's port does not end its transfer.
                     _ => return,
                 };
-                if exchange.before.is_some()
-                    && exchange.is_about_the_last(&self.shared, now, &packet)
-                {
-                    return;
+                if let Some(number) = active.lost_ack(now, &packet) {
+                    return self.shared.wire.packet(&route, &packet::ack(number));
                 }
-                if let Some(old) = exchange.give_way(&input) {
-                    self.events.push_back(old.replaced());
-                    self.events.push_back(exchange.requested());
-                    exchange.inherit(old);
+                if let Some(old) = active.give_way(&input) {
+                    self.events.push_back(replaced(&old));
+                    self.events.push_back(requested(&active.transfer));
+                    active.transfer.inherit(old);
                 }
-                let outcome = exchange.drive(&mut self.shared, now, input, payload);
-                if exchange.last_progress() == now {
-                    exchange.again = Again::No;
-                    exchange.before = None;
+                let end = active.transfer.drive(&mut self.shared, now, input, payload);
+                if active.transfer.machine().last_progress() == now {
+                    active.moved_on();
                     self.shared.counters.last_progress = Some(now);
                 }
-                match outcome {
-                    Some(outcome) => {
+                match end {
+                    Some(end) => {
                         let said = match packet {
                             Packet::Error(code, text) => Some((code, text)),
                             _ => None,
                         };
-                        self.end(now, route.peer, &outcome, said);
+                        self.end(now, peer, &end, said);
                     }
-                    None => self.due = earlier(self.due, exchange.due()),
+                    None => self.due = earlier(self.due, active.due()),
                 }
             }
             Some(Peer::Over(linger)) if now < linger.until() => match linger.answer(now, &packet) {
                 Reply::Silence => {}
-                Reply::Ack(number) => {
-                    post::packet(&self.shared.socket, &route, &packet::ack(number));
-                }
-                Reply::Error(refusal) => {
-                    post::packet(&self.shared.socket, &route, &refusal.to_packet());
-                }
+                Reply::Ack(number) => self.shared.wire.packet(&route, &packet::ack(number)),
+                Reply::Error(refusal) => self.shared.wire.packet(&route, &refusal.to_packet()),
             },
             _ => self.stranger(&route, &packet),
         }
@@ -133,7 +186,7 @@ impl Core {
             Packet::Request | Packet::Error(..) | Packet::Runt => return,
         };
         if self.accepts(route.peer) {
-            post::packet(&self.shared.socket, route, &refusal.to_packet());
+            self.shared.wire.packet(route, &refusal.to_packet());
         }
     }
 
@@ -143,10 +196,10 @@ impl Core {
 
     fn request(&mut self, now: Instant, route: Route, octets: &[u8]) {
         let mut restarted = false;
-        if let Some(Peer::Active(exchange)) = self.peers.get_mut(&route.peer) {
-            if exchange.request == octets {
-                exchange.request_again(&mut self.shared, now);
-                self.due = earlier(self.due, exchange.due());
+        if let Some(Peer::Active(active)) = self.peers.get_mut(&route.peer) {
+            if active.request == octets {
+                active.request_again(&mut self.shared, now);
+                self.due = earlier(self.due, active.due());
                 return;
             }
             // Garbage that begins like a request is garbage.
@@ -161,18 +214,11 @@ impl Core {
             self.shared.counters.requests_dropped += 1;
             return;
         }
-        if restarted {
-            // It does not wait for the old transfer.
-            self.replace(route.peer);
+        // The peer has begun another transfer.
+        if restarted && let Some(old) = self.peers.forget(route.peer) {
+            self.events.push_back(replaced(&old));
         }
         self.start(now, route, octets);
-    }
-
-    /// Ends the transfer of a peer that has begun another one.
-    fn replace(&mut self, peer: SocketAddrV4) {
-        if let Some(exchange) = self.peers.forget(peer) {
-            self.events.push_back(exchange.replaced());
-        }
     }
 
     fn start(&mut self, now: Instant, route: Route, octets: &[u8]) {
@@ -182,25 +228,25 @@ impl Core {
             asked = Some((request.kind, request.name.clone()));
             let name = Name::parse(&request.name)?;
             self.admit(now, route.peer)?;
-            self.open(now, route, octets, &request, name, None)
+            self.open(now, route, &request, name, None)
         });
         match result {
-            Ok(mut exchange) => {
-                if let Some(Peer::Over(linger)) = self.peers.get_mut(&route.peer)
-                    && now < linger.until()
-                {
-                    exchange.before = Some(linger.clone());
-                }
-                self.events.push_back(exchange.requested());
-                let outcome = exchange.drive(&mut self.shared, now, Input::Begin, &[]);
-                self.due = earlier(self.due, exchange.due());
-                self.peers.begin(route.peer, exchange);
-                if let Some(outcome) = outcome {
-                    self.end(now, route.peer, &outcome, None);
+            Ok(mut transfer) => {
+                let before = match self.peers.get_mut(&route.peer) {
+                    Some(Peer::Over(linger)) if now < linger.until() => Some(linger.clone()),
+                    _ => None,
+                };
+                self.events.push_back(requested(&transfer));
+                let end = transfer.drive(&mut self.shared, now, Input::Begin, &[]);
+                self.due = earlier(self.due, transfer.machine().due());
+                let active = ActivePeer::new(transfer, octets, before);
+                self.peers.begin(route.peer, active);
+                if let Some(end) = end {
+                    self.end(now, route.peer, &end, None);
                 }
             }
             Err(refusal) => {
-                post::packet(&self.shared.socket, &route, &refusal.to_packet());
+                self.shared.wire.packet(&route, &refusal.to_packet());
                 self.peers
                     .remember(now, route.peer, Linger::refused(now, refusal.clone()));
                 self.events.push_back(Served::Refused {
@@ -214,48 +260,40 @@ impl Core {
 
     /// Makes sure that there is a place for one more transfer.
     fn admit(&mut self, now: Instant, peer: SocketAddrV4) -> Result<(), Refusal> {
-        let of_peer = self.peers.active() >= self.config.transfers_of_peer_most
-            && self.peers.active_of(peer.ip()) >= self.config.transfers_of_peer_most;
-        if !of_peer && self.peers.active() < self.config.transfers_most {
+        let most_of_peer = self.settings.transfers_of_peer_most;
+        let of_peer =
+            self.peers.active() >= most_of_peer && self.peers.active_of(peer.ip()) >= most_of_peer;
+        if !of_peer && self.peers.active() < self.settings.transfers_most {
             return Ok(());
         }
         let victim = self
             .peers
             .stalled(now, of_peer.then_some(peer.ip()))
             .ok_or(Refusal::new(ErrorCode::NotDefined, "too many transfers"))?;
-        if let Some(exchange) = self.peers.forget(victim) {
-            self.events.push_back(Served::Failed {
-                peer: victim,
-                kind: exchange.kind,
-                name: exchange.name.as_str().to_owned(),
-                reason: "stalled, and its place was needed".to_owned(),
-                refusal: None,
-            });
+        if let Some(stalled) = self.peers.forget(victim) {
+            let reason = "stalled, and its place was needed";
+            self.events
+                .push_back(failed(&stalled, reason.to_owned(), None));
         }
         Ok(())
     }
 
-    pub(super) fn open(
+    /// Opens the file of a request. `challenger` is the reservation of an upload
+    /// beside another one of the same request.
+    fn open(
         &mut self,
         now: Instant,
         route: Route,
-        octets: &[u8],
         request: &Request,
         name: Name,
         challenger: Option<Reservation>,
-    ) -> Result<Exchange, Refusal> {
+    ) -> Result<ActiveTransfer, Refusal> {
         match request.kind {
             Kind::Get => {
                 let content = self.find(&name)?;
                 let terms = Terms::agree(request, Some(content.size()), self.receive_buffer);
                 let source = Source::new(content, request.mode, terms.blksize, terms.window);
-                let about = About {
-                    name,
-                    route,
-                    terms,
-                    request: octets.to_vec(),
-                };
-                Ok(Exchange::get(now, about, source))
+                Ok(ActiveTransfer::get(now, name, route, terms, source))
             }
             Kind::Put => {
                 let Some(tree) = &mut self.put else {
@@ -264,13 +302,12 @@ impl Core {
                         "writing is not allowed",
                     ));
                 };
-                let quota = &self.shared.quota;
                 let reservation = challenger
-                    .or_else(|| quota.reserve())
+                    .or_else(|| self.quota.reserve())
                     .ok_or(Refusal::new(ErrorCode::DiskFull, "too many uploads"))?;
                 let terms = Terms::agree(request, None, self.receive_buffer);
-                let limit = self.config.upload_most;
-                let left = limit.min(quota.octets_left());
+                let limit = self.settings.upload_most;
+                let left = limit.min(self.quota.octets_left());
                 if terms.announced.is_some_and(|size| size > left) {
                     return Err(Refusal::new(
                         ErrorCode::DiskFull,
@@ -283,13 +320,8 @@ impl Core {
                 if terms.announced.is_some_and(|size| !upload.has_room(size)) {
                     return Err(tree::NO_ROOM);
                 }
-                let about = About {
-                    name,
-                    route,
-                    terms,
-                    request: octets.to_vec(),
-                };
-                Ok(Exchange::put(now, about, (upload, reservation), limit))
+                let upload = (upload, reservation);
+                Ok(ActiveTransfer::put(now, name, route, terms, upload, limit))
             }
         }
     }
@@ -317,86 +349,125 @@ impl Core {
         &mut self,
         now: Instant,
         peer: SocketAddrV4,
-        outcome: &TransferEnd,
+        end: &TransferEnd,
         said: Option<(u16, &[u8])>,
     ) {
-        let Some(exchange) = self.peers.forget(peer) else {
+        let Some(over) = self.peers.forget(peer) else {
             return;
         };
-        let name = exchange.name.as_str().to_owned();
-        let linger = match (outcome, exchange.kind) {
-            (TransferEnd::Complete, Kind::Put) => {
-                Linger::stored(now, exchange.last_block(), exchange.terms.timeout)
-            }
-            (TransferEnd::Complete, Kind::Get) | (TransferEnd::PeerError, _) => Linger::sent(now),
-            (TransferEnd::Silent, _) => {
-                Linger::refused(now, Refusal::new(ErrorCode::NotDefined, "timed out"))
-            }
-            (TransferEnd::Refused(refusal), _) => Linger::refused(now, refusal.clone()),
-        };
-        self.peers.remember(now, peer, linger);
-        let failed = |reason: String, refusal: Option<&Refusal>| Served::Failed {
-            peer,
-            kind: exchange.kind,
-            name: name.clone(),
-            reason,
-            refusal: refusal.cloned(),
-        };
-        let event = match outcome {
-            TransferEnd::Complete if exchange.kind == Kind::Get => {
+        let name = over.name.as_str().to_owned();
+        let size = over.size();
+        let (linger, event) = match (end, over.kind()) {
+            (TransferEnd::Complete, Kind::Get) => {
                 self.shared.counters.files_sent += 1;
-                Served::Sent {
-                    peer,
-                    name: name.clone(),
-                    size: exchange.size,
-                }
+                (Linger::sent(now), Served::Sent { peer, name, size })
             }
-            TransferEnd::Complete => {
+            (TransferEnd::Complete, Kind::Put) => {
                 self.shared.counters.files_received += 1;
                 let root = self.map.put_root().map(PathBuf::from).unwrap_or_default();
-                Served::Uploaded {
-                    peer,
-                    path: root.join(&name),
-                    name: name.clone(),
-                    size: exchange.size,
-                }
+                let path = root.join(&name);
+                (
+                    Linger::stored(now, over.machine().position(), over.terms.timeout),
+                    Served::Uploaded {
+                        peer,
+                        name,
+                        path,
+                        size,
+                    },
+                )
             }
-            TransferEnd::PeerError => {
+            (TransferEnd::PeerError, _) => {
                 let (code, text) = said.unwrap_or_default();
                 let text = packet::message(text);
-                failed(format!("the peer gave up: {text} (error {code})"), None)
+                let reason = format!("the peer gave up: {text} (error {code})");
+                (Linger::sent(now), failed(&over, reason, None))
             }
-            TransferEnd::Silent => failed("the peer fell silent".to_owned(), None),
-            TransferEnd::Refused(refusal) => failed(refusal.to_string(), Some(refusal)),
+            (TransferEnd::Silent, _) => (
+                Linger::refused(now, Refusal::new(ErrorCode::NotDefined, "timed out")),
+                failed(&over, "the peer fell silent".to_owned(), None),
+            ),
+            (TransferEnd::Refused(refusal), _) => (
+                Linger::refused(now, refusal.clone()),
+                failed(&over, refusal.to_string(), Some(refusal.clone())),
+            ),
         };
+        self.peers.remember(now, peer, linger);
         self.events.push_back(event);
     }
 
     /// Does what is due by the clock.
-    pub(super) fn tick(&mut self, now: Instant) {
+    pub fn tick(&mut self, now: Instant) {
         self.due = None;
         let mut over = Vec::new();
-        let mut again = Vec::new();
-        for (peer, exchange) in self.peers.transfers() {
-            if matches!(exchange.again, Again::At(at) if now >= at) {
-                again.push(peer);
+        let mut probed = Vec::new();
+        for (peer, active) in self.peers.transfers() {
+            if active.is_to_be_probed(now) {
+                probed.push(peer);
                 continue;
             }
-            if exchange.due().is_some_and(|due| now >= due)
-                && let Some(outcome) = exchange.drive(&mut self.shared, now, Input::Tick, &[])
+            if active.due().is_some_and(|due| now >= due)
+                && let Some(end) = active
+                    .transfer
+                    .drive(&mut self.shared, now, Input::Tick, &[])
             {
-                over.push((peer, outcome));
+                over.push((peer, end));
                 continue;
             }
-            self.due = earlier(self.due, exchange.due());
+            self.due = earlier(self.due, active.due());
         }
-        for (peer, outcome) in over {
-            self.end(now, peer, &outcome, None);
+        for (peer, end) in over {
+            self.end(now, peer, &end, None);
         }
-        for peer in again {
-            self.ask(now, peer);
+        for peer in probed {
+            self.probe(now, peer);
         }
     }
+
+    /// Asks a peer whether it has begun anew.
+    fn probe(&mut self, now: Instant, peer: SocketAddrV4) {
+        let Some(Peer::Active(active)) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        let (route, octets) = (active.transfer.route, active.request.clone());
+        let reservation = active.transfer.reservation().map(Reservation::challenger);
+        let opened = Request::parse(&octets).and_then(|request| {
+            let name = Name::parse(&request.name)?;
+            self.open(now, route, &request, name, reservation)
+        });
+        let challenger = opened.ok().and_then(|mut challenger| {
+            let end = challenger.drive(&mut self.shared, now, Input::Begin, &[]);
+            end.is_none().then_some(challenger)
+        });
+        if let Some(Peer::Active(active)) = self.peers.get_mut(&peer) {
+            active.probed(now, challenger);
+            self.due = earlier(self.due, active.due());
+        }
+    }
+}
+
+/// The event of a transfer that begins.
+fn requested(transfer: &ActiveTransfer) -> Served {
+    Served::Requested {
+        peer: transfer.route.peer,
+        kind: transfer.kind(),
+        name: transfer.name.as_str().to_owned(),
+    }
+}
+
+/// The event of a transfer that is over without its file.
+fn failed(transfer: &ActiveTransfer, reason: String, refusal: Option<Refusal>) -> Served {
+    Served::Failed {
+        peer: transfer.route.peer,
+        kind: transfer.kind(),
+        name: transfer.name.as_str().to_owned(),
+        reason,
+        refusal,
+    }
+}
+
+/// The event of a transfer whose peer has begun another one.
+fn replaced(transfer: &ActiveTransfer) -> Served {
+    failed(transfer, "the peer began another transfer".to_owned(), None)
 }
 
 pub(super) fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {

@@ -61,7 +61,6 @@ impl Name {
     }
 
     /// The name as text.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -88,52 +87,44 @@ pub struct Map {
 
 impl Map {
     /// A map that leads nowhere: every request is refused.
-    #[must_use]
     pub fn new() -> Map {
         Map::default()
     }
 
     /// Adds a directory to read from. It need not exist yet.
-    #[must_use]
     pub fn get(mut self, root: impl Into<PathBuf>) -> Map {
         self.get.push(root.into());
         self
     }
 
     /// Adds a file that exists in memory only. It hides files of that name.
-    #[must_use]
     pub fn contents(mut self, name: impl Into<String>, octets: impl Into<Arc<[u8]>>) -> Map {
         self.contents.insert(name.into(), octets.into());
         self
     }
 
     /// Sets the directory to write to. It need not exist yet.
-    #[must_use]
     pub fn put(mut self, root: impl Into<PathBuf>) -> Map {
         self.put = Some(root.into());
         self
     }
 
     /// The contents in memory under `name`.
-    #[must_use]
     pub fn find(&self, name: &str) -> Option<Arc<[u8]>> {
         self.contents.get(name).cloned()
     }
 
     /// Whether anything can be read at all.
-    #[must_use]
     pub fn is_readable(&self) -> bool {
         !self.get.is_empty() || !self.contents.is_empty()
     }
 
     /// The directories to read from, first to last.
-    #[must_use]
     pub fn get_roots(&self) -> &[PathBuf] {
         &self.get
     }
 
     /// The directory to write to.
-    #[must_use]
     pub fn put_root(&self) -> Option<&Path> {
         self.put.as_deref()
     }

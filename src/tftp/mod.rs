@@ -8,22 +8,22 @@
 //! | blksize; timeout and tsize; windowsize | RFC 2348; 2349; 7440 | [`options`] |
 //!
 //! [`packet`], [`options`], [`netascii`], [`map`], [`rate`] and [`transfer`] are
-//! pure: no socket, no file, no clock. [`source`], [`tree`] and [`upload`] are the files,
-//! [`TftpServer`] the socket and the clock.
+//! pure: no socket, no file, no clock. [`source`], [`tree`] and [`upload`] are the files.
+//! [`dispatch`] brings both together and is tested without socket and clock;
+//! [`TftpServer`] has these.
 //!
 //! Unlike RFC 1350's server, this one answers from the port on which it listens:
 //! behind the redirect a reply from another port does not reach a strict client.
 //! A transfer is therefore known by its peer's address and port.
 
-mod again;
-mod dispatch;
-mod exchange;
+mod active;
+pub mod dispatch;
+mod event;
 pub mod map;
 pub mod netascii;
 pub mod options;
 pub mod packet;
 mod peers;
-mod post;
 mod quota;
 pub mod rate;
 mod server;
@@ -31,10 +31,11 @@ pub mod source;
 pub mod transfer;
 pub mod tree;
 pub mod upload;
+pub mod wire;
 
-pub use exchange::Counters;
+pub use event::{Accept, Counters, Served, ServerSettings};
 pub use map::{Map, Name};
 pub use packet::{ErrorCode, Kind, Refusal};
 pub use rate::Rate;
-pub use server::{Accept, Served, ServerSettings, TftpServer};
+pub use server::TftpServer;
 pub use tree::{is_our_disks, is_our_failure};

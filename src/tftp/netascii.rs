@@ -34,7 +34,6 @@ impl Encoder {
     }
 
     /// Whether half a pair is still to be sent.
-    #[must_use]
     pub fn is_pending(&self) -> bool {
         self.pending.is_some()
     }

@@ -44,7 +44,6 @@ impl Terms {
     /// `size` is that of the file to be read, where it is known in octets on the
     /// wire. `receive_buffer` is that of the socket in octets: a window of an
     /// upload that does not fit would be lost at the same place every time.
-    #[must_use]
     pub fn agree(request: &Request, size: Option<u64>, receive_buffer: u64) -> Terms {
         let mut terms = Terms {
             blksize: BLKSIZE_DEFAULT,
@@ -105,7 +104,6 @@ impl Terms {
     }
 
     /// The OACK packet, if there is anything to acknowledge.
-    #[must_use]
     pub fn oack(&self) -> Option<Vec<u8>> {
         (!self.answer.is_empty()).then(|| packet::oack(&self.answer))
     }

@@ -1,12 +1,9 @@
 //! Octets to values and back (RFC 1350 §5, RFC 2347).
 //!
-//! Requests, OACK and ERROR go through the codec of the `tftpd` crate. Its edges
-//! are decided here, once: a request is scanned first, and what the codec would
-//! choke on is dropped (an option that is malformed, repeated or unknown: RFC
-//! 2347 wants those ignored, not refused) or answered (a name that is not UTF-8,
-//! a mode that does not exist). DATA, ACK and received ERRORs are read and
-//! written by hand, without allocation: they are the hot path, and an ERROR of
-//! any code must end a transfer.
+//! OACK and ERROR are written by the codec of the `tftpd` crate. Its reader refuses a
+//! request with an option that is malformed or repeated, which RFC 2347 wants
+//! ignored, and an ERROR of an unknown code, which must end a transfer; so packets
+//! are read here. DATA and ACK are read and written without allocation.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -77,7 +74,6 @@ pub struct Refusal {
 
 impl Refusal {
     /// A refusal with a fixed text.
-    #[must_use]
     pub const fn new(code: ErrorCode, text: &'static str) -> Refusal {
         Refusal {
             code,
@@ -86,7 +82,6 @@ impl Refusal {
     }
 
     /// The ERROR packet.
-    #[must_use]
     pub fn to_packet(&self) -> Vec<u8> {
         error(self.code, &self.text)
     }
@@ -120,7 +115,6 @@ pub enum Packet<'a> {
 impl Packet<'_> {
     /// Tells what `octets` are. Never fails: garbage is [`Packet::Unknown`] or
     /// [`Packet::Runt`].
-    #[must_use]
     pub fn parse(octets: &[u8]) -> Packet<'_> {
         let Some((opcode, rest)) = octets.split_first_chunk() else {
             return Packet::Runt;
@@ -191,34 +185,14 @@ impl Request {
         if name.is_empty() {
             return Err(Refusal::new(ErrorCode::AccessViolation, "empty file name"));
         }
-        if std::str::from_utf8(name).is_err() {
-            return Err(Refusal::new(
-                ErrorCode::AccessViolation,
-                "file name is not UTF-8",
-            ));
-        }
-
-        let mut clean = Vec::with_capacity(octets.len() + 1);
-        clean.extend_from_slice(&octets[..2]);
-        clean.extend_from_slice(name);
-        clean.extend_from_slice(b"\0octet\0");
-        fields.options(&mut clean);
-        match Codec::deserialize(&clean) {
-            Ok(
-                Codec::Rrq {
-                    filename, options, ..
-                }
-                | Codec::Wrq {
-                    filename, options, ..
-                },
-            ) => Ok(Request {
-                kind,
-                name: filename,
-                mode,
-                options,
-            }),
-            _ => Err(MALFORMED),
-        }
+        let name = std::str::from_utf8(name)
+            .map_err(|_| Refusal::new(ErrorCode::AccessViolation, "file name is not UTF-8"))?;
+        Ok(Request {
+            kind,
+            name: name.to_owned(),
+            mode,
+            options: fields.options(),
+        })
     }
 }
 
@@ -242,61 +216,59 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// Appends to `clean` the options that the codec takes as they are meant.
-    /// The last value must be terminated: `blksize 14` may be a cut `1428`.
-    fn options(&mut self, clean: &mut Vec<u8>) {
-        let mut seen = [false; 4];
+    /// The known options with a number, each once. The last value must be
+    /// terminated: `blksize 14` may be a cut `1428`.
+    fn options(&mut self) -> Vec<TransferOption> {
+        let mut options: Vec<TransferOption> = Vec::new();
         while let (Some(name), Some(value)) = (self.terminated(), self.terminated()) {
-            let known = std::str::from_utf8(name)
-                .ok()
-                .and_then(|name| OptionType::from_str(&name.to_ascii_lowercase()).ok());
-            // What the crate knows beyond the RFCs is not for us to acknowledge.
-            let slot = match known {
-                Some(OptionType::BlockSize) => 0,
-                Some(OptionType::TransferSize) => 1,
-                Some(OptionType::Timeout) => 2,
-                Some(OptionType::WindowSize) => 3,
-                _ => continue,
+            let text = |octets| std::str::from_utf8(octets).ok();
+            let known =
+                text(name).and_then(|name| OptionType::from_str(&name.to_ascii_lowercase()).ok());
+            // The crate knows options that are in no RFC.
+            let Some(
+                option @ (OptionType::BlockSize
+                | OptionType::TransferSize
+                | OptionType::Timeout
+                | OptionType::WindowSize),
+            ) = known
+            else {
+                continue;
             };
-            // The codec takes "+512" for a number; the RFCs say ASCII digits.
-            let number = !value.is_empty()
-                && value.len() <= 20
-                && value.iter().all(u8::is_ascii_digit)
-                && std::str::from_utf8(value).is_ok_and(|value| value.parse::<u64>().is_ok());
-            if number && !std::mem::replace(&mut seen[slot], true) {
-                for field in [name, value] {
-                    clean.extend_from_slice(field);
-                    clean.push(0);
-                }
+            // `parse` takes "+512" for a number; the RFCs say ASCII digits.
+            let digits = value.len() <= 20 && value.iter().all(u8::is_ascii_digit);
+            let number = text(value)
+                .filter(|_| digits)
+                .and_then(|it| it.parse().ok());
+            if let Some(value) = number
+                && options.iter().all(|earlier| earlier.option != option)
+            {
+                options.push(TransferOption { option, value });
             }
         }
+        options
     }
 }
 
 /// The four octets in front of the payload of block `number`. Numbers wrap from
 /// 65535 to 0.
-#[must_use]
 pub fn data_header(number: u64) -> [u8; HEADER] {
     let [high, low] = low_half(number).to_be_bytes();
     [0, 3, high, low]
 }
 
 /// An ACK of block `number`.
-#[must_use]
 pub fn ack(number: u64) -> [u8; HEADER] {
     let [high, low] = low_half(number).to_be_bytes();
     [0, 4, high, low]
 }
 
 /// A block number as it is on the wire.
-#[must_use]
 #[allow(clippy::cast_possible_truncation)] // What the protocol does.
 pub fn low_half(number: u64) -> u16 {
     number as u16
 }
 
 /// An ERROR packet.
-#[must_use]
 pub fn error(code: ErrorCode, text: &str) -> Vec<u8> {
     Codec::Error {
         code,
@@ -307,7 +279,6 @@ pub fn error(code: ErrorCode, text: &str) -> Vec<u8> {
 }
 
 /// An OACK packet.
-#[must_use]
 pub fn oack(options: &[TransferOption]) -> Vec<u8> {
     Codec::Oack(options.to_vec())
         .serialize()
@@ -316,7 +287,6 @@ pub fn oack(options: &[TransferOption]) -> Vec<u8> {
 
 /// The text of a peer's ERROR, bounded, for a diagnostic. It may contain control
 /// characters.
-#[must_use]
 pub fn message(octets: &[u8]) -> String {
     let end = octets.iter().position(|&octet| octet == 0);
     let text = &octets[..end.unwrap_or(octets.len()).min(MESSAGE_MOST)];

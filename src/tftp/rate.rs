@@ -23,7 +23,6 @@ pub struct Bucket {
 
 impl Bucket {
     /// A full one.
-    #[must_use]
     pub fn new(rate: Rate) -> Bucket {
         Bucket {
             rate,

@@ -1,25 +1,18 @@
 //! The socket, the clock, and who gets what.
 
-use std::collections::VecDeque;
 use std::net::SocketAddrV4;
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags};
 
-use super::dispatch::{Core, earlier};
-use super::exchange::{Counters, Shared};
+use super::dispatch::{Dispatcher, earlier};
+use super::event::{Accept, Counters, Served, ServerSettings};
 use super::map::Map;
-use super::packet::{Kind, Refusal};
-use super::peers::Peers;
-use super::quota::UploadQuota;
-use super::rate::{Bucket, Rate};
-use super::tree::Tree;
 use crate::error::{Context as _, Result};
 use crate::sys::inbox::Inbox;
 use crate::sys::poll;
-use crate::sys::udp::{SLOT, Socket};
+use crate::sys::udp::{Route, Socket};
 
 /// The requested size of the receive buffer, in octets: two windows of the largest
 /// blocks. Only received datagrams are charged.
@@ -37,105 +30,6 @@ const FEW: usize = 8;
 /// lock-step transfer. For so long other descriptors and the deadline may have to
 /// wait, and a tick of the kernel's clock longer.
 const HOT: Duration = Duration::from_millis(5);
-/// Whether requests of a peer are to be served; the others get silence.
-pub type Accept = Box<dyn FnMut(SocketAddrV4) -> bool + Send>;
-
-/// The limits of a server.
-#[derive(Clone, Debug)]
-pub struct ServerSettings {
-    /// Octets of one upload, on the wire.
-    pub upload_most: u64,
-    /// Octets of all uploads together, those under way included.
-    pub uploads_octets_most: u64,
-    /// Uploads accepted in all.
-    pub uploads_most: u64,
-    /// Requests of all peers together, those that only come again aside. `None`
-    /// is no limit.
-    pub requests: Option<Rate>,
-    /// Transfers at once. One more is refused, unless there is one that has
-    /// stalled.
-    pub transfers_most: usize,
-    /// The same for those of one address.
-    pub transfers_of_peer_most: usize,
-    /// Whether a file is to be on disk before its last ACK (fsync(2) of file and
-    /// directory).
-    pub durable: bool,
-}
-
-impl Default for ServerSettings {
-    fn default() -> ServerSettings {
-        ServerSettings {
-            upload_most: u64::MAX,
-            uploads_octets_most: u64::MAX,
-            uploads_most: u64::MAX,
-            requests: None,
-            transfers_most: 512,
-            transfers_of_peer_most: 128,
-            durable: false,
-        }
-    }
-}
-
-/// Why [`TftpServer::serve`] returned.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Served {
-    /// A request was accepted, and its transfer has begun.
-    Requested {
-        /// The peer.
-        peer: SocketAddrV4,
-        /// For what.
-        kind: Kind,
-        /// The name, without leading slashes.
-        name: String,
-    },
-    /// A peer has read a file.
-    Sent {
-        /// Who.
-        peer: SocketAddrV4,
-        /// What.
-        name: String,
-        /// Its size in octets.
-        size: u64,
-    },
-    /// A peer has written a file, which is in place.
-    Uploaded {
-        /// Who.
-        peer: SocketAddrV4,
-        /// What.
-        name: String,
-        /// Where: the put directory with the name.
-        path: PathBuf,
-        /// Its size in octets.
-        size: u64,
-    },
-    /// A request was refused.
-    Refused {
-        /// The peer.
-        peer: SocketAddrV4,
-        /// For what: `None` if not even that could be read.
-        request: Option<(Kind, String)>,
-        /// The refusal that the peer got.
-        refusal: Refusal,
-    },
-    /// A transfer has begun but came to nothing.
-    Failed {
-        /// Whose.
-        peer: SocketAddrV4,
-        /// Of what kind.
-        kind: Kind,
-        /// Of which file.
-        name: String,
-        /// Why.
-        reason: String,
-        /// The refusal that the peer got, if the server ended the transfer.
-        refusal: Option<Refusal>,
-    },
-    /// The deadline has passed.
-    Deadline,
-    /// The descriptor of this index is readable (or in error).
-    Ready(usize),
-}
-
 /// A TFTP server on one socket, driven by calls of [`TftpServer::serve`].
 ///
 /// Transfers, and the memory of those that are over, live on from call to call.
@@ -148,79 +42,48 @@ pub struct TftpServer {
     /// Until when the next packet is waited for by receiving it, without polling
     /// first.
     hot: Option<Instant>,
-    core: Core,
+    dispatcher: Dispatcher<Socket>,
 }
 
 impl TftpServer {
     /// Listens on `address`; port 0 takes any free one. Until it is given a
     /// [`Map`], it refuses every request.
-    ///
-    /// # Errors
-    ///
-    /// When the socket cannot be made or bound.
-    pub fn bind(address: SocketAddrV4, config: ServerSettings) -> Result<TftpServer> {
+    pub fn bind(address: SocketAddrV4, settings: ServerSettings) -> Result<TftpServer> {
         let socket =
             Socket::bind(address).context(|| format!("unable to listen on udp {address}"))?;
         let receive_buffer = socket
             .set_buffers(RECEIVE_BUFFER, SEND_BUFFER)
             .context(|| format!("unable to set up udp {address}"))?;
-        let requests = config.requests;
         Ok(TftpServer {
             inbox: Inbox::new(BATCH, address.ip().is_unspecified()),
             most: 1,
             hot: None,
-            core: Core {
-                shared: Shared {
-                    socket,
-                    counters: Counters::default(),
-                    room: vec![0; SLOT],
-                    durable: config.durable,
-                    quota: UploadQuota::new(config.uploads_most, config.uploads_octets_most),
-                },
-                config,
-                map: Map::new(),
-                get: Vec::new(),
-                put: None,
-                accept: None,
-                receive_buffer: receive_buffer as u64,
-                peers: Peers::default(),
-                bucket: requests.map(Bucket::new),
-                due: None,
-                events: VecDeque::new(),
-            },
+            dispatcher: Dispatcher::new(settings, receive_buffer as u64, socket),
         })
     }
 
     /// The address on which it listens.
-    ///
-    /// # Errors
-    ///
-    /// When the system does not say, which is not known to happen.
     pub fn local_addr(&self) -> Result<SocketAddrV4> {
-        self.core
-            .shared
-            .socket
+        self.dispatcher
+            .wire()
             .local_address()
             .context(|| "unable to get the address of the tftp socket")
     }
 
     /// Where requests lead from now on. Transfers under way go on.
     pub fn set_map(&mut self, map: Map) {
-        self.core.get = map.get_roots().iter().cloned().map(Tree::new).collect();
-        self.core.put = map.put_root().map(|root| Tree::new(root.to_owned()));
-        self.core.map = map;
+        self.dispatcher.set_map(map);
     }
 
     /// Sets the filter of peers; without one, all are served. It is called for each
     /// packet that belongs to no transfer.
     pub fn set_accept(&mut self, accept: Accept) {
-        self.core.accept = Some(accept);
+        self.dispatcher.set_accept(accept);
     }
 
     /// The counters so far.
-    #[must_use]
     pub fn counters(&self) -> &Counters {
-        &self.core.shared.counters
+        self.dispatcher.counters()
     }
 
     /// Serves until something happened that the caller may want to know, until
@@ -228,17 +91,12 @@ impl TftpServer {
     /// true is told one at a time, events of transfers first.
     ///
     /// A deadline in the past serves what has come in and returns.
-    ///
-    /// # Errors
-    ///
-    /// When the system cannot wait, or the socket is broken. What peers do is
-    /// never an error.
     pub fn serve(
         &mut self,
         deadline: Option<Instant>,
         others: &[BorrowedFd<'_>],
     ) -> Result<Served> {
-        if let Some(event) = self.core.events.pop_front() {
+        if let Some(event) = self.dispatcher.event() {
             return Ok(event);
         }
         // A caller that does not want to wait gets its way. One that was away for
@@ -257,17 +115,17 @@ impl TftpServer {
             if received {
                 self.deliver(now);
             }
-            if self.core.due.is_some_and(|due| now >= due) {
-                self.core.tick(now);
+            if self.dispatcher.due().is_some_and(|due| now >= due) {
+                self.dispatcher.tick(now);
             }
-            self.hot = if received && ready.is_none() && self.core.peers.active() > 0 {
+            self.hot = if received && ready.is_none() && self.dispatcher.is_active() {
                 let until = self.hot.unwrap_or(now + HOT);
-                let next = earlier(self.core.due, deadline);
+                let next = earlier(self.dispatcher.due(), deadline);
                 (now < until && next.is_none_or(|next| next > until)).then_some(until)
             } else {
                 None
             };
-            if let Some(event) = self.core.events.pop_front() {
+            if let Some(event) = self.dispatcher.event() {
                 return Ok(event);
             }
             if let Some(index) = ready {
@@ -286,8 +144,8 @@ impl TftpServer {
         deadline: Option<Instant>,
         others: &[BorrowedFd<'_>],
     ) -> Result<(bool, Option<usize>)> {
-        let until = earlier(self.core.due, deadline);
-        let socket = self.core.shared.socket.as_fd();
+        let until = earlier(self.dispatcher.due(), deadline);
+        let socket = self.dispatcher.wire().as_fd();
         let blank = |_| PollFd::new(socket, PollFlags::POLLIN);
         let mut few: [_; FEW] = std::array::from_fn(blank);
         let mut many: Vec<_>;
@@ -308,11 +166,11 @@ impl TftpServer {
     /// Takes what has come in, waiting for it for a moment if told so. Whether
     /// anything has.
     fn receive(&mut self, wait: bool) -> Result<bool> {
-        let socket = self.core.shared.socket.as_fd();
+        let socket = self.dispatcher.wire().as_fd();
         match self.inbox.receive(socket, self.most, wait) {
             Ok(count) => {
                 // As many as there were, and more if there may be more.
-                self.most = if self.core.peers.one_by_one() {
+                self.most = if self.dispatcher.one_by_one() {
                     1
                 } else if count == self.most {
                     let largest = (0..count).filter_map(|index| self.inbox.get(index));
@@ -338,7 +196,14 @@ impl TftpServer {
     fn deliver(&mut self, now: Instant) {
         let mut index = 0;
         while let Some(datagram) = self.inbox.get(index) {
-            self.core.take(now, &datagram);
+            // RFC 1123 §4.2.3.5.
+            if !datagram.broadcast {
+                let route = Route {
+                    peer: datagram.peer,
+                    from: datagram.to,
+                };
+                self.dispatcher.packet(now, route, datagram.octets);
+            }
             index += 1;
         }
     }

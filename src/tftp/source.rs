@@ -35,7 +35,6 @@ pub enum Content {
 
 impl Content {
     /// How many there are.
-    #[must_use]
     pub fn size(&self) -> u64 {
         match self {
             Content::Memory(octets) => octets.len() as u64,
@@ -99,7 +98,6 @@ pub struct Source {
 
 impl Source {
     /// `content` in blocks of `blksize` octets, read `window` at a time.
-    #[must_use]
     pub fn new(content: Content, mode: Mode, blksize: u16, window: u16) -> Source {
         let blksize = usize::from(blksize);
         let in_file = matches!(content, Content::File(..));
@@ -122,13 +120,11 @@ impl Source {
     }
 
     /// The number of the last block, unless only reading the file can tell.
-    #[must_use]
     pub fn last(&self) -> Option<u64> {
         (self.text.is_none()).then(|| self.content.size() / self.blksize as u64 + 1)
     }
 
     /// Octets of the file, before any conversion.
-    #[must_use]
     pub fn size(&self) -> u64 {
         self.content.size()
     }
@@ -136,10 +132,6 @@ impl Source {
     /// Blocks from number `first` on, `count` of them, or as many as fit into
     /// `room`, or as many as there are. A first block that was asked for before
     /// may be asked for again as long as none before it was skipped.
-    ///
-    /// # Errors
-    ///
-    /// What to tell the peer: the file cannot be read or has changed.
     pub fn blocks<'a>(
         &'a mut self,
         first: u64,

@@ -20,20 +20,17 @@ const READ_ONLY: &str = "read-only file system";
 pub const NO_ROOM: Refusal = Refusal::new(ErrorCode::DiskFull, FULL);
 
 /// Whether a request was refused for something that failed here.
-#[must_use]
 pub fn is_our_failure(refusal: &Refusal) -> bool {
     refusal.text == BUSY || is_our_disks(refusal)
 }
 
 /// Whether a disk of the host is the reason. A limit that the peer exceeded is not, nor
 /// is a lack of descriptors or memory, which a peer can cause.
-#[must_use]
 pub fn is_our_disks(refusal: &Refusal) -> bool {
     [BROKEN, FULL, READ_ONLY].contains(&&*refusal.text)
 }
 
 /// The refusal for a failed system call; it names nothing of the host.
-#[must_use]
 pub fn refusal(error: &io::Error) -> Refusal {
     let errno = error.raw_os_error().map(Errno::from_raw);
     let (code, text) = match errno {
@@ -77,7 +74,6 @@ struct Root {
 
 impl Tree {
     /// The directory at `path`, which is opened when it is first needed.
-    #[must_use]
     pub fn new(path: PathBuf) -> Tree {
         Tree { path, root: None }
     }
@@ -105,10 +101,6 @@ impl Tree {
     }
 
     /// Opens a regular file for reading. `Ok(None)` if there is no such name.
-    ///
-    /// # Errors
-    ///
-    /// What to tell the peer.
     pub fn open(&mut self, name: &Name) -> Result<Option<(File, Facts)>, Refusal> {
         let opened = self
             .root()
@@ -137,10 +129,6 @@ impl Tree {
     /// Finds the directory that `name` is to be written in, and its name there.
     /// A symlink that stays below the root is followed, so that it is the file
     /// behind it that is written.
-    ///
-    /// # Errors
-    ///
-    /// What to tell the peer.
     pub fn place(&mut self, name: &Name) -> Result<Place, Refusal> {
         self.root()
             .and_then(|root| Place::find(root, name.as_str()))

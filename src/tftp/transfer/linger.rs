@@ -36,7 +36,6 @@ pub struct Linger {
 
 impl Linger {
     /// After a file was sent, or a transfer ended by the peer's ERROR.
-    #[must_use]
     pub fn sent(now: Instant) -> Linger {
         Linger {
             memory: Memory::Sent,
@@ -45,7 +44,6 @@ impl Linger {
     }
 
     /// After a file was stored. The peer repeats its last block after `timeout`.
-    #[must_use]
     pub fn stored(now: Instant, last: u64, timeout: Option<Duration>) -> Linger {
         Linger {
             memory: Memory::Stored { last },
@@ -54,7 +52,6 @@ impl Linger {
     }
 
     /// After an ERROR was sent.
-    #[must_use]
     pub fn refused(now: Instant, refusal: Refusal) -> Linger {
         Linger {
             memory: Memory::Refused { refusal, told: now },
@@ -63,7 +60,6 @@ impl Linger {
     }
 
     /// When to forget.
-    #[must_use]
     pub fn until(&self) -> Instant {
         self.until
     }

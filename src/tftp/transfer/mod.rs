@@ -119,67 +119,27 @@ impl Outputs {
 /// The refusal for a peer that was silent for too long.
 const SILENCE: Refusal = Refusal::new(ErrorCode::NotDefined, "timed out");
 
-/// A transfer of either direction.
-#[derive(Clone, Debug)]
-pub enum Transfer {
-    /// The peer reads.
-    Get(Sender),
-    /// The peer writes.
-    Put(Receiver),
-}
-
-impl Transfer {
+/// The state machine of a transfer: [`Sender`] for a GET, [`Receiver`] for a PUT.
+pub trait Transfer: std::fmt::Debug {
     /// Takes note of what happened at `now`.
-    pub fn handle(&mut self, now: Instant, input: Input) {
-        match self {
-            Transfer::Get(sender) => sender.handle(now, input),
-            Transfer::Put(receiver) => receiver.handle(now, input),
-        }
-    }
+    fn handle(&mut self, now: Instant, input: Input);
 
     /// The next thing to be done, if any.
-    pub fn poll(&mut self) -> Option<Output> {
-        match self {
-            Transfer::Get(sender) => sender.poll(),
-            Transfer::Put(receiver) => receiver.poll(),
-        }
-    }
+    fn poll(&mut self) -> Option<Output>;
 
     /// When to hand in [`Input::Tick`], if nothing happens before.
-    #[must_use]
-    pub fn due(&self) -> Option<Instant> {
-        match self {
-            Transfer::Get(sender) => sender.due(),
-            Transfer::Put(receiver) => receiver.due(),
-        }
-    }
+    fn due(&self) -> Option<Instant>;
 
     /// Whether `input` is a packet that moves the transfer forward, or tells where
     /// it stands.
-    #[must_use]
-    pub fn expects(&self, input: &Input) -> bool {
-        match (self, input) {
-            (Transfer::Get(sender), Input::Ack(number)) => sender.expects(*number),
-            (Transfer::Put(receiver), Input::Data(number, _)) => receiver.expects(*number),
-            _ => false,
-        }
-    }
+    fn expects(&self, input: &Input) -> bool;
 
-    /// Whether the peer has answered our first packet yet.
-    #[must_use]
-    pub fn has_begun(&self) -> bool {
-        match self {
-            Transfer::Get(sender) => sender.has_begun(),
-            Transfer::Put(receiver) => receiver.has_begun(),
-        }
-    }
+    /// Whether the peer has answered the first packet yet.
+    fn has_begun(&self) -> bool;
+
+    /// The last block that the peer has acknowledged, or that came in order.
+    fn position(&self) -> u64;
 
     /// When the peer last moved the transfer forward.
-    #[must_use]
-    pub fn last_progress(&self) -> Instant {
-        match self {
-            Transfer::Get(sender) => sender.timer().last_progress(),
-            Transfer::Put(receiver) => receiver.timer().last_progress(),
-        }
-    }
+    fn last_progress(&self) -> Instant;
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{FIRST, Input, Output, Outputs, SILENCE, Timer, TimerDecision, TransferEnd};
+use super::{FIRST, Input, Output, Outputs, SILENCE, Timer, TimerDecision, Transfer, TransferEnd};
 use crate::tftp::packet::{ErrorCode, Refusal, low_half};
 
 /// The receiving side of a transfer.
@@ -12,22 +12,22 @@ pub struct Receiver {
     window: u64,
     /// The highest block that came in order; 0 for none.
     received: u64,
-    /// The block of our last ACK.
+    /// The block of the last ACK that was sent.
     acknowledged: u64,
-    /// A gap was reported and nothing was received since.
-    gap_reported: bool,
-    /// The peer has sent DATA, so it knows that it was accepted.
-    begun: bool,
     /// Octets that may still come.
     room: u64,
-    state: State,
+    state: ReceiverState,
     timer: Timer,
     outputs: Outputs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum ReceiverState {
+    /// The peer has sent no DATA: it may not know that it was accepted.
+    Opening,
     Receiving,
+    /// A gap was reported and nothing was received since.
+    GapReported,
     /// The last block is here, the file is being made visible.
     Storing,
     Over,
@@ -36,7 +36,6 @@ enum State {
 impl Receiver {
     /// A transfer in windows of `window` blocks of `blksize` octets, `limit`
     /// octets at most.
-    #[must_use]
     pub fn new(timer: Timer, blksize: u16, window: u16, limit: u64) -> Receiver {
         // In lock-step a repeated ACK is of use only if the first one was lost,
         // and the peer repeats its DATA then. If it was merely slow, it may do
@@ -52,18 +51,17 @@ impl Receiver {
             window: u64::from(window.max(1)),
             received: 0,
             acknowledged: 0,
-            gap_reported: false,
-            begun: false,
             room: limit,
-            state: State::Receiving,
+            state: ReceiverState::Opening,
             timer,
             outputs: Outputs::new(),
         }
     }
+}
 
-    /// See [`super::Transfer::handle`].
-    pub fn handle(&mut self, now: Instant, input: Input) {
-        if self.state == State::Over {
+impl Transfer for Receiver {
+    fn handle(&mut self, now: Instant, input: Input) {
+        if self.state == ReceiverState::Over {
             return;
         }
         match input {
@@ -74,13 +72,13 @@ impl Receiver {
             Input::Data(number, length) => self.receive(now, number, length),
             Input::Tick => self.tick(now),
             Input::RequestAgain => {
-                if !self.begun {
+                if !self.has_begun() {
                     self.acknowledge_again();
                     self.timer.repeated(now);
                 }
             }
             Input::Stored => {
-                if self.state == State::Storing {
+                if self.state == ReceiverState::Storing {
                     self.outputs.push(Output::Ack(self.received));
                     self.acknowledged = self.received;
                     self.close(TransferEnd::Complete);
@@ -92,43 +90,43 @@ impl Receiver {
         }
     }
 
-    /// See [`super::Transfer::poll`].
-    pub fn poll(&mut self) -> Option<Output> {
+    fn poll(&mut self) -> Option<Output> {
         self.outputs.pop()
     }
 
-    /// See [`super::Transfer::due`].
-    #[must_use]
-    pub fn due(&self) -> Option<Instant> {
+    fn due(&self) -> Option<Instant> {
         self.timer.due()
     }
 
-    /// See [`super::Transfer::has_begun`].
-    #[must_use]
-    pub fn has_begun(&self) -> bool {
-        self.begun
+    fn expects(&self, input: &Input) -> bool {
+        let &Input::Data(number, _) = input else {
+            return false;
+        };
+        (1..=self.window).contains(&self.distance(number))
     }
 
-    /// The clockwork.
-    #[must_use]
-    pub fn timer(&self) -> &Timer {
-        &self.timer
+    fn has_begun(&self) -> bool {
+        self.state != ReceiverState::Opening
     }
 
-    /// The highest block that came in order.
-    #[must_use]
-    pub fn received(&self) -> u64 {
+    fn position(&self) -> u64 {
         self.received
     }
 
-    /// See [`super::Transfer::expects`].
-    pub(super) fn expects(&self, number: u16) -> bool {
-        let ahead = u64::from(number.wrapping_sub(low_half(self.received)));
-        (1..=self.window).contains(&ahead)
+    fn last_progress(&self) -> Instant {
+        self.timer.last_progress()
+    }
+}
+
+impl Receiver {
+    /// How far block `number` is ahead of the last one received: 1 is the one that
+    /// is awaited, up to a window is a gap, the rest is stale.
+    fn distance(&self, number: u16) -> u64 {
+        u64::from(number.wrapping_sub(low_half(self.received)))
     }
 
     fn receive(&mut self, now: Instant, number: u16, length: usize) {
-        if self.state == State::Storing {
+        if self.state == ReceiverState::Storing {
             return;
         }
         if length > self.blksize {
@@ -137,19 +135,18 @@ impl Receiver {
                 "DATA longer than the block size",
             ));
         }
-        // How far the block is ahead of the last one received: 1 is the one
-        // that is awaited, up to a window is a gap, the rest is stale.
-        match u64::from(number.wrapping_sub(low_half(self.received))) {
+        match self.distance(number) {
             1 => self.append(now, length),
-            ahead if ahead > 1 && ahead <= self.window => {
-                self.begun = true;
-                // Once a gap; further blocks of the same window say nothing new.
-                if !std::mem::replace(&mut self.gap_reported, true) {
-                    self.acknowledge_again();
-                    self.timer.sent_early(now);
-                }
+            // A gap is reported once; further blocks of the same window say nothing new.
+            ahead
+                if (2..=self.window).contains(&ahead)
+                    && self.state != ReceiverState::GapReported =>
+            {
+                self.state = ReceiverState::GapReported;
+                self.acknowledge_again();
+                self.timer.sent_early(now);
             }
-            // Our ACK was lost, and the peer starts its last window over: what
+            // The ACK was lost, and the peer starts its last window over: what
             // is told by the block that the ACK was for.
             0 if self.received > 0 && self.received == self.acknowledged => {
                 self.acknowledge_again();
@@ -167,14 +164,13 @@ impl Receiver {
             ));
         };
         self.room = room;
-        self.begun = true;
+        self.state = ReceiverState::Receiving;
         self.received += 1;
-        self.gap_reported = false;
         self.outputs.push(Output::Append);
         if length < self.blksize {
             self.timer.answered(now);
             self.timer.stop();
-            self.state = State::Storing;
+            self.state = ReceiverState::Storing;
             self.outputs.push(Output::Store);
         } else if self.received - self.acknowledged >= self.window {
             self.timer.answered(now);
@@ -186,10 +182,10 @@ impl Receiver {
         }
     }
 
-    /// Repeats the opening or says how far we got; the window then starts there.
+    /// Repeats the opening or says the last block received; the window then starts there.
     fn acknowledge_again(&mut self) {
         self.acknowledged = self.received;
-        self.outputs.push(if self.begun {
+        self.outputs.push(if self.has_begun() {
             Output::Ack(self.received)
         } else {
             // Never ACK 0 for an OACK that was lost: the peer would fall back
@@ -210,19 +206,19 @@ impl Receiver {
     }
 
     fn refuse(&mut self, refusal: Refusal) {
-        let outcome = TransferEnd::Refused(refusal.clone());
-        self.refuse_as(refusal, outcome);
+        let end = TransferEnd::Refused(refusal.clone());
+        self.refuse_as(refusal, end);
     }
 
-    fn refuse_as(&mut self, refusal: Refusal, outcome: TransferEnd) {
+    fn refuse_as(&mut self, refusal: Refusal, end: TransferEnd) {
         self.outputs.clear();
         self.outputs.push(Output::Error(refusal));
-        self.close(outcome);
+        self.close(end);
     }
 
-    fn close(&mut self, outcome: TransferEnd) {
-        self.state = State::Over;
+    fn close(&mut self, end: TransferEnd) {
+        self.state = ReceiverState::Over;
         self.timer.stop();
-        self.outputs.push(Output::Done(outcome));
+        self.outputs.push(Output::Done(end));
     }
 }

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Input, Output, Outputs, SILENCE, Timer, TimerDecision, TransferEnd};
+use super::{Input, Output, Outputs, SILENCE, Timer, TimerDecision, Transfer, TransferEnd};
 use crate::tftp::packet::low_half;
 
 /// A repeated ACK in a window is acted upon after a round trip, but no later
 /// than this after the window was sent.
-const HASTE: Duration = Duration::from_millis(20);
+const MAX_REPEAT_DELAY: Duration = Duration::from_millis(20);
 
 /// The sending side of a transfer.
 #[derive(Clone, Debug)]
@@ -19,59 +19,71 @@ pub struct Sender {
     acknowledged: u64,
     /// The highest block that was sent after it.
     sent: u64,
-    /// Whether the OACK is still to be acknowledged.
-    opening: bool,
-    begun: bool,
-    /// When to send the window again because of a repeated ACK, unless there is
-    /// progress before. Once for a window.
-    hint: Option<Instant>,
-    hinted: bool,
-    over: bool,
+    state: SenderState,
+    repeat: Repeat,
     timer: Timer,
     outputs: Outputs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SenderState {
+    /// The OACK is still to be acknowledged.
+    Opening,
+    /// The first window is, without an OACK before it.
+    First,
+    /// The peer has acknowledged something.
+    Begun,
+    Over,
+}
+
+/// Whether the window is sent again because of a repeated ACK. Once for a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Repeat {
+    Unasked,
+    /// At this time, unless there is progress before.
+    At(Instant),
+    Done,
 }
 
 impl Sender {
     /// A transfer in windows of `window` blocks; `last` is the number of the
     /// last block if it is known, `options` whether an OACK opens it.
-    #[must_use]
     pub fn new(timer: Timer, window: u16, last: Option<u64>, options: bool) -> Sender {
         Sender {
             window: u64::from(window.max(1)),
             last,
             acknowledged: 0,
             sent: 0,
-            opening: options,
-            begun: false,
-            hint: None,
-            hinted: false,
-            over: false,
+            state: if options {
+                SenderState::Opening
+            } else {
+                SenderState::First
+            },
+            repeat: Repeat::Unasked,
             timer,
             outputs: Outputs::new(),
         }
     }
+}
 
-    /// See [`super::Transfer::handle`].
-    pub fn handle(&mut self, now: Instant, input: Input) {
-        if self.over {
+impl Transfer for Sender {
+    fn handle(&mut self, now: Instant, input: Input) {
+        if self.state == SenderState::Over {
             return;
         }
         match input {
             Input::Begin => {
-                if self.opening {
-                    self.outputs.push(Output::Accept);
-                } else {
-                    self.send_window();
-                }
+                self.send_same();
                 self.timer.sent(now);
             }
             Input::Ack(number) => self.acknowledge(now, number),
             Input::Tick => self.tick(now),
             Input::RequestAgain => {
-                // Our first packet was lost, or the request was duplicated on
+                // The first packet was lost, or the request was duplicated on
                 // its way: one quick repetition cannot become a storm, for it
                 // takes a request to cause it.
-                if !self.begun && now.saturating_duration_since(self.timer.last_sent()) >= HASTE {
+                let since = now.saturating_duration_since(self.timer.last_sent());
+                if !self.has_begun() && since >= MAX_REPEAT_DELAY {
                     self.send_same();
                     self.timer.repeated(now);
                 }
@@ -90,74 +102,71 @@ impl Sender {
         }
     }
 
-    /// See [`super::Transfer::poll`].
-    pub fn poll(&mut self) -> Option<Output> {
+    fn poll(&mut self) -> Option<Output> {
         self.outputs.pop()
     }
 
-    /// See [`super::Transfer::due`].
-    #[must_use]
-    pub fn due(&self) -> Option<Instant> {
-        if self.over {
-            return None;
-        }
-        match (self.hint, self.timer.due()) {
-            (Some(hint), Some(due)) => Some(hint.min(due)),
-            (hint, due) => hint.or(due),
+    fn due(&self) -> Option<Instant> {
+        match (self.state, self.repeat, self.timer.due()) {
+            (SenderState::Over, ..) => None,
+            (_, Repeat::At(at), due) => Some(due.map_or(at, |due| due.min(at))),
+            (_, _, due) => due,
         }
     }
 
-    /// See [`super::Transfer::has_begun`].
-    #[must_use]
-    pub fn has_begun(&self) -> bool {
-        self.begun
-    }
-
-    /// The clockwork.
-    #[must_use]
-    pub fn timer(&self) -> &Timer {
-        &self.timer
-    }
-
-    /// The highest block that the peer has acknowledged.
-    #[must_use]
-    pub fn acknowledged(&self) -> u64 {
-        self.acknowledged
-    }
-
-    /// See [`super::Transfer::expects`]. A repeated ACK is one as well, except
-    /// where the file from its start is what is to be sent anyway.
-    pub(super) fn expects(&self, number: u16) -> bool {
-        if self.opening {
+    /// A repeated ACK is expected as well, except where the file from its start is
+    /// what is to be sent anyway.
+    fn expects(&self, input: &Input) -> bool {
+        let &Input::Ack(number) = input else {
+            return false;
+        };
+        if self.state == SenderState::Opening {
             return number == 0;
         }
-        match u64::from(number.wrapping_sub(low_half(self.acknowledged))) {
+        match self.distance(number) {
             0 => self.acknowledged > 1,
             distance => distance <= self.sent - self.acknowledged,
         }
     }
 
+    fn has_begun(&self) -> bool {
+        matches!(self.state, SenderState::Begun | SenderState::Over)
+    }
+
+    fn position(&self) -> u64 {
+        self.acknowledged
+    }
+
+    fn last_progress(&self) -> Instant {
+        self.timer.last_progress()
+    }
+}
+
+impl Sender {
+    /// How far block `number` is ahead of the last acknowledged one. A window is far
+    /// smaller than half the numbers, so that this tells a block for sure, across
+    /// the wrap as well.
+    fn distance(&self, number: u16) -> u64 {
+        u64::from(number.wrapping_sub(low_half(self.acknowledged)))
+    }
+
     fn acknowledge(&mut self, now: Instant, number: u16) {
-        if self.opening {
+        if self.state == SenderState::Opening {
             if number == 0 {
-                self.opening = false;
                 self.advance(now, 0);
             }
             return;
         }
-        // A window is far smaller than half the numbers, so that the distance
-        // tells a block for sure, across the wrap as well.
-        let distance = u64::from(number.wrapping_sub(low_half(self.acknowledged)));
+        let distance = self.distance(number);
         if distance == 0 {
             // In lock-step a repeated ACK is never answered: the Sorcerer's
             // Apprentice (RFC 1123 §4.2.3.1). In a window it says that the first
             // block is missing, or is a mere duplicate; which of the two, the
             // next round trip tells.
-            if self.window > 1 && !self.hinted {
-                let trip = self.timer.round_trip().unwrap_or(HASTE);
-                let wait = (trip + trip / 4).min(HASTE);
-                self.hint = Some((self.timer.last_sent() + wait).max(now));
-                self.hinted = true;
+            if self.window > 1 && self.repeat == Repeat::Unasked {
+                let trip = self.timer.round_trip().unwrap_or(MAX_REPEAT_DELAY);
+                let wait = (trip + trip / 4).min(MAX_REPEAT_DELAY);
+                self.repeat = Repeat::At((self.timer.last_sent() + wait).max(now));
                 self.tick(now);
             }
         } else if distance <= self.sent - self.acknowledged {
@@ -167,9 +176,8 @@ impl Sender {
 
     fn advance(&mut self, now: Instant, to: u64) {
         self.timer.answered(now);
-        self.begun = true;
-        self.hint = None;
-        self.hinted = false;
+        self.state = SenderState::Begun;
+        self.repeat = Repeat::Unasked;
         self.acknowledged = to;
         if self.last == Some(to) {
             self.close(TransferEnd::Complete);
@@ -192,7 +200,7 @@ impl Sender {
     }
 
     fn send_same(&mut self) {
-        if self.opening {
+        if self.state == SenderState::Opening {
             self.outputs.push(Output::Accept);
         } else {
             self.send_window();
@@ -200,8 +208,8 @@ impl Sender {
     }
 
     fn tick(&mut self, now: Instant) {
-        if self.hint.is_some_and(|hint| now >= hint) {
-            self.hint = None;
+        if matches!(self.repeat, Repeat::At(at) if now >= at) {
+            self.repeat = Repeat::Done;
             self.send_same();
             self.timer.sent_early(now);
             return;
@@ -219,9 +227,9 @@ impl Sender {
         }
     }
 
-    fn close(&mut self, outcome: TransferEnd) {
-        self.over = true;
+    fn close(&mut self, end: TransferEnd) {
+        self.state = SenderState::Over;
         self.timer.stop();
-        self.outputs.push(Output::Done(outcome));
+        self.outputs.push(Output::Done(end));
     }
 }

@@ -56,7 +56,6 @@ pub struct Timer {
 
 impl Timer {
     /// A timer that stands still until [`Timer::sent`].
-    #[must_use]
     pub fn new(now: Instant, negotiated: Option<Duration>) -> Timer {
         Timer {
             negotiated,
@@ -74,38 +73,32 @@ impl Timer {
     }
 
     /// The same timer, never quicker than `floor` unless that was negotiated.
-    #[must_use]
     pub fn with_floor(mut self, floor: Duration) -> Timer {
         self.floor = floor;
         self
     }
 
     /// When [`Timer::check`] has something to say.
-    #[must_use]
     pub fn due(&self) -> Option<Instant> {
         self.due
     }
 
     /// When what is awaited was last asked for.
-    #[must_use]
     pub fn last_sent(&self) -> Instant {
         self.last
     }
 
     /// When the peer last moved the transfer forward.
-    #[must_use]
     pub fn last_progress(&self) -> Instant {
         self.progress
     }
 
     /// The smoothed round trip, if one was measured.
-    #[must_use]
     pub fn round_trip(&self) -> Option<Duration> {
         (self.samples > 0).then_some(self.smoothed)
     }
 
     /// The interval to the next attempt.
-    #[must_use]
     pub fn interval(&self) -> Duration {
         if let Some(negotiated) = self.negotiated {
             return negotiated;
@@ -191,7 +184,6 @@ impl Timer {
     }
 
     /// The action that is due.
-    #[must_use]
     pub fn check(&self, now: Instant) -> TimerDecision {
         let due = match self.due {
             Some(due) if now >= due => due,

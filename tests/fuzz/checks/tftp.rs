@@ -48,11 +48,11 @@ pub fn transfer(octets: &[u8]) {
     // Near the wrap as well as small ones.
     let last = u64::from(*blocks) + if setup & 2 != 0 { 65_500 } else { 1 };
     let timer = Timer::new(start, timeout);
-    let mut transfer = if setup & 4 != 0 {
+    let mut transfer: Box<dyn Transfer> = if setup & 4 != 0 {
         let options = setup & 8 != 0;
-        Transfer::Get(Sender::new(timer, window, Some(last), options))
+        Box::new(Sender::new(timer, window, Some(last), options))
     } else {
-        Transfer::Put(Receiver::new(timer, 512, window, 512 * last))
+        Box::new(Receiver::new(timer, 512, window, 512 * last))
     };
     let mut check = Check {
         last,
@@ -61,7 +61,7 @@ pub fn transfer(octets: &[u8]) {
         over: false,
     };
     let mut now = start;
-    check.step(&mut transfer, now, Input::Begin);
+    check.step(&mut *transfer, now, Input::Begin);
     for event in events.chunks_exact(4) {
         let [kind, late, low, high] = *event else {
             return;
@@ -69,11 +69,7 @@ pub fn transfer(octets: &[u8]) {
         now += Duration::from_millis(u64::from(late) * u64::from(late));
         let number = u16::from_le_bytes([low, high]);
         // Numbers near where the transfer stands make more of it happen.
-        let near = match &transfer {
-            Transfer::Get(sender) => sender.acknowledged(),
-            Transfer::Put(receiver) => receiver.received(),
-        };
-        let near = low_half(near + u64::from(low % 8));
+        let near = low_half(transfer.position() + u64::from(low % 8));
         let input = match kind % 16 {
             0 => Input::Ack(number),
             1..=4 => Input::Ack(near),
@@ -88,13 +84,13 @@ pub fn transfer(octets: &[u8]) {
             }
             _ => Input::Tick,
         };
-        check.step(&mut transfer, now, input);
+        check.step(&mut *transfer, now, input);
     }
     // Left alone it ends, unless it waits for the file to be stored.
     for _ in 0..64 {
         let Some(due) = transfer.due() else { break };
         now = now.max(due);
-        check.step(&mut transfer, now, Input::Tick);
+        check.step(&mut *transfer, now, Input::Tick);
     }
     assert_eq!(transfer.due(), None, "never ends");
     assert!(now - start < Duration::from_secs(86_400));
@@ -108,7 +104,7 @@ struct Check {
 }
 
 impl Check {
-    fn step(&mut self, transfer: &mut Transfer, now: Instant, input: Input) {
+    fn step(&mut self, transfer: &mut dyn Transfer, now: Instant, input: Input) {
         transfer.handle(now, input);
         let mut outputs = 0;
         while let Some(output) = transfer.poll() {
