@@ -4,6 +4,7 @@
 //! Names are resolved by the kernel below a directory (openat2(2), Linux 5.6):
 //! checking a path first and opening it later would leave a gap between the two.
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd as _, BorrowedFd};
@@ -15,6 +16,8 @@ use nix::fcntl::{
 };
 use nix::sys::stat::{Mode, SFlag, fstat, fstatat, stat};
 use nix::unistd::{LinkatFlags, UnlinkatFlags, linkat, unlinkat};
+
+use super::btrfs;
 
 /// The identity and attributes of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -231,6 +234,18 @@ pub fn link_unnamed(file: BorrowedFd<'_>, directory: BorrowedFd<'_>, name: &str)
 /// Those of renameat(2).
 pub fn rename_within(directory: BorrowedFd<'_>, from: &str, to: &str) -> io::Result<()> {
     Ok(renameat(directory, from, directory, to)?)
+}
+
+/// Has two files in `directory` swap their names, with no instant in which either
+/// is missing.
+///
+/// # Errors
+///
+/// Those of renameat2(2) with `RENAME_EXCHANGE`: `ENOENT` if one does not exist,
+/// `EINVAL` if the file system cannot.
+pub fn exchange_within(directory: BorrowedFd<'_>, one: &str, other: &str) -> io::Result<()> {
+    let (one, other) = (CString::new(one)?, CString::new(other)?);
+    btrfs::rename(directory, &one, &other, btrfs::Rename::Exchange)
 }
 
 /// Reads `source` to its end: at most `most` octets, so that nobody can make us

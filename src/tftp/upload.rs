@@ -2,8 +2,9 @@
 //!
 //! Where the file system can (`O_TMPFILE`), the file has no name until then, so
 //! that not even a killed process leaves anything behind; elsewhere it has a
-//! hidden one in the same directory. It takes the place of an old file by a
-//! rename: who opens the name sees the old file or the new one, whole.
+//! hidden one in the same directory. It takes the place of an old file by an
+//! exchange of names or a rename: whoever opens the name sees the old file or the
+//! new one, whole.
 
 use std::fs::File;
 use std::io;
@@ -32,7 +33,8 @@ const MODE: u32 = 0o666;
 pub struct UploadFile {
     place: Place,
     file: File,
-    /// The hidden name of the file, where it must have one.
+    /// The hidden name of the file, where it must have one; once it is in place, that
+    /// of the file that it replaced.
     part: Option<String>,
     decoder: Option<Decoder>,
     gathered: Vec<u8>,
@@ -41,10 +43,6 @@ pub struct UploadFile {
 
 impl UploadFile {
     /// Begins a file at `place`.
-    ///
-    /// # Errors
-    ///
-    /// Those of open(2).
     pub fn create(place: Place, mode: Mode) -> io::Result<UploadFile> {
         let (file, part) = match file::create_unnamed(place.directory.as_fd(), MODE) {
             Ok(file) => (file, None),
@@ -65,23 +63,17 @@ impl UploadFile {
     }
 
     /// Octets of the file so far.
-    #[must_use]
     pub fn size(&self) -> u64 {
         self.written + self.gathered.len() as u64
     }
 
     /// Whether the file system has room for `size` octets, as far as it says.
-    #[must_use]
     pub fn has_room(&self, size: u64) -> bool {
         file::room(self.file.as_fd()).is_none_or(|room| size <= room)
     }
 
     /// Appends the payload of a block. What is not written yet is written by
     /// [`UploadFile::commit`] at the latest.
-    ///
-    /// # Errors
-    ///
-    /// Those of write(2).
     pub fn append(&mut self, payload: &[u8]) -> io::Result<()> {
         if let Some(decoder) = &mut self.decoder {
             decoder.decode(payload, &mut self.gathered);
@@ -128,18 +120,18 @@ impl UploadFile {
             self.file.sync_all()?;
         }
         file::flush(self.file.as_fd())?;
-        self.publish()?;
+        self.publish(durable)?;
         if durable {
             self.place.directory.sync_all()?;
         }
         Ok(self.written)
     }
 
-    fn publish(&mut self) -> io::Result<()> {
+    fn publish(&mut self, durable: bool) -> io::Result<()> {
         let directory = self.place.directory.as_fd();
         if self.part.is_none() {
             match file::link_unnamed(self.file.as_fd(), directory, &self.place.name) {
-                // Only a rename replaces, and it takes a name to rename.
+                // It takes a name to replace another one.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     let part = hidden_name();
                     file::link_unnamed(self.file.as_fd(), directory, &part)?;
@@ -149,8 +141,13 @@ impl UploadFile {
             }
         }
         if let Some(part) = &self.part {
-            file::rename_within(directory, part, &self.place.name)?;
-            self.part = None;
+            // A rename over a file has ext4 and btrfs write the new one out first, so
+            // that a power cut leaves one of them; `durable` sees to that where it is
+            // wanted. After an exchange, the old file is removed by its hidden name.
+            if durable || file::exchange_within(directory, part, &self.place.name).is_err() {
+                file::rename_within(directory, part, &self.place.name)?;
+                self.part = None;
+            }
         }
         Ok(())
     }

@@ -63,6 +63,7 @@ pub struct Goals {
     windows_peer: Goal,
     windows_gso: Goal,
     uploads_bare: Goal,
+    uploads_to_disk: Goal,
     lockstep_cpu: Goal,
     windows_cpu: Goal,
     large_cpu: Goal,
@@ -82,7 +83,12 @@ impl Default for Goals {
             uploads_bare: at_least(
                 "PUT of large blocks in windows, MiB/s",
                 "bare exchange",
-                0.8,
+                0.9,
+            ),
+            uploads_to_disk: at_least(
+                "PUT of large blocks in windows to the disk, MiB/s",
+                "bare exchange",
+                0.9,
             ),
             lockstep_cpu: at_most("lock-step, server CPU ms/MiB", "best peer", 1.0),
             windows_cpu: at_most("GET in windows, server CPU ms/MiB", "best peer", 0.7),
@@ -140,6 +146,22 @@ impl Goals {
         }
     }
 
+    /// The same for an upload to a disk, whose file is new or over an old one.
+    pub fn upload_to_disk(
+        &mut self,
+        transfer: &Transfer,
+        file: &str,
+        names: &[&str],
+        cells: &[Option<Cell>],
+    ) {
+        let rate = |name: &str| {
+            let at = names.iter().position(|other| *other == name)?;
+            cells[at].map(|cell| cell.rate)
+        };
+        let row = format!("PUT {} x {} {file}", transfer.blksize, transfer.window);
+        self.uploads_to_disk.see(rate(OURS), rate(BARE[0]), &row);
+    }
+
     /// Median microseconds of a small GET.
     pub fn small(&mut self, ours: Option<f64>, bare: Option<f64>, row: &str) {
         self.small.see(ours, bare, row);
@@ -158,6 +180,7 @@ impl Goals {
             &self.windows_peer,
             &self.windows_gso,
             &self.uploads_bare,
+            &self.uploads_to_disk,
             &self.lockstep_cpu,
             &self.windows_cpu,
             &self.large_cpu,

@@ -98,6 +98,7 @@ fn main() {
     fs::create_dir_all(&directory).unwrap();
     let mut goals = Goals::default();
     let json = measure(&settings, &directory, &mut goals);
+    uploads_to_disk(&settings, &mut goals);
     parallel(&settings, &directory, &mut goals);
     goals.print();
     fs::remove_dir_all(&directory).unwrap();
@@ -169,7 +170,7 @@ fn measure(settings: &Settings, directory: &Path, goals: &mut Goals) -> String {
                     window,
                     octets: settings.octets * if blksize > 1428 { LARGE } else { 1 },
                 };
-                let cells = row(settings, &running, &transfer, directory);
+                let cells = row(settings, &running, &transfer, directory, false);
                 goals.row(&transfer, &names, &cells);
                 let op = if upload { "PUT" } else { "GET" };
                 let texts: Vec<String> = cells.iter().map(|cell| render(cell.as_ref())).collect();
@@ -221,6 +222,39 @@ fn measure(settings: &Settings, directory: &Path, goals: &mut Goals) -> String {
     }
     json.push_str("]}\n");
     json
+}
+
+/// PUTs of the largest blocks in windows to the disk of the build, where a rename over
+/// a file costs: the file new, and over an old one.
+fn uploads_to_disk(settings: &Settings, goals: &mut Goals) {
+    let name = format!("tftp-bench-{}", std::process::id());
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    fs::create_dir_all(&directory).unwrap();
+    let mut running = start(settings, &directory);
+    running.retain(|server| [OURS, "bare sendto"].contains(&server.name));
+    let names: Vec<&str> = running.iter().map(|server| server.name).collect();
+    println!(
+        "\nPUTs of {} MiB to the disk, blksize 65464, MiB/s (server CPU ms/MiB)\n",
+        settings.octets >> 20
+    );
+    println!("| file | window | {} |", names.join(" | "));
+    println!("|---|---|{}", "---|".repeat(names.len()));
+    for (file, over) in [("new", false), ("over an old one", true)] {
+        for &window in settings.windows.iter().filter(|window| **window > 1) {
+            let transfer = Transfer {
+                upload: true,
+                blksize: 65464,
+                window,
+                octets: settings.octets,
+            };
+            let cells = row(settings, &running, &transfer, &directory, over);
+            goals.upload_to_disk(&transfer, file, &names, &cells);
+            let texts: Vec<String> = cells.iter().map(|cell| render(cell.as_ref())).collect();
+            println!("| {file} | {window} | {} |", texts.join(" | "));
+        }
+    }
+    drop(running);
+    fs::remove_dir_all(&directory).unwrap();
 }
 
 /// Many GETs at once in lock-step, each with a thread of the client, on all CPUs.
@@ -299,12 +333,14 @@ fn render(cell: Option<&Cell>) -> String {
     }
 }
 
-/// The servers in turns, so that a busy moment of the machine is everybody's.
+/// The servers in turns, so that a busy moment of the machine is everybody's. Uploads
+/// are removed unless the next one is to be `over` them.
 fn row(
     settings: &Settings,
     running: &[Running],
     transfer: &Transfer,
     directory: &Path,
+    over: bool,
 ) -> Vec<Option<Cell>> {
     let mut best: Vec<Option<Cell>> = vec![None; running.len()];
     let mut failed = vec![false; running.len()];
@@ -333,7 +369,7 @@ fn row(
             let cpu = before
                 .zip(server.cpu())
                 .map(|(before, after)| after.saturating_sub(before).as_secs_f64() * 1000.0 / mib);
-            if transfer.upload {
+            if transfer.upload && !over {
                 let _ = fs::remove_file(directory.join(client::UPLOAD));
             }
             let rate = mib / elapsed.as_secs_f64();
