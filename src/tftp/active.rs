@@ -14,12 +14,12 @@ use super::upload::UploadFile;
 use super::wire::Wire;
 use crate::sys::udp::Route;
 
-/// What all transfers of a server share.
+/// The means that all transfers of a server share.
 #[derive(Debug)]
 pub(super) struct Shared<W> {
     pub(super) wire: W,
     pub(super) counters: Counters,
-    /// Where blocks are put together.
+    /// The buffer in which blocks are put together.
     pub(super) scratch: Vec<u8>,
     /// Whether finished files are to be on disk before the last ACK.
     pub(super) durable: bool,

@@ -76,7 +76,7 @@ impl<W: Wire> Dispatcher<W> {
         }
     }
 
-    /// What sends the packets.
+    /// The sender of the packets.
     pub fn wire(&self) -> &W {
         &self.shared.wire
     }
@@ -121,7 +121,7 @@ impl<W: Wire> Dispatcher<W> {
     /// Acts upon a packet.
     pub fn packet(&mut self, now: Instant, route: Route, octets: &[u8]) {
         let peer = route.peer;
-        // What cannot be answered is not acted upon.
+        // A packet that cannot be answered is not acted upon.
         if peer.port() == 0
             || peer.ip().is_unspecified()
             || peer.ip().is_broadcast()

@@ -1,4 +1,4 @@
-//! What a server is told and what it tells: limits, events, counters.
+//! The limits that a server is given, its events and its counters.
 
 use std::net::SocketAddrV4;
 use std::path::PathBuf;

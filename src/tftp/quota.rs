@@ -40,7 +40,7 @@ impl UploadQuota {
     }
 }
 
-/// What one transfer uses of the quota. Dropped, it gives that back.
+/// The share of the quota that one transfer uses. Dropped, it gives that back.
 #[derive(Debug)]
 pub(super) struct Reservation {
     quota: Arc<UploadQuota>,

@@ -1,4 +1,5 @@
-//! Where packets go: a socket that sends blocks in batches, and in tests a record.
+//! The way of packets to their peers: a socket that sends blocks in batches, and in
+//! tests a record.
 //!
 //! A datagram that the kernel has no room for is as good as lost on the wire, and
 //! retransmission takes care of it; so nothing here fails.
@@ -12,7 +13,7 @@ use super::packet::{self, HEADER};
 use super::source::Blocks;
 use crate::sys::udp::{self, BATCH, Route, Socket};
 
-/// What sends the packets of a server.
+/// The sender of the packets of a server.
 pub trait Wire {
     /// Sends one packet that is not DATA.
     fn packet(&mut self, route: &Route, octets: &[u8]);

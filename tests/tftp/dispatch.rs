@@ -36,7 +36,7 @@ fn data(number: u16, payload: &[u8]) -> Vec<u8> {
     [&data_header(number.into()), payload].concat()
 }
 
-/// What was sent, and to whom.
+/// The packets that were sent, and their peers.
 #[derive(Clone, Default)]
 struct Record(Rc<RefCell<Vec<(SocketAddrV4, Said)>>>);
 
@@ -326,7 +326,7 @@ fn a_flood_from_one_address_is_served_in_part_and_refused_in_part() {
 #[test]
 fn a_late_duplicate_of_a_request_leaves_the_last_ack_to_be_had() {
     let mut table = Table::new(ServerSettings::default());
-    let mut store = |table: &mut Table, ms, size: usize| {
+    let store = |table: &mut Table, ms, size: usize| {
         for (number, payload) in (1..).zip(pattern(size).chunks(512)) {
             let sent = table.at(ms, A, &data(number, payload));
             assert_eq!(sent, [Said::Ack(number)]);
