@@ -230,8 +230,12 @@ fn uploads_to_disk(settings: &Settings, goals: &mut Goals) {
     let name = format!("tftp-bench-{}", std::process::id());
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     fs::create_dir_all(&directory).unwrap();
-    let mut running = start(settings, &directory);
-    running.retain(|server| [OURS, "bare sendto"].contains(&server.name));
+    fs::write(directory.join("small"), pattern(1024)).unwrap();
+    let running: Vec<Running> = Peer::all(&directory)
+        .into_iter()
+        .filter(|peer| [OURS, "bare sendto"].contains(&peer.name))
+        .filter_map(Peer::start)
+        .collect();
     let names: Vec<&str> = running.iter().map(|server| server.name).collect();
     println!(
         "\nPUTs of {} MiB to the disk, blksize 65464, MiB/s (server CPU ms/MiB)\n",
