@@ -13,15 +13,17 @@ use crate::support::{isolated, run};
 const WITH_SYSTEMD: &str = "### With systemd";
 
 /// An editor that replaces the option file by /host/options, and puts /host/drop-in
-/// into a drop-in: systemctl takes the text between two lines of its template.
+/// into a drop-in: systemctl takes the text between two lines of its template. From
+/// version 257 it names a line, `+4`, before the file.
 const EDITOR: &str = r#"#!/bin/sh
-case $1 in *.options) cp /host/options "$1"; exit ;; esac
+for file; do :; done
+case $file in *.options) cp /host/options "$file"; exit ;; esac
 {
-  sed -n '1,/^### Anything between/p' "$1"
+  sed -n '1,/^### Anything between/p' "$file"
   cat /host/drop-in
-  sed -n '/^### [A-Z][a-z]* below this comment/,$p' "$1"
+  sed -n '/^### [A-Z][a-z]* below this comment/,$p' "$file"
 } >/tmp/edited
-cat /tmp/edited >"$1"
+cat /tmp/edited >"$file"
 "#;
 
 /// Adds an editor, and makes the timer elapse at once.
