@@ -7,8 +7,9 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 SYSCONFDIR ?= /etc
+SUITE   ?= bookworm
 
-.PHONY: all build setup check test fresh demo bench torture fuzz install clean
+.PHONY: all build setup check test fresh demo machine bench torture fuzz install clean
 
 all: build
 
@@ -36,6 +37,11 @@ fresh:
 demo: build
 	@tests/tools/setup demo
 	tests/tools/demo $(BIN)
+
+## A machine of Debian 12, or with SUITE=trixie 13, to be put below --machines.
+machine:
+	@tests/tools/setup machine
+	@tests/tools/machine $(SUITE)
 
 ## What everything costs, side by side with the usual way to do it.
 bench: build
