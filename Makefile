@@ -9,7 +9,7 @@ UNITDIR ?= $(PREFIX)/lib/systemd/system
 SYSCONFDIR ?= /etc
 SUITE   ?= bookworm
 
-.PHONY: all build setup check test fresh demo machine bench torture fuzz install clean
+.PHONY: all build setup check test fresh demo machine machine-test bench torture fuzz install clean
 
 all: build
 
@@ -42,6 +42,11 @@ demo: build
 machine:
 	@tests/tools/setup machine
 	@tests/tools/machine $(SUITE)
+
+## A package of Debian's sources, built and tested in that machine.
+machine-test: build
+	@tests/tools/setup machine-test
+	tests/tools/machine-test $(BIN) $(SUITE)
 
 ## What everything costs, side by side with the usual way to do it.
 bench: build
