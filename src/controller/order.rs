@@ -1,8 +1,8 @@
 //! The order in which controllers are asked.
 //!
-//! Without priorities: in the order of the command line. If any controller has
-//! one (`[F]DCBA` in decimal, absent = 0): those with a higher one first, equal
-//! ones in an order that is drawn anew each time, as today's agents do.
+//! Those with a higher priority (`[F]DCBA` in decimal, absent = 0) come first, equal
+//! ones in an order that is drawn anew each time, as today's agents do: a controller
+//! that always has tasks must not keep the agent from the others.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
@@ -26,34 +26,23 @@ impl Shuffle {
 
     /// Indices of `priorities` in the order to ask.
     pub(super) fn order(&mut self, priorities: &[Option<u32>]) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..priorities.len()).collect();
-        if priorities.iter().any(Option::is_some) {
-            let mut keyed: Vec<_> = order
-                .iter()
-                .map(|&i| {
-                    // F says how to build, not whom to ask.
-                    let rank = priorities[i].unwrap_or(0) % 10_000;
-                    (std::cmp::Reverse(rank), self.next(), i)
-                })
-                .collect();
-            keyed.sort_unstable();
-            order = keyed.into_iter().map(|(_, _, i)| i).collect();
-        }
-        order
+        let mut keyed: Vec<_> = priorities
+            .iter()
+            .enumerate()
+            .map(|(i, priority)| {
+                // F says how to build, not whom to ask.
+                let rank = priority.unwrap_or(0) % 10_000;
+                (std::cmp::Reverse(rank), self.next(), i)
+            })
+            .collect();
+        keyed.sort_unstable();
+        keyed.into_iter().map(|(_, _, i)| i).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn without_priorities_the_order_is_that_of_the_command_line() {
-        let mut shuffle = Shuffle(1);
-        for _ in 0..10 {
-            assert_eq!(shuffle.order(&[None, None, None]), [0, 1, 2]);
-        }
-    }
 
     #[test]
     fn higher_priorities_come_first_and_equals_in_any_order() {

@@ -53,9 +53,9 @@ fn the_first_controller_with_a_task_gets_the_result_over_https() {
         command
             .arg("--ca-file")
             .arg(&authority.certificate)
-            .arg(format!("http://127.0.0.1:{}/?build-task", closed_port()))
-            .arg(broken.url("/?build-task"))
-            .arg(idle.url("/?build-task"))
+            .arg(format!("3=http://127.0.0.1:{}/?build-task", closed_port()))
+            .arg(format!("2={}", broken.url("/?build-task")))
+            .arg(format!("1={}", idle.url("/?build-task")))
             .arg(server.url("/?build-task"));
         let ran = finish(command, TURN);
         assert_eq!(ran.code, Some(0), "{}", ran.err);
@@ -123,7 +123,7 @@ fn a_task_that_cannot_be_done_is_given_back_and_the_next_controller_is_asked() {
             let next = Brep::start(Setup::default());
             first.queue(text.strip_prefix(": 1\n").unwrap());
             let mut command = host.agent(&["--once", "--toolchain-ver", "0.17.0"]);
-            command.arg(first.url()).arg(next.url());
+            command.arg(format!("1={}", first.url())).arg(next.url());
             let ran = finish(command, TURN);
             assert!(ran.err.contains(why), "{}", ran.err);
             let build = first.state().builds[0].clone();

@@ -69,3 +69,31 @@ fn without_tasks_the_agent_asks_about_once_a_minute() {
     assert!((54..=67).contains(&record.asked(0)), "{}", record.asked(0));
     assert_eq!(record.probes, [0]);
 }
+
+#[test]
+fn controllers_without_priorities_share_the_agent() {
+    let mut script = Script::new();
+    for _ in 0..3 {
+        script = script.controller(|_| Offers::Task("linux", ""));
+    }
+    let record = play(script, &[], DAY);
+    let all = record.handed_out.len();
+    for controller in 0..3 {
+        // A third of the tasks, within nine standard deviations.
+        let share = record.asked(controller) * 100 / all;
+        assert!((22..=44).contains(&share), "{controller}: {share} %");
+    }
+}
+
+#[test]
+fn a_list_with_priorities_keeps_its_order() {
+    let mut script = Script::new()
+        .controller(|_| Offers::Task("linux", ""))
+        .controller(|_| Offers::Task("windows", ""))
+        .controller(|_| Offers::Nothing);
+    script.priorities = vec![1, 2, 3];
+    let record = play(script, &[], DAY);
+    assert_eq!(record.asked(0), 0);
+    assert_eq!(record.asked(1), record.handed_out.len());
+    assert_eq!(record.asked(2), record.asked(1));
+}

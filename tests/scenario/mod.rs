@@ -7,12 +7,14 @@ mod bootstraps;
 mod controllers;
 mod faults;
 mod machines;
+mod record;
 mod results;
 
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs;
+use std::iter;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -20,9 +22,9 @@ use std::time::Duration;
 
 use bbot_agent::agent::{Agent, World, setup};
 use bbot_agent::cli::{self, Invocation, Options};
-use bbot_agent::controller::Assignment;
 use bbot_agent::controller::address::UploadTarget;
 use bbot_agent::controller::failure::{Failure, FailureClass};
+use bbot_agent::controller::{Assignment, Controllers};
 use bbot_agent::delivery::{Courier, Delivery, Now, StoredArtifact};
 use bbot_agent::error::{Error, Result};
 use bbot_agent::machines::{Enumeration, Machine, Machines, MachinesSettings};
@@ -32,6 +34,8 @@ use bbot_agent::manifest::{
 use bbot_agent::perform::{BuildEnd, BuildFailure, BuildStage, FailedSide, HeldGuest, Performed};
 use bbot_agent::status::{Idle, Laps};
 use bbot_agent::watch::{Stop, Watch};
+
+use record::{Record, Sent};
 
 pub use machines::BootstrapCourse;
 use machines::ScriptedBootstraps;
@@ -70,60 +74,6 @@ pub enum CourseEnd {
     Failed(FailedSide, BuildStage),
 }
 
-/// A result that was sent: when, to which controller, the status, and whether the
-/// controller took it.
-#[derive(Clone, Debug)]
-pub struct Sent {
-    pub at: u64,
-    pub controller: usize,
-    pub session: String,
-    pub status: ResultStatus,
-    pub taken: bool,
-}
-
-/// All that happened.
-#[derive(Debug, Default)]
-pub struct Record {
-    now: u64,
-    /// When which controller was asked.
-    pub asked: Vec<(u64, usize)>,
-    /// When a session began.
-    pub handed_out: Vec<(u64, String)>,
-    pub sent: Vec<Sent>,
-    /// When a guest of which machine was started, and seconds that it took.
-    pub built: Vec<(u64, String, u64)>,
-    /// When the agent began to wait, for how many seconds, and why.
-    pub idle: Vec<(u64, u64, Idle, String)>,
-    pub probes: Vec<u64>,
-    /// When a bootstrap of which machine began, seconds that it took, and whether its
-    /// guest was held.
-    pub bootstraps: Vec<(u64, String, u64, bool)>,
-}
-
-impl Record {
-    /// The results that controllers have taken, by status.
-    pub fn taken(&self, status: ResultStatus) -> usize {
-        let taken = |sent: &&Sent| sent.taken && sent.status == status;
-        self.sent.iter().filter(taken).count()
-    }
-
-    pub fn asked(&self, controller: usize) -> usize {
-        self.asked.iter().filter(|(_, c)| *c == controller).count()
-    }
-
-    /// Seconds spent in guests of a machine.
-    pub fn time_in(&self, machine: &str) -> u64 {
-        let of = self.built.iter().filter(|(_, m, _)| m == machine);
-        of.map(|(_, _, seconds)| seconds).sum()
-    }
-
-    /// Seconds spent waiting for this reason.
-    pub fn time_idle(&self, reason: Idle) -> u64 {
-        let of = self.idle.iter().filter(|(_, _, r, _)| *r == reason);
-        of.map(|(_, seconds, ..)| seconds).sum()
-    }
-}
-
 type Bootstraps = Box<dyn FnMut(&str, u64) -> BootstrapCourse>;
 type Guests = Box<dyn FnMut(&str, u64) -> Course>;
 
@@ -137,6 +87,8 @@ pub struct Script {
     pub retry_at: Option<u64>,
     /// Of a controller: what it offers.
     pub controllers: Vec<Box<dyn FnMut(u64) -> Offers>>,
+    /// Of a controller: its priority, if it has one.
+    pub priorities: Vec<u32>,
     /// Whether a controller takes results.
     pub takes: Box<dyn FnMut(usize, u64) -> std::result::Result<(), Failure>>,
     /// Of a machine: the course of its guest.
@@ -154,6 +106,7 @@ impl Script {
             bootstraps: Box::new(|_, _| unreachable!("all machines have copies")),
             retry_at: None,
             controllers: Vec::new(),
+            priorities: Vec::new(),
             takes: Box::new(|_, _| Ok(())),
             guests: Box::new(|_, _| success(MINUTE)),
             lacks: Box::new(|_| None),
@@ -189,6 +142,8 @@ pub fn out_of_reach() -> Failure {
 /// A host, its controllers, and a clock that only moves when something takes time.
 struct Play {
     script: Script,
+    /// The controllers as they are on the command line; they are never connected to.
+    controllers: Controllers,
     record: Rc<RefCell<Record>>,
     watch: Watch,
     machines: Machines,
@@ -319,11 +274,11 @@ impl World for Play {
     }
 
     fn order(&mut self) -> Vec<usize> {
-        (0..self.script.controllers.len()).collect()
+        self.controllers.order()
     }
 
     fn controller(&self, number: usize) -> String {
-        format!("http://c{number}/")
+        self.controllers.name(number)
     }
 
     fn ask(
@@ -436,10 +391,21 @@ pub fn play_from(state: &State, script: Script, words: &[&str], from: u64, until
         ..Record::default()
     }));
     let (delivery, unfinished) = Delivery::open(&state.0, setup::delivery(&options), None).unwrap();
+    let watch = Watch::start().unwrap();
+    let priorities = script
+        .priorities
+        .iter()
+        .map(|p| format!("{p}="))
+        .chain(iter::repeat(String::new()));
+    let arguments: Vec<_> = (0..script.controllers.len())
+        .zip(priorities)
+        .map(|(n, p)| format!("{p}http://c{n}/"))
+        .collect();
     let play = Play {
+        controllers: Controllers::new(&arguments, &setup::controllers(&options), &watch).unwrap(),
         machines: Machines::new(settings),
         record: Rc::clone(&record),
-        watch: Watch::start().unwrap(),
+        watch,
         sessions: from,
         end: until,
         script,

@@ -14,7 +14,8 @@ pub(super) const DESCRIPTION: &[&str] = &[
      uploads the result.",
     "A controller is an http:// or https:// URL, or, for a host without network, a directory \
      (an absolute path or file: URL): tasks are taken from its tasks/ and results appear in its \
-     results/. Controllers of higher priority (up to 5 digits, absent: 0) are asked first.",
+     results/. Controllers of higher priority (up to 5 digits, absent: 0) are asked \
+     first, those of equal priority in an order that is drawn anew each turn.",
     "Times are in seconds, or with a unit: 90s, 15m, 3h, 7d. Sizes are in bytes, or with a \
      unit: 64K, 14M, 10G, 1T.",
 ];
