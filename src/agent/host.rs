@@ -1,7 +1,7 @@
 //! The real world: this host, its guests, its controllers.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::setup;
@@ -153,6 +153,11 @@ impl<'w> Host<'w> {
             lock,
             deliverer: None,
         })
+    }
+
+    /// Keeps the warnings that were given once in the file at `path`.
+    pub(super) fn keep_notes(&mut self, path: PathBuf) {
+        self.controllers.keep_notes(path);
     }
 
     /// Keeps other agents from a task whose result is stored.

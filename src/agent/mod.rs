@@ -51,7 +51,10 @@ pub fn run(options: &Options) -> Result<u8> {
     let (delivery, unfinished) = if is_fake(options) || options.dump.is_some() {
         (Delivery::trial(settings, key), Vec::new())
     } else {
-        Delivery::open(&setup::state(options), settings, key)?
+        let state = setup::state(options);
+        let opened = Delivery::open(&state, settings, key)?;
+        host.keep_notes(state.join("notes"));
+        opened
     };
     for target in delivery.targets()? {
         host.hold_task(&target);

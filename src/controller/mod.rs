@@ -11,12 +11,14 @@ pub mod address;
 pub mod failure;
 pub mod http;
 pub mod multipart;
+mod notes;
 mod order;
 mod roots;
 pub mod spool;
 mod transport;
 pub mod url;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::PathBuf;
 
@@ -28,6 +30,7 @@ use address::{ControllerAddress, ControllerArgument, UploadTarget};
 use failure::{Failure, FailureClass};
 use http::{Body, Client, Settings};
 use multipart::Form;
+use notes::Notes;
 use spool::Spool;
 use url::{Url, masked};
 
@@ -90,6 +93,7 @@ pub struct Controllers {
     spools: Vec<Spool>,
     client: Client,
     shuffle: order::Shuffle,
+    notes: Notes,
 }
 
 impl Controllers {
@@ -115,7 +119,14 @@ impl Controllers {
             spools: Vec::new(),
             client,
             shuffle: order::Shuffle::seeded(),
+            notes: Notes::default(),
         })
+    }
+
+    /// Keeps the warnings that were given in the file at `path`, so that an agent that
+    /// is started for each turn gives each once.
+    pub fn keep_notes(&mut self, path: PathBuf) {
+        self.notes = Notes::open(path);
     }
 
     /// The numbers of the controllers, in the order to ask them now.
@@ -143,7 +154,14 @@ impl Controllers {
         let address = self.list[number].address.clone();
         let response = match &address {
             ControllerAddress::Http(url) => self.post_request(url, request)?,
-            ControllerAddress::Directory(path) => self.spool(path).respond(request)?,
+            ControllerAddress::Directory(path) => {
+                let mut notes = BTreeSet::new();
+                let response = self.spool(path).respond(request, &mut notes);
+                // After a task or a failure some tasks were not looked at.
+                let all = matches!(&response, Ok(response) if response.task.is_none());
+                self.notes.report(&address.to_string(), notes, all);
+                response?
+            }
         };
         assignment(&address, response)
     }

@@ -1,6 +1,7 @@
 //! The whole agent on a host in miniature: real btrfs, bridge, taps and guests.
 
 mod brep;
+mod collections;
 mod controllers;
 mod disks;
 mod failures;

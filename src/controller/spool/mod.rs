@@ -20,25 +20,26 @@
 //! name goes out of the way, as `<task>.manifest.old`: what is there under the
 //! name of the result is the result.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, OpenOptions};
-use std::io::{self, Read as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+mod task_file;
 
-use nix::libc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use super::address::{SUFFIX, UploadTarget};
 use super::failure::{Failure, FailureClass};
 use crate::diag;
 use crate::durable;
 use crate::error::reason;
-use crate::manifest::{ResultRequest, Style, TaskManifest, TaskRequest, TaskResponse};
+use crate::manifest::{ResultRequest, Style, TaskRequest, TaskResponse};
 use crate::sys::flock;
 use crate::trace;
+use task_file::TaskFile;
 
-/// Tasks have a few kB.
-const TASK_MAX: u64 = 1 << 20;
+/// The longest name of a task in bytes, so that the names of the files that go with
+/// it are not longer than file systems allow (255).
+const MAX_NAME_BYTES: usize = 200;
 /// A task that ended this many agents is not tried again.
 const TRIES_MAX: u32 = 3;
 
@@ -46,10 +47,8 @@ const TRIES_MAX: u32 = 3;
 #[derive(Debug)]
 pub struct Spool {
     dir: PathBuf,
-    /// Our tasks by name. Dropping a lock gives the task up.
+    /// The tasks of this agent by name. Dropping a lock gives the task up.
     claims: BTreeMap<String, Claim>,
-    /// Complaints that were made, so that each is made once.
-    said: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -59,12 +58,6 @@ struct Claim {
     version: String,
 }
 
-/// A task file that we have locked.
-struct Locked {
-    lock: flock::Locked,
-    path: PathBuf,
-}
-
 impl Spool {
     /// The directory `dir`, which need not be there yet.
     #[must_use]
@@ -72,7 +65,6 @@ impl Spool {
         Spool {
             dir,
             claims: BTreeMap::new(),
-            said: BTreeSet::new(),
         }
     }
 
@@ -84,48 +76,50 @@ impl Spool {
         self.dir.join(directory).join(format!("{task}{SUFFIX}"))
     }
 
-    /// Offers a task for one of the machines of the request, or none.
+    /// Offers a task for one of the machines of the request, or none. Each task that
+    /// stays where it is adds a line to `notes`; none keeps the others from being
+    /// offered.
     ///
     /// # Errors
     ///
     /// If the directory cannot be used.
-    pub fn respond(&mut self, request: &TaskRequest) -> Result<TaskResponse, Failure> {
+    pub(super) fn respond(
+        &mut self,
+        request: &TaskRequest,
+        notes: &mut BTreeSet<String>,
+    ) -> Result<TaskResponse, Failure> {
         self.prepare()?;
         let names = request.machines.iter().map(|machine| machine.name());
         let machines: BTreeSet<&str> = names.collect();
-        let mut said = BTreeSet::new();
+        let mut failed = None;
         for directory in ["claimed", "tasks"] {
             for task in self.names(directory)? {
                 if self.claims.contains_key(&task) {
                     continue;
                 }
-                let Some(locked) = self.lock(directory, &task) else {
+                let Some(file) = self.lock(directory, &task) else {
                     continue;
                 };
-                if directory == "claimed" && self.path("results", &task).exists() {
+                let verdict = if directory == "claimed" && self.has_result(&task) {
                     // Its agent died between the result and this.
-                    self.finish(&task)
-                        .map_err(|e| self.failed("finish task", &task, &e))?;
-                    continue;
-                }
-                match self.consider(locked, directory, &task, &machines) {
-                    Verdict::Take(response) => {
-                        self.said.retain(|s| said.contains(s));
-                        return Ok(*response);
+                    match self.finish(&task) {
+                        Ok(()) => Verdict::Gone,
+                        Err(error) => self.failed("finish task", &task, &error),
                     }
+                } else {
+                    self.consider(file, directory, &task, &machines)
+                };
+                match verdict {
+                    Verdict::Take(response) => return Ok(*response),
                     Verdict::Leave(why) => {
-                        if !self.said.contains(&why) {
-                            diag::warning(&why).emit();
-                        }
-                        said.insert(why);
+                        notes.insert(why);
                     }
-                    Verdict::Failed(failure) => return Err(failure),
+                    Verdict::Failed(failure) => failed = failed.or(Some(failure)),
                     Verdict::Gone => {}
                 }
             }
         }
-        self.said = said;
-        Ok(TaskResponse::default())
+        failed.map_or_else(|| Ok(TaskResponse::default()), Err)
     }
 
     /// Makes the directories that are missing. All there: writes nothing.
@@ -174,73 +168,58 @@ impl Spool {
         Ok(names)
     }
 
-    /// Locks a task file, unless another agent has it or it has just gone.
-    fn lock(&self, directory: &str, task: &str) -> Option<Locked> {
-        let path = self.path(directory, task);
-        // Not through links, and without waiting for the writer of a fifo.
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .open(&path);
-        let file = match file {
-            Ok(file) => file,
-            Err(error) => {
-                trace!(3, "lock", "{}: {}", path.display(), reason(&error));
-                return None;
-            }
-        };
-        let lock = flock::Locked::take(file, flock::How::TryExclusive).ok()?;
-        // Another agent may have moved it between the open and the lock.
-        let ours = lock.metadata().ok()?;
-        let there = fs::symlink_metadata(&path).ok()?;
-        let same = (ours.dev(), ours.ino()) == (there.dev(), there.ino());
-        same.then_some(Locked { lock, path })
+    fn lock(&self, directory: &str, task: &str) -> Option<TaskFile> {
+        TaskFile::lock(self.path(directory, task))
     }
 
     fn consider(
         &mut self,
-        locked: Locked,
+        file: TaskFile,
         directory: &str,
         task: &str,
         machines: &BTreeSet<&str>,
     ) -> Verdict {
-        let manifest = match read_task(&locked) {
+        if task.len() > MAX_NAME_BYTES {
+            let why = format!("its name is longer than {MAX_NAME_BYTES} bytes");
+            return self.reject(&file, task, &why);
+        }
+        let manifest = match file.read() {
             Ok(manifest) => manifest,
-            Err(why) => return self.reject(&locked, task, &why),
+            Err(why) => return self.reject(&file, task, &why),
         };
         if !machines.contains(manifest.machine()) {
             return Verdict::Leave(format!(
                 "task {} is for machine {}, which is not offered",
-                locked.path.display(),
+                file.path.display(),
                 manifest.machine()
             ));
         }
         if let Some(why) = manifest.not_served() {
-            return Verdict::Leave(format!("task {} is left: {why}", locked.path.display()));
+            return Verdict::Leave(format!("task {} is left: {why}", file.path.display()));
         }
         let again = directory == "claimed";
         if again {
             let tries = self.tries(task) + 1;
             if tries > TRIES_MAX {
                 let why = format!("it was begun {TRIES_MAX} times and never ended");
-                return self.reject(&locked, task, &why);
+                return self.reject(&file, task, &why);
             }
             diag::warning(format!(
                 "task {} was begun before and is taken again",
-                locked.path.display()
+                file.path.display()
             ))
             .emit();
             if let Err(error) = self.set_tries(task, tries) {
-                return Verdict::Failed(self.failed("claim task", task, &error));
+                return self.failed("claim task", task, &error);
             }
         } else if self.claimed_by_another(task) {
             // Its namesake is not done yet; it has to wait for that.
             return Verdict::Gone;
-        } else if let Err(error) = self.claim(&locked, task) {
-            return Verdict::Failed(self.failed("claim task", task, &error));
+        } else if let Err(error) = self.claim(&file, task) {
+            return self.failed("claim task", task, &error);
         }
         let claim = Claim {
-            _lock: locked.lock,
+            _lock: file.lock,
             name: manifest.name().to_owned(),
             version: manifest.version().to_owned(),
         };
@@ -263,7 +242,12 @@ impl Spool {
         self.path("claimed", task).exists()
     }
 
-    fn claim(&self, locked: &Locked, task: &str) -> io::Result<()> {
+    /// Whether the result of a task is there. A directory of that name is not one.
+    fn has_result(&self, task: &str) -> bool {
+        self.path("results", task).is_file()
+    }
+
+    fn claim(&self, file: &TaskFile, task: &str) -> io::Result<()> {
         let result = self.path("results", task);
         if result.exists() {
             let mut old = result.clone().into_os_string();
@@ -272,8 +256,8 @@ impl Spool {
         }
         self.set_tries(task, 1)?;
         let to = self.path("claimed", task);
-        trace!(3, "claim", "mv {} {}", locked.path.display(), to.display());
-        durable::rename(&locked.path, &to)
+        trace!(3, "claim", "mv {} {}", file.path.display(), to.display());
+        durable::rename(&file.path, &to)
     }
 
     /// How often a task was begun.
@@ -291,23 +275,45 @@ impl Spool {
         self.dir.join("claimed").join(format!(".{task}.tries"))
     }
 
-    /// Puts what is not a task out of the way, with the reason beside it.
-    fn reject(&self, locked: &Locked, task: &str, why: &str) -> Verdict {
-        diag::error(format!("task {} set aside: {why}", locked.path.display())).emit();
+    /// Puts a file that is not a task out of the way, with the reason beside it.
+    fn reject(&self, file: &TaskFile, task: &str, why: &str) -> Verdict {
+        let what = format!("task {} set aside: {why}", file.path.display());
         let to = self.path("rejected", task);
-        let note = self.dir.join("rejected").join(format!("{task}.reason"));
-        let moved = durable::replace(&note, format!("{why}\n").as_bytes())
-            .and_then(|()| durable::remove(&self.tries_path(task)))
-            .and_then(|()| durable::rename(&locked.path, &to));
-        match moved {
-            Ok(()) => Verdict::Gone,
-            Err(error) => Verdict::Failed(self.failed("set aside task", task, &error)),
+        // The reason comes second: in the way of the file may be something that
+        // stays, and an idle turn writes nothing.
+        if let Err(error) = durable::rename(&file.path, &to) {
+            let why = format!("cannot be used ({why}) and not be set aside");
+            return Spool::left(&format!("task {} {why}", file.path.display()), &error);
+        }
+        diag::error(what).emit();
+        let short = &task[..task.floor_char_boundary(MAX_NAME_BYTES)];
+        let note = self.dir.join("rejected").join(format!("{short}.reason"));
+        let noted = durable::replace(&note, format!("{why}\n").as_bytes())
+            .and_then(|()| durable::remove(&self.tries_path(short)));
+        if let Err(error) = noted {
+            let (note, error) = (note.display(), reason(&error));
+            diag::warning(format!("unable to write {note}: {error}")).emit();
+        }
+        Verdict::Gone
+    }
+
+    fn failed(&self, what: &str, task: &str, error: &io::Error) -> Verdict {
+        Spool::left(&self.what(what, task), error)
+    }
+
+    /// The verdict after an error: about this task, or about all of the directory.
+    fn left(what: &str, error: &io::Error) -> Verdict {
+        use nix::libc::{EACCES, EDQUOT, EIO, ENOSPC, EROFS};
+        match error.raw_os_error() {
+            Some(EACCES | EDQUOT | EIO | ENOSPC | EROFS) => {
+                Verdict::Failed(Failure::directory(what, error))
+            }
+            _ => Verdict::Leave(format!("{what}: {}", reason(error))),
         }
     }
 
-    fn failed(&self, what: &str, task: &str, error: &io::Error) -> Failure {
-        let dir = self.dir.display();
-        Failure::directory(&format!("unable to {what} {task} of {dir}"), error)
+    fn what(&self, what: &str, task: &str) -> String {
+        format!("unable to {what} {task} of {}", self.dir.display())
     }
 
     /// Takes the lock of a claimed task, if nobody has it.
@@ -315,11 +321,11 @@ impl Spool {
         if self.claims.contains_key(task) {
             return;
         }
-        if let Some(locked) = self.lock("claimed", task)
-            && let Ok(manifest) = read_task(&locked)
+        if let Some(file) = self.lock("claimed", task)
+            && let Ok(manifest) = file.read()
         {
             let claim = Claim {
-                _lock: locked.lock,
+                _lock: file.lock,
                 name: manifest.name().to_owned(),
                 version: manifest.version().to_owned(),
             };
@@ -339,7 +345,11 @@ impl Spool {
             let released = durable::remove(&self.tries_path(task))
                 .and_then(|()| durable::rename(&self.path("claimed", task), &to));
             if let Err(error) = released {
-                diag::warning(self.failed("put back task", task, &error)).emit();
+                diag::warning(Failure::directory(
+                    &self.what("put back task", task),
+                    &error,
+                ))
+                .emit();
             }
         }
         drop(claim);
@@ -362,7 +372,7 @@ impl Spool {
         }
         self.hold(task);
         let Some(claim) = self.claims.get(task) else {
-            if self.path("results", task).exists() {
+            if self.has_result(task) {
                 // Delivered before, by an agent that died right after.
                 return Ok(());
             }
@@ -385,14 +395,14 @@ impl Spool {
         // An older result went out of the way when the task was claimed. So one
         // that is there is of this task, by an agent that died before it could
         // say so: whoever has read it is not to get another.
-        if !result.exists() {
+        if !result.is_file() {
             durable::replace(&result, text.as_bytes())
-                .map_err(|error| self.failed("write result of", task, &error))?;
+                .map_err(|error| Failure::directory(&self.what("write result of", task), &error))?;
         }
         // The result is there: what goes wrong now is put right at the next
         // start, and is no failure of the delivery.
         if let Err(error) = self.finish(task) {
-            diag::warning(self.failed("finish task", task, &error)).emit();
+            diag::warning(Failure::directory(&self.what("finish task", task), &error)).emit();
         }
         self.claims.remove(task);
         Ok(())
@@ -415,21 +425,4 @@ enum Verdict {
     Gone,
     /// The directory cannot be used.
     Failed(Failure),
-}
-
-fn read_task(locked: &Locked) -> Result<TaskManifest, String> {
-    let metadata = locked.lock.metadata().map_err(|e| reason(&e))?;
-    if !metadata.is_file() {
-        return Err("not a file".to_owned());
-    }
-    if metadata.len() > TASK_MAX {
-        return Err(format!("longer than {TASK_MAX} bytes"));
-    }
-    let mut text = Vec::new();
-    (&*locked.lock)
-        .take(TASK_MAX)
-        .read_to_end(&mut text)
-        .map_err(|e| reason(&e))?;
-    let name = locked.path.file_name().unwrap_or_default();
-    TaskManifest::parse(&text, &name.to_string_lossy()).map_err(|e| e.to_string())
 }

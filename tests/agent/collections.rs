@@ -1,0 +1,86 @@
+//! One item that cannot be handled does not stop the others of its collection.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use crate::support::host::{Ran, TURN, finish, names};
+use crate::support::site::Site;
+use crate::support::{isolated, run};
+
+fn turn(site: &Site) -> Ran {
+    let mut command = Command::new(Site::agent());
+    command.args(site.arguments()).stdin(Stdio::null());
+    finish(command, TURN)
+}
+
+#[test]
+fn items_in_the_way_stop_no_task_and_are_reported_once() {
+    isolated(|| {
+        let Some(site) = Site::new() else { return };
+        let tasks = site.path("controller/tasks");
+        let path = |name: &str| site.path("controller").join(name);
+        // Sorted before the task that can be done: a long name with bad contents, a
+        // mount point, a bad task with a directory where it would be moved, one whose
+        // reason has a directory in its place, and one with directories where its
+        // result and the former result would be.
+        let long = format!("{}.manifest", "a".repeat(241));
+        fs::write(tasks.join(&long), "rubbish").unwrap();
+        let mount = tasks.join("b.manifest");
+        fs::create_dir_all(&mount).unwrap();
+        run(&format!("mount -t tmpfs none {}", mount.display()));
+        fs::write(tasks.join("c.manifest"), "rubbish").unwrap();
+        fs::create_dir_all(path("rejected/c.manifest")).unwrap();
+        fs::write(tasks.join("d.manifest"), "rubbish").unwrap();
+        fs::create_dir_all(path("rejected/d.reason")).unwrap();
+        site.task("e");
+        fs::create_dir_all(path("results/e.manifest/x")).unwrap();
+        fs::create_dir_all(path("results/e.manifest.old/x")).unwrap();
+        // The agent of this task died, and the task cannot be moved to done/.
+        fs::create_dir_all(path("claimed")).unwrap();
+        site.task("f");
+        fs::rename(tasks.join("f.manifest"), path("claimed/f.manifest")).unwrap();
+        fs::write(path("results/f.manifest"), ": 1\n").unwrap();
+        fs::create_dir_all(path("done/f.manifest")).unwrap();
+        site.task("z");
+
+        let ran = turn(&site);
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        assert!(site.result("z").unwrap().contains("status: success"));
+        let left = [
+            "unable to finish task f of ",
+            "b.manifest cannot be used (not a file) and not be set aside: ",
+            "c.manifest cannot be used (invalid task manifest",
+            "unable to claim task e of ",
+        ];
+        for said in left {
+            assert_eq!(ran.err.matches(said).count(), 1, "{said}: {}", ran.err);
+        }
+        assert_eq!(names(&tasks), ["b.manifest", "c.manifest", "e.manifest"]);
+        let rejected = names(&path("rejected"));
+        assert!(rejected.contains(&long), "{rejected:?}");
+        let reason = format!("rejected/{}.reason", "a".repeat(200));
+        assert_eq!(
+            fs::read_to_string(path(&reason)).unwrap(),
+            "its name is longer than 200 bytes\n"
+        );
+
+        // Not again, and the next turn has nothing to write.
+        let notes = site.path("state/default-1/notes");
+        let before = fs::metadata(&notes).unwrap().modified().unwrap();
+        for _ in 0..2 {
+            let ran = turn(&site);
+            assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""));
+        }
+        assert_eq!(fs::metadata(&notes).unwrap().modified().unwrap(), before);
+
+        // A note whose cause is gone is new when the cause comes back.
+        let machine = |name: &str| fs::read_to_string(tasks.join(name)).unwrap();
+        let text = machine("e.manifest").replace("machine: linux", "machine: other");
+        fs::write(tasks.join("e.manifest"), text).unwrap();
+        let ran = turn(&site);
+        let said = "e.manifest is for machine other, which is not offered";
+        assert_eq!(ran.err.matches(said).count(), 1, "{}", ran.err);
+        assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);
+        assert_eq!(turn(&site).err, "");
+    });
+}
