@@ -72,12 +72,13 @@ impl Sender {
     }
 
     /// Sends the results for those targets that are due, the oldest first, and
-    /// reports on them. The others wait.
+    /// reports on them. The others wait. One that cannot be read, sent or moved does
+    /// not keep the rest from being sent.
     ///
     /// # Errors
     ///
-    /// If the state directory cannot be read or written. Failures of controllers
-    /// are no errors: the results wait.
+    /// If the state directory cannot be read, or the ledger cannot be written. Failures
+    /// of controllers are no errors: the results wait.
     pub(super) fn flush(
         &mut self,
         queue: &Queue,
@@ -93,9 +94,18 @@ impl Sender {
             ..Flushed::default()
         };
         let mut out_of_reach = BTreeSet::new();
+        let mut failed = None;
+        let mut note = |result: Result<()>| {
+            if let Err(error) = result {
+                diag::failure(&error).emit();
+                failed = Some(error);
+            }
+        };
         for mut stored in waiting.results {
             if ledger.was_sent(&stored) {
-                queue.done(&stored)?;
+                if let Err(error) = queue.done(&stored) {
+                    diag::failure(&error).emit();
+                }
                 continue;
             }
             let retry = self.retries.get(&stored.id).copied();
@@ -115,8 +125,8 @@ impl Sender {
             } else {
                 let attempts = retry.map_or(0, |retry| retry.attempts()) + 1;
                 let alone = limits.gives_up_artifacts(attempts, age);
-                match send(queue, &mut stored, alone, courier)? {
-                    Attempt::Later(failure) => {
+                match send(queue, &mut stored, alone, courier) {
+                    Ok(Attempt::Later(failure)) => {
                         if is_out_of_reach(failure.class()) {
                             out_of_reach.insert(server);
                         }
@@ -126,38 +136,51 @@ impl Sender {
                             Attempt::Later(failure)
                         }
                     }
-                    attempt => attempt,
+                    Ok(attempt) => attempt,
+                    Err(error) => Attempt::Unread(error),
                 }
             };
             match attempt {
                 Attempt::Sent => {
                     self.retries.remove(&stored.id);
-                    ledger.sent(queue, &stored)?;
+                    note(ledger.sent(queue, &stored));
                     flushed.sent += 1;
                 }
-                Attempt::Aside(why) => {
-                    self.retries.remove(&stored.id);
-                    diag::error(format!("result of {} set aside: {why}", stored.task))
-                        .info(format!("it is kept in {}", queue.aside(&stored).display()))
-                        .emit();
-                    queue.set_aside(&stored, &why)?;
-                    ledger.aside(&stored)?;
-                    flushed.aside += 1;
-                }
+                Attempt::Aside(why) => match queue.set_aside(&stored, &why) {
+                    Ok(()) => {
+                        self.retries.remove(&stored.id);
+                        diag::error(format!("result of {} set aside: {why}", stored.task))
+                            .info(format!("it is kept in {}", queue.aside(&stored).display()))
+                            .emit();
+                        note(ledger.aside(&stored));
+                        flushed.aside += 1;
+                    }
+                    Err(error) => {
+                        diag::failure(&error).emit();
+                        flushed.wait(Some(self.pause(&stored, now).due));
+                    }
+                },
                 Attempt::Unread(error) => {
                     diag::failure(&error).emit();
                     flushed.wait(None);
                 }
                 Attempt::Later(failure) => {
-                    let retry = self.retries.entry(stored.id.clone());
-                    let retry = retry.or_insert_with(|| Retry::new(&limits));
-                    let pause = retry.failed(now);
-                    report(&stored, failure, pause);
-                    flushed.wait(Some(retry.due));
+                    let due = self.pause(&stored, now).due;
+                    report(&stored, failure, due.saturating_sub(now.uptime));
+                    flushed.wait(Some(due));
                 }
             }
         }
-        Ok(flushed)
+        failed.map_or(Ok(flushed), Err)
+    }
+
+    /// Puts the next attempt off.
+    fn pause(&mut self, stored: &StoredResult, now: Now) -> &Retry {
+        let limits = &self.limits;
+        let retry = self.retries.entry(stored.id.clone());
+        let retry = retry.or_insert_with(|| Retry::new(limits));
+        retry.failed(now);
+        retry
     }
 }
 

@@ -79,28 +79,37 @@ impl Queue {
 
     /// Removes incomplete results and artifacts without a result, and completes the
     /// setting aside of results.
+    ///
+    /// What cannot be removed is reported, and does not keep the agent from starting.
     fn tidy(&self) -> Result<()> {
+        let report = |done: Result<()>| {
+            if let Err(error) = done {
+                diag::failure(&error).emit();
+            }
+        };
         let remove = |path: &Path, remove: fn(&Path) -> io::Result<()>| {
             trace!(3, "tidy", "rm -r {}", path.display());
-            remove(path).context(|| format!("unable to remove {}", path.display()))
+            report(remove(path).context(|| format!("unable to remove {}", path.display())));
         };
         for name in self.names("results", true)? {
-            remove(&self.path(&name), |path| fs::remove_file(path))?;
+            remove(&self.path(&name), |path| fs::remove_file(path));
         }
         let there: BTreeSet<String> = self.names("results", false)?.into_iter().collect();
         for name in self.names("artifacts", false)? {
             if !there.contains(&name) {
-                remove(&self.artifacts(&name), |path| fs::remove_dir_all(path))?;
+                remove(&self.artifacts(&name), |path| fs::remove_dir_all(path));
             }
         }
         for name in self.names("aside", true)? {
             let hidden = self.state.join("aside").join(&name);
             if hidden.join("result").exists() {
                 let path = hidden.with_file_name(name.trim_start_matches('.'));
-                fs::rename(&hidden, &path)
-                    .context(|| format!("unable to rename {}", hidden.display()))?;
+                report(
+                    fs::rename(&hidden, &path)
+                        .context(|| format!("unable to rename {}", hidden.display())),
+                );
             } else {
-                remove(&hidden, |path| fs::remove_dir_all(path))?;
+                remove(&hidden, |path| fs::remove_dir_all(path));
             }
         }
         Ok(())
@@ -203,10 +212,10 @@ impl Queue {
                 Ok(stored) => waiting.results.push(stored),
                 Err(error) => {
                     diag::failure(&error).emit();
-                    if Queue::is_damaged(&error) {
-                        self.move_aside(&id, &error.to_string())?;
-                    } else {
+                    if !Queue::is_damaged(&error) {
                         waiting.unread += 1;
+                    } else if let Err(error) = self.move_aside(&id, &error.to_string()) {
+                        diag::failure(&error).emit();
                     }
                 }
             }
@@ -330,7 +339,10 @@ impl Queue {
             .collect();
         let sizes: Vec<u64> = paths.iter().map(|path| size(path)).collect();
         for path in &paths[..surplus(&sizes)] {
-            fs::remove_dir_all(path).context(|| format!("unable to remove {}", path.display()))?;
+            if let Err(error) = fs::remove_dir_all(path) {
+                let (path, error) = (path.display(), reason(&error));
+                diag::warning(format!("unable to remove {path}: {error}")).emit();
+            }
         }
         Ok(())
     }

@@ -60,11 +60,9 @@ impl Retry {
         }
     }
 
-    /// Counts a failure at `now`. Returns the pause before the next attempt.
-    pub(super) fn failed(&mut self, now: Now) -> Duration {
-        let pause = self.backoff.failed();
-        self.due = now.uptime + pause;
-        pause
+    /// Counts a failure at `now`, and puts the next attempt off.
+    pub(super) fn failed(&mut self, now: Now) {
+        self.due = now.uptime + self.backoff.failed();
     }
 
     pub(super) fn attempts(&self) -> u32 {

@@ -7,6 +7,7 @@ use bbot_agent::delivery::TaskRecord;
 
 use super::{Agent, EXPIRY, TASK, key, now, sent, stored};
 use crate::support::brep::{Brep, Setup};
+use crate::support::host::names;
 use crate::support::{TempDir, require_programs};
 
 #[test]
@@ -188,4 +189,29 @@ fn a_task_under_way_when_the_agent_died_is_interrupted() {
     let status = |i: usize| state.builds[i].result.clone().unwrap();
     assert!(status(0).contains("status: interrupt\n"), "{}", status(0));
     assert!(status(1).contains("status: abort\n"), "{}", status(1));
+}
+
+#[test]
+fn items_that_cannot_be_moved_keep_no_result_from_being_sent() {
+    let scratch = TempDir::new();
+    let brep = Brep::start(Setup::default());
+    let mut agent = Agent::new(scratch.path(), &brep.url(), None);
+    for _ in 0..2 {
+        brep.queue(TASK);
+        let assignment = agent.task().unwrap();
+        agent.perform(&assignment, None);
+    }
+    drop(agent);
+    let results = scratch.path().join("results");
+    let first = names(&results).remove(0);
+    fs::write(results.join(&first), "rubbish").unwrap();
+    // A file in the way of where it is set aside, and a directory that is named as a
+    // file that a crash left incomplete.
+    fs::write(scratch.path().join(format!("aside/.{first}")), "").unwrap();
+    fs::create_dir(results.join(".x.partial")).unwrap();
+    let mut agent = Agent::new(scratch.path(), &brep.url(), None);
+    for sent in [1, 0] {
+        assert_eq!(agent.deliver().sent, sent);
+        assert!(results.join(&first).exists());
+    }
 }
