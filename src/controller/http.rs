@@ -199,11 +199,12 @@ impl Client {
         let mut response = sent.map_err(|e| classify(&e))?;
         let status = response.status();
         trace!(4, "post", "{status} from {url}");
-        if status.is_redirection() {
+        if matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
             let location = header(&response, LOCATION.as_str());
             return Ok(Step::Elsewhere(status, location));
         }
-        if !status.is_success() {
+        // A part of an answer is not one.
+        if !status.is_success() || status == StatusCode::PARTIAL_CONTENT {
             // What can be had of the body is good enough.
             let mut start = Vec::new();
             let reader = response.body_mut().as_reader();

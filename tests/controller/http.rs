@@ -118,7 +118,19 @@ fn a_status_is_reported_with_the_first_line_of_the_body() {
         (
             "304 Not Modified",
             "",
-            "redirected (304) to nowhere: would lose the request",
+            "unexpected status 304 not modified",
+            FailureClass::Protocol,
+        ),
+        (
+            "206 Partial Content",
+            ": 1\n",
+            "unexpected status 206 partial content: : 1",
+            FailureClass::Protocol,
+        ),
+        (
+            "302 Found",
+            "",
+            "redirected (302) to nowhere: would lose the request",
             FailureClass::Redirect,
         ),
     ] {
