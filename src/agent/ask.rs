@@ -14,8 +14,11 @@ use crate::delivery::TaskRecord;
 use crate::diag;
 use crate::error::{Context as _, Error, Result};
 use crate::machines::Machine;
-use crate::manifest::{TaskManifest, TaskRequest};
+use crate::manifest::{Style, TaskManifest, TaskRequest};
 use crate::status::Idle;
+
+/// The largest task request in bytes that controllers take (brep's default).
+const MAX_REQUEST_BYTES: usize = 102_400;
 
 /// The longest time for which a controller is not asked.
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
@@ -156,13 +159,13 @@ impl<W: World> Agent<W> {
         resting.until = self.world.now().uptime + pause;
     }
 
-    fn request(&self, machines: &[Rc<Machine>]) -> Result<TaskRequest> {
+    fn request(&mut self, machines: &[Rc<Machine>]) -> Result<TaskRequest> {
         let options = &self.options;
         let agent = match &options.agent_name {
             Some(name) => name.clone(),
             None => host_name()?,
         };
-        Ok(TaskRequest {
+        let mut request = TaskRequest {
             agent,
             toolchain: (!options.legacy_request).then(|| {
                 (
@@ -172,7 +175,45 @@ impl<W: World> Agent<W> {
             }),
             fingerprint: self.delivery.fingerprint().map(str::to_owned),
             machines: machines.iter().map(|m| Rc::clone(&m.offer)).collect(),
-        })
+        };
+        let all = request.machines.len();
+        self.limit(&mut request)?;
+        let note = (request.machines.len() < all).then(|| {
+            format!(
+                "a request offers some of the {all} machines, drawn anew each time: \
+                 controllers take {MAX_REQUEST_BYTES} bytes"
+            )
+        });
+        self.world.note("task request", note);
+        Ok(request)
+    }
+
+    /// Leaves as many machines in a request as controllers take, drawn anew each time.
+    fn limit(&mut self, request: &mut TaskRequest) -> Result<()> {
+        let size = |request: &TaskRequest| {
+            let text = request.to_text(Style::OLD);
+            text.context(|| "unable to write task request")
+                .map(|text| text.len())
+        };
+        if size(request)? <= MAX_REQUEST_BYTES {
+            return Ok(());
+        }
+        let all = std::mem::take(&mut request.machines);
+        let without = size(request)?;
+        let mut sum = without;
+        for number in self.shuffle.order(&vec![None; all.len()]) {
+            let machines = vec![Rc::clone(&all[number])];
+            let with = TaskRequest {
+                machines,
+                ..request.clone()
+            };
+            let of_machine = size(&with)? - without;
+            if sum + of_machine <= MAX_REQUEST_BYTES {
+                sum += of_machine;
+                request.machines.push(Rc::clone(&all[number]));
+            }
+        }
+        Ok(())
     }
 }
 

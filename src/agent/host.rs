@@ -314,6 +314,10 @@ impl<'w> World for Host<'w> {
         true
     }
 
+    fn note(&mut self, subject: &str, text: Option<String>) {
+        self.controllers.note(subject, text);
+    }
+
     fn order(&mut self) -> Vec<usize> {
         self.controllers.order()
     }

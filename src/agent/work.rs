@@ -9,6 +9,7 @@ use super::turn::Turn;
 use super::world::World;
 use crate::breaker::Breaker;
 use crate::cli::{Options, Turns};
+use crate::controller::Shuffle;
 use crate::delivery::{Delivery, UnfinishedTask};
 use crate::diag;
 use crate::error::{Class, Context as _, Result};
@@ -34,6 +35,8 @@ pub struct Agent<W> {
     pub(super) resting: BTreeMap<usize, Resting>,
     /// Machines that are not offered for a while, by name.
     pub(super) resting_machines: BTreeMap<String, RestingMachine>,
+    /// Draws the machines of a request that cannot have all.
+    pub(super) shuffle: Shuffle,
     /// Whether the host is examined anew before the next request for work.
     pub(super) probe_anew: bool,
     /// Counts turns, and spreads pauses.
@@ -50,6 +53,7 @@ impl<W: World> Agent<W> {
             delivery,
             resting: BTreeMap::new(),
             resting_machines: BTreeMap::new(),
+            shuffle: Shuffle::seeded(),
             probe_anew: true,
             turns: 0,
         }

@@ -52,6 +52,10 @@ pub trait World: Courier {
     /// that a moment. Returns false if the agent is to send them itself.
     fn deliver_beside(&mut self, wait: bool) -> bool;
 
+    /// Gives the warning `text` about `subject`, unless it was given before, by an
+    /// earlier agent for instance. Without a text it is new the next time.
+    fn note(&mut self, subject: &str, text: Option<String>);
+
     /// The numbers of the controllers, in the order to ask them now.
     fn order(&mut self) -> Vec<usize>;
 

@@ -26,6 +26,7 @@ use crate::error::Result;
 use crate::manifest::{ParseError, Style, TaskManifest, TaskRequest, TaskResponse};
 use crate::watch::Watch;
 
+pub(crate) use order::Shuffle;
 use address::{ControllerAddress, ControllerArgument, UploadTarget};
 use failure::{Failure, FailureClass};
 use http::{Body, Client, Settings};
@@ -92,7 +93,7 @@ pub struct Controllers {
     /// stored result came from.
     spools: Vec<Spool>,
     client: Client,
-    shuffle: order::Shuffle,
+    shuffle: Shuffle,
     notes: Notes,
 }
 
@@ -118,7 +119,7 @@ impl Controllers {
             list,
             spools: Vec::new(),
             client,
-            shuffle: order::Shuffle::seeded(),
+            shuffle: Shuffle::seeded(),
             notes: Notes::default(),
         })
     }
@@ -127,6 +128,12 @@ impl Controllers {
     /// is started for each turn gives each once.
     pub fn keep_notes(&mut self, path: PathBuf) {
         self.notes = Notes::open(path);
+    }
+
+    /// Gives the warning `text` about `subject`, unless it was given before; without a
+    /// text it is new the next time.
+    pub fn note(&mut self, subject: &str, text: Option<String>) {
+        self.notes.report(subject, text.into_iter().collect(), true);
     }
 
     /// The numbers of the controllers, in the order to ask them now.

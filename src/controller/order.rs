@@ -9,10 +9,10 @@ use std::hash::{BuildHasher as _, Hasher as _};
 
 /// A small generator (splitmix64); not for secrets.
 #[derive(Debug)]
-pub(super) struct Shuffle(u64);
+pub(crate) struct Shuffle(u64);
 
 impl Shuffle {
-    pub(super) fn seeded() -> Shuffle {
+    pub(crate) fn seeded() -> Shuffle {
         Shuffle(RandomState::new().build_hasher().finish())
     }
 
@@ -25,7 +25,7 @@ impl Shuffle {
     }
 
     /// Indices of `priorities` in the order to ask.
-    pub(super) fn order(&mut self, priorities: &[Option<u32>]) -> Vec<usize> {
+    pub(crate) fn order(&mut self, priorities: &[Option<u32>]) -> Vec<usize> {
         let mut keyed: Vec<_> = priorities
             .iter()
             .enumerate()

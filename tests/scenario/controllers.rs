@@ -97,3 +97,23 @@ fn a_list_with_priorities_keeps_its_order() {
     assert_eq!(record.asked(1), record.handed_out.len());
     assert_eq!(record.asked(2), record.asked(1));
 }
+
+#[test]
+fn a_request_offers_as_many_machines_as_controllers_take() {
+    // Each takes some 600 bytes of a request.
+    let names: Vec<&'static str> = (0..300)
+        .map(|n| &*format!("m-{n:03}-{}", "x".repeat(190)).leak())
+        .collect();
+    let wanted = names[7];
+    let mut script = Script::new().controller(move |_| Offers::Task(wanted, ""));
+    script.machines = names;
+    let record = play(script, &[], 3 * HOUR);
+    // About half of the requests have this machine.
+    let (asked, built) = (record.asked(0), record.built.len());
+    assert!(
+        asked / 4 < built && built < asked / 4 * 3,
+        "{built} of {asked}"
+    );
+    assert_eq!(record.notes.len(), 1, "{:?}", record.notes);
+    assert!(record.notes[0].contains("some of the 300 machines"));
+}

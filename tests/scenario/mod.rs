@@ -29,7 +29,7 @@ use bbot_agent::delivery::{Courier, Delivery, Now, StoredArtifact};
 use bbot_agent::error::{Error, Result};
 use bbot_agent::machines::{Enumeration, Machine, Machines, MachinesSettings};
 use bbot_agent::manifest::{
-    ResultManifest, ResultRequest, ResultStatus, TaskManifest, TaskRequest,
+    ResultManifest, ResultRequest, ResultStatus, Style, TaskManifest, TaskRequest,
 };
 use bbot_agent::perform::{BuildEnd, BuildFailure, BuildStage, FailedSide, HeldGuest, Performed};
 use bbot_agent::status::{Idle, Laps};
@@ -273,6 +273,12 @@ impl World for Play {
         false
     }
 
+    fn note(&mut self, _: &str, text: Option<String>) {
+        let mut record = self.record.borrow_mut();
+        let given = text.filter(|text| !record.notes.contains(text));
+        record.notes.extend(given);
+    }
+
     fn order(&mut self) -> Vec<usize> {
         self.controllers.order()
     }
@@ -288,6 +294,8 @@ impl World for Play {
     ) -> std::result::Result<Option<Assignment>, Failure> {
         let now = self.second();
         self.record.borrow_mut().asked.push((now, number));
+        let size = request.to_text(Style::OLD).unwrap().len();
+        assert!(size <= 102_400, "{size}");
         let (machine, lines) = match (self.script.controllers[number])(now) {
             Offers::Task(machine, lines) => (machine, lines),
             Offers::Nothing => return Ok(None),
