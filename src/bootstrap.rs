@@ -67,9 +67,9 @@ pub struct BootstrapOrder<'a> {
     pub target: &'a Path,
     /// The MAC address of the former copy, for a guest without one of its own.
     pub previous_mac: Option<&'a str>,
-    /// The reason of the last failure with this revision. A guest that fails for the
-    /// same reason again is neither reported nor held.
-    pub last_failure: Option<&'a str>,
+    /// The reasons of earlier failures with this revision. A guest that fails for one of
+    /// them again is neither reported nor held, and has one attempt.
+    pub known_failures: &'a [String],
 }
 
 /// The outcome of a bootstrap.
@@ -208,7 +208,7 @@ fn machine_manifest(order: &BootstrapOrder<'_>, snapshot: &Snapshot) -> Result<M
         .map_err(|error| Error::new(error.to_string()))
 }
 
-/// Runs the guest; once more if it never made a request.
+/// Runs the guest; again if it made no request, unless the machine has failed before.
 fn attempts(
     config: &BootstrapSettings,
     order: &BootstrapOrder<'_>,
@@ -217,7 +217,10 @@ fn attempts(
     watch: &Watch,
 ) -> Result<Step<BootstrapManifest>> {
     let directory = Directory::create(&config.tftp.join("bootstrap").join(&config.guest.owner))?;
-    let mut left = config.retries;
+    let mut left = match order.known_failures {
+        [] => config.retries,
+        _ => 0,
+    };
     loop {
         let guest = GuestRun {
             machine,
@@ -262,7 +265,7 @@ fn run(
     let step = converse(config, &mut guest, watch);
     if let Ok(Step::Ended(ended)) = &step
         && (last || !ended.never_asked())
-        && order.last_failure != Some(ended.to_string().as_str())
+        && !order.known_failures.contains(&ended.to_string())
     {
         guest.report_and_hold(&format!("bootstrap {}", ended.title()), ended)?;
     }

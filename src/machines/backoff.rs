@@ -11,6 +11,9 @@ use crate::backoff::Backoff;
 const FIRST_PAUSE: Duration = Duration::from_secs(60);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
+/// How many reasons are remembered for a revision.
+const MAX_REASONS: usize = 16;
+
 /// The broken machines of the last enumeration, by directory.
 #[derive(Debug, Default)]
 pub struct BootstrapBackoff(HashMap<PathBuf, BrokenMachine>);
@@ -28,7 +31,8 @@ struct BrokenMachine {
 struct FailedBootstrap {
     /// Another revision is tried at once.
     revision: PathBuf,
-    reason: String,
+    /// Up to [`MAX_REASONS`] different ones.
+    reasons: Vec<String>,
     backoff: Backoff,
     retry: Duration,
 }
@@ -59,14 +63,17 @@ impl BootstrapBackoff {
     ) -> Duration {
         let failed = &mut self.current(machine).failed;
         let former = failed.take().filter(|failed| failed.revision == revision);
-        let mut backoff = former.map_or(Backoff::new(FIRST_PAUSE, LONGEST_PAUSE), |f| f.backoff);
-        let pause = backoff.failed();
-        *failed = Some(FailedBootstrap {
+        let failed = failed.insert(former.unwrap_or_else(|| FailedBootstrap {
             revision: revision.to_owned(),
-            reason,
-            backoff,
-            retry: now + pause,
-        });
+            reasons: Vec::new(),
+            backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
+            retry: now,
+        }));
+        if !failed.reasons.contains(&reason) && failed.reasons.len() < MAX_REASONS {
+            failed.reasons.push(reason);
+        }
+        let pause = failed.backoff.failed();
+        failed.retry = now + pause;
         pause
     }
 
@@ -85,11 +92,11 @@ impl BootstrapBackoff {
         is_resting
     }
 
-    /// The reason of the last failure with `revision`.
+    /// The reasons of the failures with `revision`.
     #[must_use]
-    pub fn last_failure(&self, machine: &Path, revision: &Path) -> Option<&str> {
+    pub fn reasons(&self, machine: &Path, revision: &Path) -> &[String] {
         self.of(machine, revision)
-            .map(|failed| failed.reason.as_str())
+            .map_or(&[], |failed| &failed.reasons)
     }
 
     /// The time from which a bootstrap from `revision` may be tried; zero if none has
@@ -100,7 +107,7 @@ impl BootstrapBackoff {
             .map_or(Duration::ZERO, |failed| failed.retry)
     }
 
-    /// Keeps what is known about a machine whose bootstrap is put off.
+    /// Keeps what is known about a machine that is not tried in this enumeration.
     pub fn keep(&mut self, machine: &Path) {
         if let Some(broken) = self.0.get_mut(machine) {
             broken.is_current = true;
@@ -156,8 +163,8 @@ mod tests {
         assert!(backoff.is_resting(m, r1, now));
         assert!(!backoff.is_resting(m, r1, now + LONGEST_PAUSE));
         assert!(!backoff.is_resting(m, r2, now));
-        assert_eq!(backoff.last_failure(m, r1), Some("x"));
-        assert_eq!(backoff.last_failure(m, r2), None);
+        assert_eq!(backoff.reasons(m, r1), ["x"]);
+        assert!(backoff.reasons(m, r2).is_empty());
         assert_eq!(backoff.failed(m, r2, "x".to_owned(), now).as_secs(), 60);
         backoff.retry();
         assert!(!backoff.is_resting(m, r2, now));

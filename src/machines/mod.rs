@@ -166,6 +166,7 @@ impl Machines {
                 return Ok(result);
             }
             if low.contains(&*machine.volume) {
+                self.backoff.keep(&machine.dir());
                 continue;
             }
             match inspect::inspect(&machine, &self.settings) {
@@ -239,7 +240,7 @@ impl Machines {
             revision: &need.revision,
             target: &target,
             previous_mac: need.previous_mac.as_deref(),
-            last_failure: self.backoff.last_failure(&dir, &need.revision),
+            known_failures: self.backoff.reasons(&dir, &need.revision),
         };
         let versions = &self.settings.versions;
         let (error, reason) = match bootstrapper.bootstrap(&order, versions) {

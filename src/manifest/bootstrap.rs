@@ -45,9 +45,15 @@ impl BootstrapManifest {
     }
 
     /// Reads a bootstrap result manifest. Versions are checked only when they are
-    /// compared; the first version of a package counts.
+    /// compared; the first version of a package counts. A manifest without any version
+    /// is one of another kind, unless it is empty.
     pub fn parse(text: &[u8], source: &str) -> Result<BootstrapManifest, ParseError> {
-        BootstrapManifest::read(single(text, source, Self::KIND)?)
+        let section = single(text, source, Self::KIND)?;
+        let mut pairs = section.pairs().iter();
+        if !section.pairs().is_empty() && !pairs.any(|pair| pair.name.ends_with("-version")) {
+            return Err(section.missing("<package>-version"));
+        }
+        BootstrapManifest::read(section)
     }
 
     fn read(section: Section<'_>) -> Result<BootstrapManifest, ParseError> {

@@ -264,6 +264,20 @@ fn a_bootstrapped_machine_is_four_manifests() {
 }
 
 #[test]
+fn an_upload_without_any_version_is_no_bootstrap_manifest() {
+    let parse = |text: &str| BootstrapManifest::parse(text.as_bytes(), "f");
+    let known = parse(": 1\nhost: h\nbbot-version: 0.17.0\n").unwrap();
+    assert_eq!(known.version("bbot"), Some("0.17.0"));
+    assert!(parse(": 1\n").is_ok());
+    assert_eq!(
+        parse(": 1\nname: foo\nversion: 1.0\nstatus: success\n")
+            .unwrap_err()
+            .to_string(),
+        "invalid bootstrap manifest: f:5:1: no <package>-version specified"
+    );
+}
+
+#[test]
 fn a_toolchain_without_an_id_is_bogus() {
     assert_eq!(ToolchainManifest::new("").id(), "bogus");
 }

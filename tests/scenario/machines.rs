@@ -78,7 +78,9 @@ impl Bootstrapper for ScriptedBootstraps<'_> {
     ) -> Result<Bootstrapped> {
         let start = self.record.borrow().now;
         let course = (self.course)(order.name, start);
-        let held = course.fails.is_some() && course.fails != order.last_failure;
+        let known = order.known_failures;
+        let is_known = |reason: &str| known.iter().any(|known| known == reason);
+        let held = course.fails.is_some_and(|reason| !is_known(reason));
         let seconds = course.seconds + if held { course.hold } else { 0 };
         let mut record = self.record.borrow_mut();
         record.now += seconds;
