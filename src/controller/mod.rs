@@ -26,12 +26,12 @@ use crate::error::Result;
 use crate::manifest::{ParseError, Style, TaskManifest, TaskRequest, TaskResponse};
 use crate::watch::Watch;
 
-pub(crate) use order::Shuffle;
 use address::{ControllerAddress, ControllerArgument, UploadTarget};
 use failure::{Failure, FailureClass};
 use http::{Body, Client, Settings};
 use multipart::Form;
 use notes::Notes;
+pub(crate) use order::Shuffle;
 use spool::Spool;
 use url::{Url, masked};
 

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::event::Counters;
+use super::event::{Counters, Served};
 use super::map::Name;
 use super::options::Terms;
 use super::packet::{self, ErrorCode, Kind, Refusal};
@@ -57,6 +57,31 @@ pub(super) struct ActiveTransfer {
 const TOTAL: Refusal = Refusal::new(ErrorCode::DiskFull, "uploads larger than the limit");
 
 impl ActiveTransfer {
+    /// The event of its begin.
+    pub(super) fn requested(&self) -> Served {
+        Served::Requested {
+            peer: self.route.peer,
+            kind: self.kind(),
+            name: self.name.as_str().to_owned(),
+        }
+    }
+
+    /// The event of its end without its file.
+    pub(super) fn failed(&self, reason: String, refusal: Option<Refusal>) -> Served {
+        Served::Failed {
+            peer: self.route.peer,
+            kind: self.kind(),
+            name: self.name.as_str().to_owned(),
+            reason,
+            refusal,
+        }
+    }
+
+    /// The event of its end because its peer has begun another one.
+    pub(super) fn replaced(&self) -> Served {
+        self.failed("the peer began another transfer".to_owned(), None)
+    }
+
     /// A transfer that reads `source`.
     pub(super) fn get(
         now: Instant,

@@ -146,8 +146,8 @@ impl<W: Wire> Dispatcher<W> {
                     return self.shared.wire.packet(&route, &packet::ack(number));
                 }
                 if let Some(old) = active.give_way(&input) {
-                    self.events.push_back(replaced(&old));
-                    self.events.push_back(requested(&active.transfer));
+                    self.events.push_back(old.replaced());
+                    self.events.push_back(active.transfer.requested());
                     active.transfer.inherit(old);
                 }
                 let end = active.transfer.drive(&mut self.shared, now, input, payload);
@@ -216,7 +216,7 @@ impl<W: Wire> Dispatcher<W> {
         }
         // The peer has begun another transfer.
         if restarted && let Some(old) = self.peers.forget(route.peer) {
-            self.events.push_back(replaced(&old));
+            self.events.push_back(old.replaced());
         }
         self.start(now, route, octets);
     }
@@ -236,7 +236,7 @@ impl<W: Wire> Dispatcher<W> {
                     Some(Peer::Over(linger)) if now < linger.until() => Some(linger.clone()),
                     _ => None,
                 };
-                self.events.push_back(requested(&transfer));
+                self.events.push_back(transfer.requested());
                 let end = transfer.drive(&mut self.shared, now, Input::Begin, &[]);
                 self.due = earlier(self.due, transfer.machine().due());
                 let active = ActivePeer::new(transfer, octets, before);
@@ -273,7 +273,7 @@ impl<W: Wire> Dispatcher<W> {
         if let Some(stalled) = self.peers.forget(victim) {
             let reason = "stalled, and its place was needed";
             self.events
-                .push_back(failed(&stalled, reason.to_owned(), None));
+                .push_back(stalled.failed(reason.to_owned(), None));
         }
         Ok(())
     }
@@ -380,15 +380,15 @@ impl<W: Wire> Dispatcher<W> {
                 let (code, text) = said.unwrap_or_default();
                 let text = packet::message(text);
                 let reason = format!("the peer gave up: {text} (error {code})");
-                (Linger::sent(now), failed(&over, reason, None))
+                (Linger::sent(now), over.failed(reason, None))
             }
             (TransferEnd::Silent, _) => (
                 Linger::refused(now, Refusal::new(ErrorCode::NotDefined, "timed out")),
-                failed(&over, "the peer fell silent".to_owned(), None),
+                over.failed("the peer fell silent".to_owned(), None),
             ),
             (TransferEnd::Refused(refusal), _) => (
                 Linger::refused(now, refusal.clone()),
-                failed(&over, refusal.to_string(), Some(refusal.clone())),
+                over.failed(refusal.to_string(), Some(refusal.clone())),
             ),
         };
         self.peers.remember(now, peer, linger);
@@ -443,31 +443,6 @@ impl<W: Wire> Dispatcher<W> {
             self.due = earlier(self.due, active.due());
         }
     }
-}
-
-/// The event of a transfer that begins.
-fn requested(transfer: &ActiveTransfer) -> Served {
-    Served::Requested {
-        peer: transfer.route.peer,
-        kind: transfer.kind(),
-        name: transfer.name.as_str().to_owned(),
-    }
-}
-
-/// The event of a transfer that is over without its file.
-fn failed(transfer: &ActiveTransfer, reason: String, refusal: Option<Refusal>) -> Served {
-    Served::Failed {
-        peer: transfer.route.peer,
-        kind: transfer.kind(),
-        name: transfer.name.as_str().to_owned(),
-        reason,
-        refusal,
-    }
-}
-
-/// The event of a transfer whose peer has begun another one.
-fn replaced(transfer: &ActiveTransfer) -> Served {
-    failed(transfer, "the peer began another transfer".to_owned(), None)
 }
 
 pub(super) fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {

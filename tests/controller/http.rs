@@ -124,7 +124,7 @@ fn a_status_is_reported_with_the_first_line_of_the_body() {
         (
             "206 Partial Content",
             ": 1\n",
-            "unexpected status 206 partial content: : 1",
+            "unexpected status 206 partial content",
             FailureClass::Protocol,
         ),
         (
