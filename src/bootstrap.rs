@@ -225,6 +225,7 @@ fn attempts(
         let guest = GuestRun {
             machine,
             label: order.target,
+            source: order.revision,
             directory: snapshot.path(),
             purpose: Purpose::Bootstrap,
             map: Map::new()

@@ -93,6 +93,8 @@ pub struct GuestRun<'a> {
     pub machine: &'a MachineManifest,
     /// The copy of the machine, for diagnostics.
     pub label: &'a Path,
+    /// The subvolume that the snapshot was taken of.
+    pub source: &'a Path,
     /// The snapshot to boot.
     pub directory: &'a Path,
     /// The purpose of the run.
@@ -334,7 +336,9 @@ fn spec(config: &GuestSettings, boot: &GuestRun<'_>, tap: &str, mac: Mac) -> Spe
         ram_kb: config
             .ram_kb
             .min(boot.machine.ram_maximum().unwrap_or(u64::MAX)),
+        source: boot.source.to_owned(),
         directory: boot.directory.to_owned(),
+        bridge: config.bridge.clone(),
         mac,
         tap: tap.to_owned(),
         options: boot.machine.options(),

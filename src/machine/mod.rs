@@ -16,6 +16,7 @@ pub mod events;
 pub mod monitor;
 pub mod options;
 pub mod qemu;
+mod script;
 mod start;
 
 use std::collections::VecDeque;
@@ -85,6 +86,7 @@ struct Files {
     vnc: PathBuf,
     operator: PathBuf,
     console: PathBuf,
+    script: PathBuf,
 }
 
 impl Drop for Files {
@@ -310,6 +312,8 @@ impl VirtualMachine {
             lines.push(format!("vnc socket {}", self.files.vnc.display()));
             lines.push(format!("qmp socket {}", self.files.operator.display()));
         }
+        let script = self.files.script.display();
+        lines.push(format!("to start it by hand: sh {script}"));
         let console = self.console.tail();
         let log = self.files.console.display();
         quote(

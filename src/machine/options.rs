@@ -8,7 +8,6 @@
 //! refuses beside a descriptor are left out.
 
 use std::ffi::OsString;
-use std::os::fd::RawFd;
 
 use crate::network::Mac;
 
@@ -26,21 +25,22 @@ const NOT_WITH_FD: &[&str] = &[
     "vhostfds",
 ];
 
-/// The options for the tap `name`, open as `fd`, and a MAC address.
+/// The options for the tap `name`, which QEMU opens by `tap` (`fd=<n>`), and a MAC
+/// address.
 #[must_use]
-pub fn substituted(options: &[String], name: &str, mac: Mac, fd: RawFd) -> Vec<OsString> {
+pub fn substituted(options: &[String], name: &str, mac: Mac, tap: &str) -> Vec<OsString> {
     options
         .iter()
         .map(|option| {
             let option = option.replace("mac=?", &format!("mac={mac}"));
-            let option = by_descriptor(&option, fd).unwrap_or(option);
+            let option = with_tap(&option, tap).unwrap_or(option);
             option.replace("ifname=?", &format!("ifname={name}")).into()
         })
         .collect()
 }
 
-/// The option with `fd=` if it is one by which QEMU opens the tap.
-fn by_descriptor(option: &str, fd: RawFd) -> Option<String> {
+/// The option with `tap` if it is one by which QEMU opens the tap.
+fn with_tap(option: &str, tap: &str) -> Option<String> {
     let parts: Vec<&str> = option.split(',').collect();
     let is_tap =
         matches!(parts.first(), Some(&("tap" | "type=tap"))) || parts.contains(&"type=tap");
@@ -50,7 +50,7 @@ fn by_descriptor(option: &str, fd: RawFd) -> Option<String> {
     let rewritten: Vec<String> = parts
         .iter()
         .filter_map(|part| match part.split('=').next() {
-            _ if *part == "ifname=?" => Some(format!("fd={fd}")),
+            _ if *part == "ifname=?" => Some(tap.to_owned()),
             Some(key) if NOT_WITH_FD.contains(&key) => None,
             _ => Some((*part).to_owned()),
         })
@@ -67,7 +67,7 @@ mod tests {
             &[option.to_owned()],
             "bb1",
             Mac([0x52, 0x54, 0, 0, 0, 1]),
-            9,
+            "fd=9",
         );
         all.remove(0).into_string().unwrap()
     }

@@ -39,11 +39,15 @@ pub struct Spec {
     pub cpus: u32,
     /// Memory in kB (1024 bytes).
     pub ram_kb: u64,
+    /// The subvolume that the snapshot was taken of.
+    pub source: PathBuf,
     /// The snapshot of the machine: QEMU's working directory, so that
     /// `disk.img`, and file names in `options`, are found there.
     pub directory: PathBuf,
     /// The guest's MAC address.
     pub mac: Mac,
+    /// The bridge that the tap is on.
+    pub bridge: String,
     /// The name of the tap, for `ifname=?`.
     pub tap: String,
     /// The machine manifest's `options`, split, one level of quotes removed.
@@ -84,6 +88,26 @@ pub fn vnc_path(run_dir: &Path) -> PathBuf {
 /// The command line, without the program.
 #[must_use]
 pub fn argv(spec: &Spec, fds: &Descriptors) -> Vec<OsString> {
+    let vnc = format!("unix:/proc/self/fd/{}/{VNC}", fds.vnc_directory);
+    let mut argv = hardware(spec, &format!("fd={}", fds.tap), &vnc);
+    argv.extend(console(fds.console));
+    argv.extend(monitors(fds.monitor, fds.operator));
+    argv
+}
+
+/// The command line for an operator, without the program: the tap has the name `tap`,
+/// and the console and a monitor are on the terminal.
+#[must_use]
+pub fn argv_by_hand(spec: &Spec, tap: &str) -> Vec<OsString> {
+    let tap = format!("ifname={tap},script=no,downscript=no");
+    let mut argv = hardware(spec, &tap, &format!("unix:{VNC}"));
+    argv.extend(words(["-serial", "mon:stdio"]));
+    argv
+}
+
+/// The options that do not depend on who starts the machine. `tap` is the part of the
+/// option `-netdev` that names the tap.
+fn hardware(spec: &Spec, tap: &str, vnc: &str) -> Vec<OsString> {
     let mut argv = Vec::new();
     argv.extend(identity(&spec.directory));
     argv.extend(base());
@@ -92,18 +116,16 @@ pub fn argv(spec: &Spec, fds: &Descriptors) -> Vec<OsString> {
     match &spec.options {
         Some(given) => {
             argv.extend(failing_disks(given));
-            argv.extend(options::substituted(given, &spec.tap, spec.mac, fds.tap));
+            argv.extend(options::substituted(given, &spec.tap, spec.mac, tap));
         }
         None => {
-            argv.extend(network(spec.mac, fds.tap));
+            argv.extend(network(spec.mac, tap));
             argv.extend(disk(spec.purpose));
         }
     }
     argv.extend(randomness());
     argv.extend(failures());
-    argv.extend(display(fds.vnc_directory, spec.options.as_deref()));
-    argv.extend(console(fds.console));
-    argv.extend(monitors(fds.monitor, fds.operator));
+    argv.extend(display(vnc, spec.options.as_deref()));
     argv.extend(confinement());
     argv
 }
@@ -140,8 +162,6 @@ fn base() -> Vec<OsString> {
         // A reboot ends the run: a guest that reboots in a loop would run until its
         // limit.
         "-no-reboot",
-        // The guest starts once the agent listens, so that no event is missed.
-        "-S",
         // PCI Express, and what today's installers know. `dump-guest-core`: a
         // core of QEMU would be as large as the guest's memory.
         "-machine",
@@ -170,10 +190,10 @@ fn memory(ram_kb: u64) -> Vec<OsString> {
 /// The tap is a descriptor: QEMU needs no right to open one, and it is gone
 /// with the last process that holds it. `romfile=`: no network boot, so no
 /// option ROM to wait for or to install.
-fn network(mac: Mac, tap: RawFd) -> Vec<OsString> {
+fn network(mac: Mac, tap: &str) -> Vec<OsString> {
     vec![
         "-netdev".into(),
-        format!("tap,id=net0,fd={tap}").into(),
+        format!("tap,id=net0,{tap}").into(),
         "-device".into(),
         format!("virtio-net-pci,netdev=net0,mac={mac},romfile=").into(),
     ]
@@ -234,7 +254,7 @@ fn failures() -> Vec<OsString> {
 
 /// A screen for the operator, on a unix socket: no port for others to reach.
 /// Machines that bring a video device of their own get no second one.
-fn display(directory: RawFd, options: Option<&[String]>) -> Vec<OsString> {
+fn display(socket: &str, options: Option<&[String]>) -> Vec<OsString> {
     let own = options
         .unwrap_or_default()
         .iter()
@@ -243,8 +263,7 @@ fn display(directory: RawFd, options: Option<&[String]>) -> Vec<OsString> {
     if !own {
         argv.extend(words(["-vga", "std"]));
     }
-    argv.push("-vnc".into());
-    argv.push(format!("unix:/proc/self/fd/{directory}/{VNC}").into());
+    argv.extend(words(["-vnc", socket]));
     argv
 }
 
@@ -260,9 +279,11 @@ fn console(fd: RawFd) -> Vec<OsString> {
 
 /// The agent's monitor is a socket pair without a name. The operator's is a listening
 /// socket that the agent has bound, so QEMU's user needs no directory for it. Each
-/// monitor serves one client, so an operator does not disconnect the agent.
+/// monitor serves one client, so an operator does not disconnect the agent. `-S`: the
+/// guest starts once the agent listens, so that no event is missed.
 fn monitors(agent: RawFd, operator: RawFd) -> Vec<OsString> {
     vec![
+        "-S".into(),
         "-chardev".into(),
         format!("socket,id=monitor,fd={agent}").into(),
         "-mon".into(),
@@ -294,7 +315,9 @@ mod tests {
             accel: Accel::Tcg,
             cpus: 2,
             ram_kb: 1_048_576,
+            source: "/build/machines/v/linux-gcc/linux-gcc-default".into(),
             directory: "/build/machines/v/linux-gcc/x".into(),
+            bridge: "br1".into(),
             mac: Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56]),
             tap: "bb1".into(),
             options: None,
@@ -324,7 +347,7 @@ mod tests {
     fn the_whole_line_of_an_ordinary_build() {
         assert_eq!(
             line(&spec()),
-            "-name guest=/build/machines/v/linux-gcc/x -nodefaults -no-user-config -no-reboot -S \
+            "-name guest=/build/machines/v/linux-gcc/x -nodefaults -no-user-config -no-reboot \
              -machine q35,dump-guest-core=off -boot c -accel tcg -cpu max -smp 2 \
              -m size=1048576k -netdev tap,id=net0,fd=5 \
              -device virtio-net-pci,netdev=net0,mac=52:54:00:12:34:56,romfile= \
@@ -333,11 +356,11 @@ mod tests {
              -object rng-random,id=rng0,filename=/dev/urandom \
              -device virtio-rng-pci,rng=rng0,max-bytes=65536,period=1000 \
              -device pvpanic-pci -action panic=pause -vga std -vnc unix:/proc/self/fd/9/vnc \
+             -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
              -chardev socket,id=console,fd=8 -serial chardev:console \
-             -chardev socket,id=monitor,fd=6 -mon chardev=monitor,mode=control \
+             -S -chardev socket,id=monitor,fd=6 -mon chardev=monitor,mode=control \
              -chardev socket,id=operator,fd=7,server=on,wait=off \
-             -mon chardev=operator,mode=control \
-             -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+             -mon chardev=operator,mode=control"
         );
     }
 
@@ -404,14 +427,12 @@ mod tests {
     }
 
     #[test]
-    fn a_comma_in_a_path_starts_no_option() {
+    fn a_comma_in_a_name_starts_no_option() {
         let spec = Spec {
-            run_dir: "/run/a,b".into(),
             directory: "/m,process=evil".into(),
             ..spec()
         };
         let line = line(&spec);
-        assert!(line.contains("-vnc unix:/run/a,,b/vm/vnc"), "{line}");
         assert!(line.contains("-name guest=/m,,process=evil"), "{line}");
     }
 }

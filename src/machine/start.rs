@@ -13,6 +13,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use super::capture::{Capture, Log};
 use super::monitor::{Monitor, Said};
 use super::qemu::{self, Descriptors, Spec};
+use super::script;
 use super::{EVIDENCE_LINES, Files, VirtualMachine, accel};
 use crate::error::{Class, Context as _, Error, Result};
 use crate::sys::file::open_directory;
@@ -64,6 +65,7 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<VirtualMachine> {
         vnc: qemu::vnc_path(&spec.run_dir),
         operator: spec.run_dir.join("qmp"),
         console: spec.run_dir.join("console.log"),
+        script: spec.run_dir.join(script::NAME),
     };
     let vnc_directory = prepare_directory(&files.vnc, spec.user.as_ref())?;
     if let Some(user) = &spec.user {
@@ -83,7 +85,10 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<VirtualMachine> {
         vnc_directory: vnc_directory.as_raw_fd(),
     };
     let argv = qemu::argv(spec, &fds);
-    crate::trace!(2, "start_machine", "{}", shown(&spec.qemu, &argv));
+    crate::trace!(2, "start_machine", "{}", script::quoted(&spec.qemu, &argv));
+    script::write(&files.script, spec)
+        .context(|| format!("unable to write {}", files.script.display()))?;
+    crate::trace!(2, "start_machine", "by hand: sh {}", files.script.display());
     let mut command = Command::new(&spec.qemu);
     command
         .args(&argv)
@@ -285,22 +290,4 @@ fn pair() -> Result<(OwnedFd, UnixStream)> {
         Ok((ours.into(), theirs))
     };
     make().context(|| "unable to make a socket pair")
-}
-
-/// The command line as an operator would type it.
-fn shown(qemu: &Path, argv: &[std::ffi::OsString]) -> String {
-    let mut line = qemu.display().to_string();
-    for word in argv {
-        let word = word.to_string_lossy();
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./,=:+@%".contains(c);
-        line.push(' ');
-        if word.chars().all(plain) && !word.is_empty() {
-            line.push_str(&word);
-        } else {
-            line.push('\'');
-            line.push_str(&word.replace('\'', "'\\''"));
-            line.push('\'');
-        }
-    }
-    line
 }

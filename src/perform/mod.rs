@@ -257,6 +257,7 @@ fn attempt<'w>(
     let boot = GuestRun {
         machine: job.machine,
         label: job.directory,
+        source: job.directory,
         directory: snapshot.path(),
         purpose: Purpose::Build,
         map,

@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bbot_agent::network::{Bridge, Tap, tap_name};
 
 use crate::support::host::{Host, TURN, ended};
-use crate::support::{eventually, guest, isolated};
+use crate::support::{eventually, guest, isolated, within};
 
 #[test]
 fn a_guest_that_never_asks_is_tried_again_and_then_its_task_is_given_back() {
@@ -83,11 +83,7 @@ fn a_guest_waits_while_the_hosts_disk_is_full_and_then_goes_on() {
         let mut agent = host.start(command, "log");
         let log = || fs::read_to_string(host.path("log")).unwrap();
         let wait = |what: &str| {
-            let deadline = Instant::now() + TURN;
-            while !log().contains(what) {
-                assert!(Instant::now() < deadline, "no {what}: {}", log());
-                std::thread::sleep(Duration::from_millis(50));
-            }
+            within(TURN, what, || log().contains(what));
         };
         // Before the guest has come to write, nothing is left.
         wait("start_machine");

@@ -1,6 +1,7 @@
 //! The whole agent on a host in miniature: real btrfs, bridge, taps and guests.
 
 mod brep;
+mod by_hand;
 mod collections;
 mod controllers;
 mod disks;

@@ -83,8 +83,14 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Waits until `done`, looking every few milliseconds, for at most [`PATIENCE`].
 #[track_caller]
-pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+pub fn eventually(what: &str, done: impl FnMut() -> bool) {
+    within(PATIENCE, what, done);
+}
+
+/// The same, for at most `limit`.
+#[track_caller]
+pub fn within(limit: Duration, what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + limit;
     while !done() {
         assert!(Instant::now() < deadline, "not in time: {what}");
         std::thread::sleep(Duration::from_millis(5));
