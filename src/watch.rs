@@ -6,9 +6,9 @@
 //! [`Watch::until`], and calls [`Watch::tick`] when it wakes. So a signal is an
 //! event in a poll loop, the stack unwinds, and guards clean up.
 //!
-//! The watch also carries the [`status`](crate::status): whoever begins a phase
-//! says so by [`Watch::enter`], and waiting between turns takes a reason
-//! ([`Watch::idle`]). What that is published to is [`Watch::report`]'s.
+//! The watch also has the [`status`](crate::status): each phase begins with
+//! [`Watch::enter`], and a wait between turns has a reason ([`Watch::idle`]).
+//! [`Watch::report`] sets where they are published.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -28,9 +28,9 @@ use crate::sys::signal::Signals;
 /// The request of the operator by a signal, mildest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stop {
-    /// `SIGUSR1`: finish the task in hand, take no more, exit 0.
+    /// `SIGUSR1`: finish the task under way, take no more, exit 0.
     Drain,
-    /// `SIGHUP`: finish the task in hand, upload it, exit 3.
+    /// `SIGHUP`: finish the task under way, upload its result, exit 3.
     Restart,
     /// `SIGTERM`, `SIGINT`: stop what is under way, clean up, exit 0.
     Terminate,
@@ -80,10 +80,6 @@ pub fn moment() -> Moment {
 
 impl Watch {
     /// Starts to watch: from here on the signals are no longer fatal.
-    ///
-    /// # Errors
-    ///
-    /// When the system has no descriptor left.
     pub fn start() -> Result<Watch> {
         let signals = Signals::open().context(|| "unable to watch for signals")?;
         Ok(Watch(Arc::new(Shared {
@@ -108,12 +104,12 @@ impl Watch {
         self.board().configure(config, moment());
     }
 
-    /// Tells systemd that we are up: after the first enumeration.
+    /// Tells systemd that the agent is up: after the first enumeration.
     pub fn ready(&self) {
         self.board().tell("READY=1");
     }
 
-    /// All is done: the status says that the agent ended in good order.
+    /// Publishes that the agent ended in good order.
     pub fn stopped(&self) {
         self.board().stopping();
         self.subject(Subject::default());
@@ -136,15 +132,15 @@ impl Watch {
         self.board().transferred(bytes);
     }
 
-    /// A task has ended so; `outcome.at` is set to now.
+    /// Notes how a task ended; `outcome.at` is set to now.
     pub fn finished(&self, mut outcome: Outcome) {
         let now = moment();
         outcome.at = now.wall;
         self.board().finished(outcome, now);
     }
 
-    /// Waits between turns for `length`, or until a signal comes in, and says
-    /// why. `detail` are the numbers or names behind the reason, or empty.
+    /// Waits between turns for `length`, or until a signal comes in, and publishes the
+    /// reason. `detail` has the numbers or names behind it, or is empty.
     #[must_use]
     pub fn idle(&self, reason: Idle, detail: &str, length: Duration) -> Wake {
         let phase = Phase::Idle(reason);
@@ -159,8 +155,8 @@ impl Watch {
         self.0.signals.as_fd()
     }
 
-    /// Until when a wait may last: `deadline`, or the next [`Watch::tick`] that
-    /// is due, whichever comes first.
+    /// The end of a wait: `deadline`, or the time of the next [`Watch::tick`] if that is
+    /// earlier.
     #[must_use]
     pub fn until(&self, deadline: Option<Instant>) -> Option<Instant> {
         let due = self.board().due();
@@ -214,7 +210,7 @@ impl Watch {
         *self.stop_mut()
     }
 
-    /// Whether to give up what is under way.
+    /// Whether the work under way is to be given up.
     #[must_use]
     pub fn must_stop(&self) -> bool {
         match self.stop() {
@@ -281,7 +277,7 @@ impl Watch {
     }
 
     /// Waits within a phase for something that is tried again after `length`.
-    /// Whether to go on; if not, we were told to stop.
+    /// Returns false if the agent was told to stop.
     #[must_use]
     pub fn rest(&self, length: Duration) -> bool {
         let _ = self.pause(length);

@@ -8,15 +8,15 @@ const SOCKET: &str = "/run/systemd/journal/socket";
 
 /// A connection to the journal.
 #[derive(Debug)]
-pub(super) struct Journal(UnixDatagram);
+pub(super) struct SystemJournal(UnixDatagram);
 
-impl Journal {
+impl SystemJournal {
     /// Connects to the journal; `None` if there is none.
-    pub(super) fn connect() -> Option<Journal> {
+    pub(super) fn connect() -> Option<SystemJournal> {
         let socket = UnixDatagram::unbound().ok()?;
         socket.connect(SOCKET).ok()?;
         socket.set_nonblocking(true).ok()?;
-        Some(Journal(socket))
+        Some(SystemJournal(socket))
     }
 
     /// Sends a record. Returns whether the journal has it: it is not waited for.

@@ -24,8 +24,8 @@ use std::time::Duration;
 
 use nix::sys::stat::fstat;
 
-use self::journal::Journal;
-use self::output::Output;
+use self::journal::SystemJournal;
+use self::output::StandardError;
 use self::record::Severity;
 use self::repeats::{Repeat, Repeats};
 use crate::error::Error;
@@ -39,14 +39,14 @@ struct Diagnostics {
     /// Each line gets its `<n>` (sd-daemon(3)).
     systemd: bool,
     /// The journal, if standard error leads there.
-    journal: Option<Journal>,
+    journal: Option<SystemJournal>,
     /// The subject of all records.
     scope: Option<TaskScope>,
     /// A progress line stands on the terminal, to be wiped before a record.
     progress: bool,
     /// The records of the last hour.
     repeats: Repeats,
-    output: Output,
+    output: StandardError,
 }
 
 static DIAGNOSTICS: Mutex<Diagnostics> = Mutex::new(Diagnostics {
@@ -56,7 +56,7 @@ static DIAGNOSTICS: Mutex<Diagnostics> = Mutex::new(Diagnostics {
     scope: None,
     progress: false,
     repeats: Repeats::new(),
-    output: Output::new(),
+    output: StandardError::new(),
 });
 
 fn diagnostics() -> MutexGuard<'static, Diagnostics> {
@@ -70,7 +70,7 @@ pub fn configure(level: u8, systemd: bool) {
     let mut diagnostics = diagnostics();
     diagnostics.level = level;
     diagnostics.systemd = systemd || is_journal;
-    diagnostics.journal = is_journal.then(Journal::connect).flatten();
+    diagnostics.journal = is_journal.then(SystemJournal::connect).flatten();
 }
 
 /// Whether standard error is the journal: `$JOURNAL_STREAM`, `stream` here, is
@@ -101,7 +101,7 @@ pub fn end() {
     end_progress();
     let mut diagnostics = diagnostics();
     let all = diagnostics.repeats.take(|_| true);
-    diagnostics.tell(all);
+    diagnostics.write_counts(all);
     diagnostics.output.drain(GRACE);
     diagnostics.report_lost();
 }
@@ -120,17 +120,17 @@ pub fn is_behind() -> bool {
 
 impl Diagnostics {
     /// Writes the counts of repeated records.
-    fn tell(&mut self, repeats: Vec<Repeat>) {
+    fn write_counts(&mut self, repeats: Vec<Repeat>) {
         let outer = self.scope.take();
-        for repeat in repeats.into_iter().filter(|repeat| repeat.untold > 0) {
+        for repeat in repeats.into_iter().filter(|repeat| repeat.skipped > 0) {
             let record = Record::new(repeat.severity, &repeat.line);
             self.scope = repeat.scope;
-            record.write(self, Some(repeat.untold));
+            record.write(self, Some(repeat.skipped));
         }
         self.scope = outer;
     }
 
-    /// Reports records that were lost because nobody read standard error.
+    /// Reports records that were lost because standard error was not read.
     fn report_lost(&mut self) {
         if let Some(count) = self.output.take_lost() {
             let text = format!("{count} diagnostics were lost: standard error was not read");
@@ -139,22 +139,22 @@ impl Diagnostics {
     }
 }
 
-/// An error that the agent goes on after.
+/// An error after which the agent goes on.
 pub fn error(text: impl fmt::Display) -> Record {
     Record::new(Severity::Error, text)
 }
 
-/// Something that is not as it should be.
+/// A condition that the operator should mend.
 pub fn warning(text: impl fmt::Display) -> Record {
     Record::new(Severity::Warning, text)
 }
 
-/// Something that the operator wants to know.
+/// News for the operator.
 pub fn info(text: impl fmt::Display) -> Record {
     Record::new(Severity::Info, text)
 }
 
-/// The record of an [`Error`] with its advice, which the agent goes on after.
+/// The record of an [`Error`] with its advice, after which the agent goes on.
 pub fn failure(error: &Error) -> Record {
     describe(Severity::Error, error)
 }
@@ -245,7 +245,7 @@ impl Drop for Scope {
         if ended.is_some() {
             let repeats = diagnostics.repeats.take(|repeat| repeat.scope == ended);
             diagnostics.scope = ended;
-            diagnostics.tell(repeats);
+            diagnostics.write_counts(repeats);
         }
         diagnostics.scope = self.0.take();
     }

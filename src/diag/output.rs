@@ -22,7 +22,7 @@ const MAX_BLOCKING_WRITE: usize = 4096;
 
 /// Standard error.
 #[derive(Debug)]
-pub(super) struct Output {
+pub(super) struct StandardError {
     /// An open file description of the agent's own, if standard error is a pipe or a
     /// terminal. The one of descriptor 2 cannot be made non-blocking: the shell has it,
     /// too.
@@ -34,9 +34,9 @@ pub(super) struct Output {
     lost: u64,
 }
 
-impl Output {
-    pub(super) const fn new() -> Output {
-        Output {
+impl StandardError {
+    pub(super) const fn new() -> StandardError {
+        StandardError {
             own: None,
             is_open: false,
             pending: Vec::new(),
@@ -109,7 +109,7 @@ impl Output {
                 Ok(count) => done += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // Standard error is closed or full, and there is nobody to tell.
+                // Standard error is closed, or its disk is full.
                 Err(_) => return text.len(),
             }
         }

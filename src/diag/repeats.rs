@@ -22,7 +22,7 @@ pub(super) struct Repeat {
     pub(super) scope: Option<TaskScope>,
     pub(super) line: String,
     /// The number of times since it was last written.
-    pub(super) untold: u64,
+    pub(super) skipped: u64,
     written: Instant,
     last: Instant,
 }
@@ -62,12 +62,12 @@ impl Repeats {
         });
         if let Some(repeat) = known {
             repeat.last = now;
-            repeat.untold += 1;
+            repeat.skipped += 1;
             if now.saturating_duration_since(repeat.written) < REPORT_INTERVAL {
                 return RepeatDecision::Skip;
             }
             repeat.written = now;
-            return RepeatDecision::WriteCount(std::mem::take(&mut repeat.untold));
+            return RepeatDecision::WriteCount(std::mem::take(&mut repeat.skipped));
         }
         if self.0.len() == MAX_RECORDS {
             self.0.remove(0);
@@ -76,7 +76,7 @@ impl Repeats {
             severity,
             scope: scope.cloned(),
             line: line.to_owned(),
-            untold: 0,
+            skipped: 0,
             written: now,
             last: now,
         });
@@ -118,7 +118,7 @@ mod tests {
             ]
         );
         let left = repeats.take(|_| true);
-        assert_eq!(left[0].untold, 9);
+        assert_eq!(left[0].skipped, 9);
     }
 
     #[test]

@@ -58,7 +58,7 @@ pub struct Board {
 }
 
 impl Board {
-    /// A board that nobody reads.
+    /// A board without a reader.
     #[must_use]
     pub fn new(now: Moment) -> Board {
         Board {
@@ -96,7 +96,7 @@ impl Board {
         self.state.limit = limit;
         self.bytes = 0;
         if phase.is_fleeting() {
-            // Nobody is told of one that was over within a second.
+            // It is published if it takes longer than that.
             let at = self.publish_at.unwrap_or(now.instant + FLEETING);
             self.publish_at = Some(at);
         } else {
@@ -119,7 +119,7 @@ impl Board {
         self.publish_unless_fleeting(now);
     }
 
-    /// The task in hand is the last.
+    /// The task under way is the last.
     pub fn draining(&mut self, now: Moment) {
         if !self.state.draining {
             self.state.draining = true;
@@ -127,8 +127,8 @@ impl Board {
         }
     }
 
-    /// Tells systemd that we are about to exit, and asks for time while there is
-    /// a guest to end first.
+    /// Tells systemd that the agent is about to exit, and asks for time if a guest has
+    /// to end first.
     pub fn stopping(&self) {
         self.tell("STOPPING=1");
         if self.state.phase.has_guest() {
@@ -275,8 +275,8 @@ impl Board {
         }
     }
 
-    /// In the journal every change of reason is worth a line; elsewhere whoever
-    /// waits has said what there was to say.
+    /// Reports the reason to be idle. Without systemd it is a trace, since an error was
+    /// reported already.
     fn say(&self, reason: Idle) {
         let line = self.state.line(Duration::ZERO);
         if self.config.notify.is_some() && reason != Idle::Drained {

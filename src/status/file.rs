@@ -50,17 +50,13 @@ pub(super) fn document(config: &StatusSettings, started: Moment, state: &State) 
     Value::Object(members)
 }
 
-/// When this process started, which is asked once.
+/// The start time of this process, as proc(5) has it.
 fn own_start() -> u64 {
     static START: OnceLock<u64> = OnceLock::new();
     *START.get_or_init(|| show::start_time(std::process::id().into()).unwrap_or(0))
 }
 
 /// Reads the state file at `path`; `None` if there is none.
-///
-/// # Errors
-///
-/// One that cannot be read, is too large or is not what we write.
 pub fn read(path: &Path) -> Result<Option<Value>> {
     let unable = || format!("unable to read status {}", path.display());
     let text = match durable::read(path, MAX_BYTES) {
@@ -75,11 +71,6 @@ pub fn read(path: &Path) -> Result<Option<Value>> {
 }
 
 /// The state files of every agent under the run directory, in order of name.
-///
-/// # Errors
-///
-/// Those of opendir(3) and readdir(3), except that a directory that does not
-/// exist has none.
 pub fn find(run_dir: &Path) -> Result<Vec<PathBuf>> {
     let unable = || format!("unable to list {}", run_dir.display());
     let entries = match fs::read_dir(run_dir) {

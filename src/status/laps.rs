@@ -36,8 +36,7 @@ impl Laps {
         }
     }
 
-    /// The same, but what takes next to no time counts as part of the lap after
-    /// it, unmentioned.
+    /// The same, but a time that would be shown as 0.0s is added to the next lap.
     pub fn lap_unless_brief(&mut self, name: &'static str, now: Instant) {
         if now.saturating_duration_since(self.last) >= BRIEF {
             self.lap(name, now);

@@ -10,7 +10,7 @@
 //! take a while, and being idle again for the same reason is no change. So an
 //! idle agent writes no file and its state says since when it has been idle.
 //!
-//! Nothing here reads a clock; `watch` passes the time in.
+//! The time is an argument; `watch` reads the clocks.
 
 mod board;
 mod file;
@@ -29,7 +29,7 @@ pub use self::notify::Notify;
 pub use self::show::{json, text};
 pub use self::state::{Outcome, State, Subject};
 
-/// One instant on the three clocks that matter.
+/// One instant on three clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
     /// For arithmetic within the process.
@@ -57,9 +57,9 @@ pub enum Phase {
     Uploading,
     /// Keeping a suspended guest for inspection.
     Holding,
-    /// Waiting, and why. There is no waiting without a reason.
+    /// Waiting, for this reason.
     Idle(Idle),
-    /// Ended by itself, in good order: one that crashed says something else.
+    /// Ended in good order. After a crash the last phase stays in the file.
     Stopped,
 }
 
@@ -69,7 +69,7 @@ pub enum Phase {
 pub enum Idle {
     /// There is no machine for the toolchain.
     NoMachines,
-    /// The controllers have nothing for us.
+    /// No controller has a task.
     NoTask,
     /// Less free space than `--min-free`.
     BelowFreeSpace,
@@ -107,7 +107,7 @@ impl Idle {
         Idle::Drained,
     ];
 
-    /// For programs.
+    /// The word for programs.
     #[must_use]
     pub fn keyword(self) -> &'static str {
         match self {
@@ -125,7 +125,7 @@ impl Idle {
         }
     }
 
-    /// For people.
+    /// The text for people.
     #[must_use]
     pub fn text(self) -> &'static str {
         match self {
@@ -159,7 +159,7 @@ impl Phase {
         DRAINING,
     ];
 
-    /// For programs and people alike.
+    /// The word for programs and people.
     #[must_use]
     pub fn keyword(self) -> &'static str {
         match self {
@@ -191,13 +191,13 @@ impl Phase {
         matches!(self, Booting | Bootstrapping | Building | Holding)
     }
 
-    /// Whether it is over before anybody looks, in an idle turn.
+    /// Whether an idle turn passes through it at once.
     fn is_fleeting(self) -> bool {
         matches!(self, Phase::Enumerating | Phase::Asking)
     }
 }
 
-/// Stands in place of the phase while the task in hand is finished for good.
+/// The word in place of the phase while the agent finishes its last task.
 pub const DRAINING: &str = "draining";
 
 /// A length of time for people: `42s`, `3m07s`, `1h04m`, `2d03h`.

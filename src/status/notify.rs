@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
-/// Where systemd listens, and how often it wants to hear from us.
+/// The socket of systemd, and the interval of its watchdog.
 #[derive(Debug)]
 pub struct Notify {
     socket: UnixDatagram,
@@ -17,13 +17,8 @@ pub struct Notify {
 }
 
 impl Notify {
-    /// Reads `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID`; `None` when
-    /// nobody wants to be notified.
-    ///
-    /// # Errors
-    ///
-    /// A `NOTIFY_SOCKET` that is neither a path nor an abstract name, and those
-    /// of socket(2).
+    /// Reads `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID`; `None` if
+    /// there is no such manager.
     pub fn from_env(env: &dyn Fn(&str) -> Option<OsString>) -> io::Result<Option<Notify>> {
         let Some(name) = env("NOTIFY_SOCKET").filter(|name| !name.is_empty()) else {
             return Ok(None);
@@ -37,7 +32,7 @@ impl Notify {
             }
         };
         let socket = UnixDatagram::unbound()?;
-        // A manager that does not read must not stop us.
+        // A manager that does not read must not block the agent.
         socket.set_nonblocking(true)?;
         let number = |name: &str| {
             env(name)

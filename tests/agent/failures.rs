@@ -58,7 +58,7 @@ fn the_result_of_a_failed_guest_is_delivered_before_the_hold() {
         command.arg(host.path("controller"));
         let _turn = guest::turn();
         let mut agent = host.start(command, "log");
-        eventually("the result is there", || host.result("one").is_some());
+        within(TURN, "the result is there", || host.result("one").is_some());
         let phase = || {
             let path = host.path("run/default-1/status.json");
             fs::read_to_string(path).unwrap_or_default()
