@@ -60,7 +60,7 @@ struct Shared {
     stop: Mutex<Option<Stop>>,
     /// `SIGUSR2`: what failed is to be tried again at once.
     retry: AtomicBool,
-    /// Until when a first request to stop is not obeyed.
+    /// The end of the time in which a first request to stop is ignored.
     grace: Mutex<Option<Instant>>,
     board: Mutex<Board>,
 }

@@ -33,6 +33,7 @@ pub fn normalize() {
         Signal::SIGINT,
         Signal::SIGTERM,
         Signal::SIGUSR1,
+        Signal::SIGUSR2,
     ] {
         // SAFETY: the default disposition runs no handler.
         let _ = unsafe { signal(number, SigHandler::SigDfl) };
