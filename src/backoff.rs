@@ -13,7 +13,6 @@ pub struct Backoff {
 impl Backoff {
     /// No failure yet. The pause after the first one is `first`; each further
     /// failure doubles it, up to `longest`.
-    #[must_use]
     pub const fn new(first: Duration, longest: Duration) -> Backoff {
         Backoff {
             first,
@@ -30,7 +29,6 @@ impl Backoff {
     }
 
     /// How many failures were counted.
-    #[must_use]
     pub const fn failures(&self) -> u32 {
         self.failures
     }

@@ -92,10 +92,6 @@ pub enum Bootstrapped {
 
 /// Bootstraps a machine, and puts the copy in place of the former one. `versions` are
 /// those that the guest has to report, by package.
-///
-/// # Errors
-///
-/// Failures of the host: its disk, QEMU, the network.
 pub fn bootstrap(
     config: &BootstrapSettings,
     order: &BootstrapOrder<'_>,

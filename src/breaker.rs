@@ -35,7 +35,6 @@ pub struct Breaker {
 
 impl Breaker {
     /// A breaker that opens after `limit` faults in a row, and never if that is 0.
-    #[must_use]
     pub fn new(limit: u32) -> Breaker {
         Breaker {
             limit,
@@ -47,7 +46,6 @@ impl Breaker {
     }
 
     /// The work that may be asked for at `now`.
-    #[must_use]
     pub fn gate(&self, now: Duration) -> Gate {
         match self.retry {
             None => Gate::Closed,
@@ -77,7 +75,6 @@ impl Breaker {
     }
 
     /// The number of faults in a row so far, and the reason of the last one.
-    #[must_use]
     pub fn faults(&self) -> (u32, &str) {
         (self.faults, &self.last)
     }

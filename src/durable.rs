@@ -36,10 +36,6 @@ pub fn appear(path: &Path, contents: &[&[u8]]) -> io::Result<()> {
 /// Makes `path` hold `contents` in one step, so that a reader sees the old file or the
 /// new one. Not synced: the contents are of no use after a crash of the host. A device
 /// or a link by that name is left alone.
-///
-/// # Errors
-///
-/// Those of the file system, and `InvalidInput` if `path` is not a regular file.
 pub fn publish(path: &Path, contents: &[u8]) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(metadata) if !metadata.is_file() => {
@@ -157,10 +153,6 @@ pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
 }
 
 /// Opens a file for reading, without waiting for the writer of a FIFO.
-///
-/// # Errors
-///
-/// Those of open(2), and `InvalidInput` for a FIFO.
 pub fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
@@ -172,7 +164,6 @@ pub fn open(path: &Path) -> io::Result<File> {
 }
 
 /// Whether an error says that the disk, or the quota on it, is full.
-#[must_use]
 pub fn is_full(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -182,7 +173,6 @@ pub fn is_full(error: &io::Error) -> bool {
 
 /// Whether an error says that a file is unreadable and will stay so. Other errors (no
 /// descriptor or no memory left, a signal) may be gone the next time.
-#[must_use]
 pub fn is_damaged(error: &io::Error) -> bool {
     use nix::libc::{EBADMSG, EIO, EISDIR, ELOOP, ENOTDIR, ENXIO, EUCLEAN};
     match error.raw_os_error() {

@@ -34,7 +34,6 @@ pub enum Class {
 
 impl Class {
     /// The exit status of a program that ends because of such an error.
-    #[must_use]
     pub fn exit_code(self) -> u8 {
         match self {
             Class::Failure => 1,
@@ -68,7 +67,6 @@ struct Inner {
 
 impl Error {
     /// An error that is explained by `what` alone.
-    #[must_use]
     pub fn new(what: impl Into<String>) -> Error {
         Error(Box::new(Inner {
             what: what.into(),
@@ -79,14 +77,12 @@ impl Error {
     }
 
     /// The same error, of class `class`.
-    #[must_use]
     pub fn with_class(mut self, class: Class) -> Error {
         self.0.class = Some(class);
         self
     }
 
     /// The same error with one more line of advice.
-    #[must_use]
     pub fn hint(mut self, line: impl Into<String>) -> Error {
         self.0.hints.push(line.into());
         self
@@ -94,7 +90,6 @@ impl Error {
 
     /// The class: the one that was set on this error or on a cause of it, else
     /// [`Class::Permission`] if the system said so, else [`Class::Failure`].
-    #[must_use]
     pub fn class(&self) -> Class {
         self.chain()
             .find_map(|error| error.0.class)
@@ -111,7 +106,6 @@ impl Error {
     }
 
     /// The system error underneath, if there is one.
-    #[must_use]
     pub fn io(&self) -> Option<&io::Error> {
         let mut source = self.source();
         while let Some(error) = source {
@@ -124,7 +118,6 @@ impl Error {
     }
 
     /// The `errno` underneath, if there is one.
-    #[must_use]
     pub fn errno(&self) -> Option<i32> {
         self.io().and_then(io::Error::raw_os_error)
     }
@@ -161,7 +154,6 @@ impl StdError for Error {
 }
 
 /// The text of a system error as strerror(3) has it, without `(os error 28)`.
-#[must_use]
 pub fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     match text.find(" (os error ") {
@@ -173,10 +165,6 @@ pub fn reason(error: &io::Error) -> String {
 /// Says what was being done when a result turned out to be an error.
 pub trait Context<T> {
     /// Wraps the error with `what`, in the form `unable to <verb> <noun>`.
-    ///
-    /// # Errors
-    ///
-    /// Exactly when `self` is one.
     fn context<S: Into<String>>(self, what: impl FnOnce() -> S) -> Result<T>;
 }
 

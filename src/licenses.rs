@@ -71,7 +71,6 @@ fn version(name: &str) -> &'static str {
 }
 
 /// The text of `--print-licenses`.
-#[must_use]
 pub fn text() -> String {
     let mut out = String::from(concat!(
         "bbot-agent ",

@@ -20,7 +20,6 @@ use crate::sys::flock::{How, Locked};
 pub const NAME: &str = "agent.lock";
 
 /// The directory of the agent for a toolchain and instance.
-#[must_use]
 pub fn directory(run_dir: &Path, toolchain: &str, instance: u16) -> PathBuf {
     run_dir.join(format!("{toolchain}-{instance}"))
 }
@@ -43,12 +42,6 @@ pub enum Attempt {
 
 impl Lock {
     /// Makes `dir` if need be and tries to take the lock in it, without waiting.
-    ///
-    /// # Errors
-    ///
-    /// A directory or file that cannot be made or written, with the class of a
-    /// missing permission or of an error of the system; never that the lock is
-    /// busy.
     pub fn take(dir: &Path) -> Result<Attempt> {
         attempt(dir).map_err(|error| match error.class() {
             Class::Permission => error.hint("run as root, or name another --run-dir"),
@@ -105,7 +98,6 @@ fn noted(file: &File) -> Option<u32> {
 
 /// The agent that holds the lock in `dir`, for people: taken from proc(5) and
 /// not by trying, which would make an agent that starts just now give up.
-#[must_use]
 pub fn holder(dir: &Path) -> Option<u32> {
     let file = File::open(dir.join(NAME)).ok()?;
     let inode = file.metadata().ok()?.ino();

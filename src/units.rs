@@ -10,19 +10,16 @@ pub const BIN_DIR: &str = "/usr/local/bin";
 const HARDENING: &str = include_str!("units/hardening");
 
 /// `bbot-agent@.service`: an agent, with the toolchain as instance.
-#[must_use]
 pub fn service() -> String {
     filled(include_str!("units/bbot-agent@.service"))
 }
 
 /// `bbot-agent-once@.service`: one turn.
-#[must_use]
 pub fn once() -> String {
     filled(include_str!("units/bbot-agent-once@.service"))
 }
 
 /// `bbot-agent-once@.timer`: turns.
-#[must_use]
 pub fn timer() -> String {
     filled(include_str!("units/bbot-agent-once@.timer"))
 }

@@ -66,7 +66,6 @@ struct Shared {
 }
 
 /// The present instant on all clocks.
-#[must_use]
 pub fn moment() -> Moment {
     let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let monotonic = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from);
@@ -150,7 +149,6 @@ impl Watch {
 
     /// The descriptor to poll for reading; call [`Watch::tick`] when it is
     /// readable.
-    #[must_use]
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.0.signals.as_fd()
     }
@@ -199,13 +197,11 @@ impl Watch {
     }
 
     /// Whether the operator has asked for a retry since the last call.
-    #[must_use]
     pub fn take_retry(&self) -> bool {
         self.0.retry.swap(false, Ordering::Relaxed)
     }
 
     /// The request so far, if there is one.
-    #[must_use]
     pub fn stop(&self) -> Option<Stop> {
         *self.stop_mut()
     }
@@ -254,7 +250,6 @@ impl Watch {
 
     /// Waits for `length`, or until a signal comes in, within a phase. Between
     /// turns it is [`Watch::idle`] that waits.
-    #[must_use]
     pub fn pause(&self, length: Duration) -> Wake {
         self.pass(length, false)
     }

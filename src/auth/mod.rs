@@ -50,7 +50,6 @@ pub struct KeySettings {
 
 impl KeySettings {
     /// The key at `key`, with the openssl of the host.
-    #[must_use]
     pub fn new(key: impl Into<PathBuf>) -> KeySettings {
         KeySettings {
             key: key.into(),
@@ -64,7 +63,6 @@ impl KeySettings {
 /// The path of the credential `auth-key` that systemd hands over, if there is
 /// one (systemd.exec(5), `LoadCredential=`). `directory` is the value of
 /// `$CREDENTIALS_DIRECTORY`.
-#[must_use]
 pub fn credential(directory: Option<&Path>) -> Option<PathBuf> {
     let path = directory?.join("auth-key");
     path.exists().then_some(path)
@@ -114,17 +112,12 @@ impl Key {
     }
 
     /// The fingerprint for the task request: 64 hex digits.
-    #[must_use]
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
 
     /// Signs a challenge; the answer is base64 in lines of 76 columns, as the
     /// value of `challenge` in a result request.
-    ///
-    /// # Errors
-    ///
-    /// A challenge that cannot be one; an openssl that fails or hangs.
     pub fn sign(&self, challenge: &[u8]) -> Result<String> {
         let what = || {
             format!(

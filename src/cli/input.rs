@@ -16,10 +16,6 @@ const MAX_BYTES: usize = 16 << 20;
 
 /// Reads the file `path`, or standard input if that is `-`. A terminal or a FIFO is
 /// waited for until `signals` is readable.
-///
-/// # Errors
-///
-/// Those of open(2) and read(2); `Interrupted` by a signal; more than 16 MiB.
 pub fn input(path: &Path, signals: BorrowedFd<'_>) -> Result<Vec<u8>> {
     let open = || match path == Path::new("-") {
         true => Ok(File::from(io::stdin().as_fd().try_clone_to_owned()?)),

@@ -158,7 +158,6 @@ pub struct Space {
 
 impl Space {
     /// The amount in bytes on a file system of `total` bytes.
-    #[must_use]
     pub fn of(self, total: u64) -> u64 {
         let share = self.percent.map(|percent| total / 100 * u64::from(percent));
         match (share, self.bytes) {

@@ -61,7 +61,6 @@ impl fmt::Display for BootstrapReason {
 ///
 /// A copy with a package that is newer than expected is left alone even if it is stale
 /// otherwise: a newer agent made it.
-#[must_use]
 pub fn judge(
     machine_id: &str,
     toolchain_id: &str,
@@ -84,7 +83,6 @@ pub fn judge(
 
 /// Compares the reported versions with the expected ones, package by package in
 /// the order of `expected`; the first difference decides.
-#[must_use]
 pub fn age(reported: &BootstrapManifest, expected: &[(String, String)]) -> Age {
     for (package, version) in expected {
         match reported

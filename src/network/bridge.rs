@@ -31,20 +31,17 @@ pub struct Network {
 
 impl Network {
     /// The bits of an address that are the network's.
-    #[must_use]
     pub fn mask(self) -> Ipv4Addr {
         let host = u32::MAX.checked_shr(self.prefix.into());
         (!host.unwrap_or_default()).into()
     }
 
     /// The first address, which is no station's.
-    #[must_use]
     pub fn first(self) -> Ipv4Addr {
         self.address & self.mask()
     }
 
     /// The last address, which is every station's.
-    #[must_use]
     pub fn broadcast(self) -> Ipv4Addr {
         self.address | !self.mask()
     }
@@ -71,11 +68,6 @@ const IFINFOMSG: usize = 16;
 
 impl Bridge {
     /// Looks at the bridge `name` and changes nothing.
-    ///
-    /// # Errors
-    ///
-    /// When it is missing, not a bridge, down, or has no IPv4 address, each
-    /// with the command that mends it.
     pub fn probe(name: &str) -> Result<Bridge> {
         let config = |text: String| Error::new(text).with_class(Class::Config);
         let Ok(name) = InterfaceName::new(name) else {

@@ -21,7 +21,6 @@ pub struct Mac(pub [u8; 6]);
 impl Mac {
     /// A random address with the locally administered bit set and the multicast
     /// bit clear, so that it collides with no vendor's.
-    #[must_use]
     pub fn random() -> Mac {
         // The standard library seeds this from getrandom(2); unpredictability
         // is not needed here, only that two hosts differ.
@@ -33,7 +32,6 @@ impl Mac {
     }
 
     /// Whether it names a group and not a station.
-    #[must_use]
     pub fn is_multicast(self) -> bool {
         self.0[0] & 1 != 0
     }

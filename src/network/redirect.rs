@@ -22,7 +22,6 @@ pub enum Strategy {
 
 impl Strategy {
     /// Where the server is to be bound: port 0 where any will do.
-    #[must_use]
     pub fn server_address(self, bridge: &Bridge) -> SocketAddrV4 {
         match self {
             Strategy::Nft => SocketAddrV4::new(bridge.address, 0),
@@ -31,7 +30,6 @@ impl Strategy {
     }
 
     /// Its name as an option value.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Strategy::Nft => "nft",
@@ -78,10 +76,6 @@ enum Rules {
 
 impl Redirect {
     /// Finds out how `kind` can be done here, before anything is started.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot, with what is missing and how to get it.
     pub fn probe(kind: RedirectKind, bridge: &Bridge) -> Result<Strategy> {
         match kind {
             RedirectKind::Nft => probe_nft(bridge),
@@ -108,10 +102,6 @@ impl Redirect {
     }
 
     /// Installs the redirect, before the guest starts.
-    ///
-    /// # Errors
-    ///
-    /// When the rules are refused.
     pub fn install(strategy: Strategy, target: &Target<'_>) -> Result<Redirect> {
         let tap = target.tap.kernel_name();
         let unable = || {
@@ -163,16 +153,11 @@ impl Redirect {
     }
 
     /// The peers of the server.
-    #[must_use]
     pub fn peers(&self) -> Arc<Peers> {
         Arc::clone(&self.peers)
     }
 
     /// Removes the redirect.
-    ///
-    /// # Errors
-    ///
-    /// When a rule is there and cannot be removed.
     pub fn close(mut self) -> Result<()> {
         self.release()
     }
@@ -220,7 +205,6 @@ impl Peers {
     ///
     /// Without rules this goes by what the neighbour table has for the address:
     /// a guest asks for its gateway before anything else, so it is there.
-    #[must_use]
     pub fn admits(&self, peer: SocketAddrV4) -> bool {
         match self {
             Peers::Any => true,

@@ -49,11 +49,6 @@ pub struct Tap {
 
 impl Tap {
     /// Makes the tap device `name` and an isolated port of `bridge` out of it.
-    ///
-    /// # Errors
-    ///
-    /// When the name is taken or invalid, `/dev/net/tun` or a permission is
-    /// missing, or the bridge is gone.
     pub fn open(bridge: &Bridge, name: &str) -> Result<Tap> {
         let unable = || format!("unable to create tap {name} on bridge {}", bridge.name);
         let name = InterfaceName::new(name)
@@ -90,10 +85,6 @@ impl Tap {
     /// Rules cannot see to that: a frame to one of the addresses that a bridge
     /// keeps to itself (01:80:c2:00:00:0x) meets none, and yet the bridge learns
     /// from it who is where. Dropping needs Linux 5.16; older kernels ignore that.
-    ///
-    /// # Errors
-    ///
-    /// When the tap is no port of a bridge any more.
     pub(super) fn lock(&self, mac: Mac) -> io::Result<()> {
         trace!(
             3,
@@ -118,25 +109,21 @@ impl Tap {
     }
 
     /// The descriptor to hand to QEMU.
-    #[must_use]
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 
     /// Its name.
-    #[must_use]
     pub fn name(&self) -> &str {
         self.name.as_str()
     }
 
     /// Its name as the kernel has it.
-    #[must_use]
     pub(super) fn kernel_name(&self) -> &InterfaceName {
         &self.name
     }
 
     /// Its number, unique in its network namespace while it lives.
-    #[must_use]
     pub(super) fn index(&self) -> u32 {
         self.index
     }
@@ -188,7 +175,6 @@ fn explain(error: io::Error, what: String, name: &InterfaceName) -> Error {
 ///
 /// It begins with as much of the toolchain's name as fits, for the operator;
 /// the digits behind it are a hash of all of it.
-#[must_use]
 pub fn tap_name(toolchain: &str, instance: u32) -> String {
     let front: String = toolchain
         .chars()

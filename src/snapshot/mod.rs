@@ -107,10 +107,6 @@ impl Snapshot {
 
     /// Makes a snapshot of `source` next to `target`, under a scratch name that
     /// is derived from it and not taken.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Snapshot::create`].
     pub fn scratch(source: &Path, target: &Path) -> Result<Snapshot> {
         loop {
             let to = scratch_path(target);
@@ -124,11 +120,6 @@ impl Snapshot {
 
     /// The same, once nobody sweeps the directory any more. `wait` is called for
     /// each pause, and says whether to go on: `None` if not.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Snapshot::create`]; also when the sweep does not end for a
-    /// while: then its process is stopped or stuck.
     pub fn scratch_in_turn(
         source: &Path,
         target: &Path,
@@ -153,7 +144,6 @@ impl Snapshot {
     }
 
     /// Where it is.
-    #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -239,10 +229,6 @@ impl Snapshot {
     }
 
     /// Deletes the snapshot.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`delete`].
     pub fn close(mut self) -> Result<()> {
         self.release()
     }
@@ -289,7 +275,6 @@ const MARK: &str = "-@";
 
 /// A scratch path for `target` that this process has not used before:
 /// `<target>-@<pid>.<n>`.
-#[must_use]
 pub fn scratch_path(target: &Path) -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let n = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -299,7 +284,6 @@ pub fn scratch_path(target: &Path) -> PathBuf {
 }
 
 /// Whether `name` is a scratch name for the target named `target`.
-#[must_use]
 pub fn is_scratch(name: &OsStr, target: &OsStr) -> bool {
     let number = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
     name.as_bytes()

@@ -18,10 +18,6 @@ use crate::trace;
 
 /// Deletes the subvolume `path`, read-only or not; one that is gone already is
 /// fine. The space comes back later ([`cleaner_backlog`]).
-///
-/// # Errors
-///
-/// When it is not a subvolume, has one inside, or we may not.
 pub fn delete(path: &Path) -> Result<()> {
     let what = || format!("unable to delete subvolume {}", path.display());
     trace!(3, "delete", "btrfs subvolume delete {}", path.display());
@@ -47,10 +43,6 @@ pub fn delete(path: &Path) -> Result<()> {
 }
 
 /// Sets or clears the read-only flag of the subvolume `path`.
-///
-/// # Errors
-///
-/// When there is no such subvolume, or we may not.
 pub fn set_read_only(path: &Path, read_only: bool) -> Result<()> {
     trace!(
         3,
@@ -71,10 +63,6 @@ pub fn set_read_only(path: &Path, read_only: bool) -> Result<()> {
 }
 
 /// Whether there is a subvolume at `path` itself, not through a symbolic link.
-///
-/// # Errors
-///
-/// Those of open(2), except for what is missing or is not a directory.
 pub fn is_subvolume(path: &Path) -> Result<bool> {
     let opened = OpenOptions::new()
         .read(true)
@@ -90,10 +78,6 @@ pub fn is_subvolume(path: &Path) -> Result<bool> {
 }
 
 /// Makes sure that the directory `path` is one of a btrfs file system.
-///
-/// # Errors
-///
-/// When it is not, with what to do about it.
 pub fn require_btrfs(path: &Path) -> Result<()> {
     let what = || format!("unable to keep machines in {}", path.display());
     let dir = open_directory(path).map_err(|error| explain(error, path, &what()))?;
@@ -105,10 +89,6 @@ pub fn require_btrfs(path: &Path) -> Result<()> {
 }
 
 /// The space of the file system that `path` is on.
-///
-/// # Errors
-///
-/// Those of open(2) and fstatvfs(3).
 pub fn space(path: &Path) -> Result<FreeSpace> {
     open_directory(path)
         .and_then(|dir| btrfs::space(dir.as_fd()))
@@ -117,10 +97,6 @@ pub fn space(path: &Path) -> Result<FreeSpace> {
 
 /// How many deleted subvolumes of the file system of `path` still take up
 /// space; `None` if the kernel cannot say.
-///
-/// # Errors
-///
-/// Those of open(2); a missing permission.
 pub fn cleaner_backlog(path: &Path) -> Result<Option<u32>> {
     open_directory(path)
         .and_then(|dir| btrfs::cleaner_backlog(dir.as_fd()))

@@ -69,7 +69,6 @@ impl Litter {
     }
 
     /// Why it is litter.
-    #[must_use]
     pub fn reason(&self) -> &'static str {
         match self.what {
             What::Guest(_) => "qemu of a dead agent",
@@ -80,10 +79,6 @@ impl Litter {
     }
 
     /// Removes it. What is gone, or in use again, is left alone.
-    ///
-    /// # Errors
-    ///
-    /// When it is still there and cannot be removed.
     pub fn remove(&self) -> Result<()> {
         match self.what {
             What::Guest(pid) => guests::kill(pid, &self.path),
@@ -111,7 +106,6 @@ impl fmt::Display for Litter {
 ///
 /// `lock` is the lock of our own run directory. Without it (another agent has
 /// it) only what has locks of its own is looked at.
-#[must_use]
 pub fn find(config: &SweepSettings, lock: Option<&Lock>) -> Vec<Litter> {
     let scratch = scratch::find(&config.machines, &config.toolchain);
     let mut litter = guests::find(&config.machines, &config.toolchain, &scratch);

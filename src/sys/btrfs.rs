@@ -167,10 +167,6 @@ pub fn set_read_only(subvolume: BorrowedFd<'_>, read_only: bool) -> io::Result<(
 }
 
 /// Whether `fd` is on btrfs.
-///
-/// # Errors
-///
-/// Those of fstatfs(2).
 pub fn is_btrfs(fd: BorrowedFd<'_>) -> io::Result<bool> {
     let FsType(kind) = fstatfs(fd)?.filesystem_type();
     // The field is signed or not and of either width, by architecture and libc;
@@ -181,10 +177,6 @@ pub fn is_btrfs(fd: BorrowedFd<'_>) -> io::Result<bool> {
 }
 
 /// Whether `fd` is the root of a subvolume.
-///
-/// # Errors
-///
-/// Those of fstat(2) and fstatfs(2).
 pub fn is_subvolume(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(nix::sys::stat::fstat(fd)?.st_ino == ROOT_INODE && is_btrfs(fd)?)
 }
@@ -233,10 +225,6 @@ pub struct FreeSpace {
 }
 
 /// The space of the file system that `fd` is on.
-///
-/// # Errors
-///
-/// Those of fstatvfs(3).
 pub fn space(fd: BorrowedFd<'_>) -> io::Result<FreeSpace> {
     let stat = fstatvfs(fd)?;
     let unit = stat.fragment_size();

@@ -72,28 +72,16 @@ impl From<nix::sys::stat::FileStat> for Facts {
 }
 
 /// The attributes of an open file.
-///
-/// # Errors
-///
-/// Those of fstat(2).
 pub fn facts(file: BorrowedFd<'_>) -> io::Result<Facts> {
     Ok(fstat(file)?.into())
 }
 
 /// The attributes of the file at `path`, behind symlinks.
-///
-/// # Errors
-///
-/// Those of stat(2).
 pub fn facts_of(path: &Path) -> io::Result<Facts> {
     Ok(stat(path)?.into())
 }
 
 /// The attributes of `name`, one component, in `directory`; follows no symlink.
-///
-/// # Errors
-///
-/// Those of fstatat(2).
 pub fn facts_at(directory: BorrowedFd<'_>, name: &str) -> io::Result<Facts> {
     Ok(fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW)?.into())
 }
@@ -143,10 +131,6 @@ pub fn open_plain(root: BorrowedFd<'_>, path: &str, access: Access) -> io::Resul
 
 /// Finds what `path`, relative, leads to as seen from `root`, be it outside. It
 /// is not opened: nothing can be done with it but ask what and where it is.
-///
-/// # Errors
-///
-/// Those of openat2(2).
 pub fn look_anywhere(root: BorrowedFd<'_>, path: &str) -> io::Result<File> {
     open_resolved(root, path, Access::Look, ResolveFlag::empty())
 }
@@ -176,10 +160,6 @@ fn open_resolved(
 }
 
 /// The path by which the system knows an open file or directory.
-///
-/// # Errors
-///
-/// Those of readlink(2), if /proc is not mounted above all.
 pub fn path_of(file: BorrowedFd<'_>) -> io::Result<PathBuf> {
     let link = format!("/proc/self/fd/{}", file.as_raw_fd());
     Ok(PathBuf::from(readlink(link.as_str())?))
@@ -200,10 +180,6 @@ pub fn create_unnamed(directory: BorrowedFd<'_>, mode: u32) -> io::Result<File> 
 
 /// Creates the file `name`, one component, in `directory`, where it must not
 /// exist yet.
-///
-/// # Errors
-///
-/// Those of open(2) with `O_EXCL`.
 pub fn create_new(directory: BorrowedFd<'_>, name: &str, mode: u32) -> io::Result<File> {
     let flags =
         OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
@@ -228,10 +204,6 @@ pub fn link_unnamed(file: BorrowedFd<'_>, directory: BorrowedFd<'_>, name: &str)
 }
 
 /// Renames within `directory`, over what is there.
-///
-/// # Errors
-///
-/// Those of renameat(2).
 pub fn rename_within(directory: BorrowedFd<'_>, from: &str, to: &str) -> io::Result<()> {
     Ok(renameat(directory, from, directory, to)?)
 }
@@ -267,20 +239,12 @@ pub fn read_at_most(source: &mut dyn Read, most: u64) -> io::Result<Vec<u8>> {
 }
 
 /// Removes a file, one component, from `directory`.
-///
-/// # Errors
-///
-/// Those of unlinkat(2).
 pub fn remove(directory: BorrowedFd<'_>, name: &str) -> io::Result<()> {
     Ok(unlinkat(directory, name, UnlinkatFlags::NoRemoveDir)?)
 }
 
 /// Has the file system report errors that it would keep for close(2), as NFS
 /// does with quotas: every close of a descriptor flushes.
-///
-/// # Errors
-///
-/// Those of dup(2) and close(2).
 pub fn flush(file: BorrowedFd<'_>) -> io::Result<()> {
     let copy = file.try_clone_to_owned()?;
     Ok(nix::unistd::close(copy)?)
@@ -288,7 +252,6 @@ pub fn flush(file: BorrowedFd<'_>) -> io::Result<()> {
 
 /// Octets that may still be written to the file system of an open file, `None`
 /// where it does not say.
-#[must_use]
 pub fn room(file: BorrowedFd<'_>) -> Option<u64> {
     let stat = nix::sys::statvfs::fstatvfs(file).ok()?;
     (stat.blocks() > 0).then(|| stat.blocks_available().saturating_mul(stat.fragment_size()))

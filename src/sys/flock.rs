@@ -52,7 +52,6 @@ impl Locked {
 
 /// The process that holds the exclusive lock on the file or directory at `path`, from
 /// the kernel's list: for a message, as it may have changed already.
-#[must_use]
 pub fn holder(path: &Path) -> Option<u32> {
     let path = fs::canonicalize(path).ok()?;
     let inode = fs::metadata(&path).ok()?.ino();

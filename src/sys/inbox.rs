@@ -51,7 +51,6 @@ impl std::fmt::Debug for Inbox {
 impl Inbox {
     /// Room for `slots` datagrams of any length, at least one. Unless `controlled`,
     /// control messages are not asked for.
-    #[must_use]
     pub fn new(slots: usize, controlled: bool) -> Inbox {
         let slots = slots.max(1);
         let blank = libc::sockaddr_in {
@@ -173,7 +172,6 @@ impl Inbox {
     }
 
     /// The datagram in slot `index`, if the last [`Inbox::receive`] filled it.
-    #[must_use]
     pub fn get(&self, index: usize) -> Option<Datagram<'_>> {
         if index >= self.filled {
             return None;

@@ -44,14 +44,12 @@ impl InterfaceName {
     }
 
     /// The name as text.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         let end = self.0.iter().position(|b| *b == 0).unwrap_or(NAME_SIZE);
         std::str::from_utf8(&self.0[..end]).unwrap_or_default()
     }
 
     /// The name as the kernel has it, padded with NUL.
-    #[must_use]
     pub fn field(&self) -> [u8; NAME_SIZE] {
         self.0
     }

@@ -61,7 +61,6 @@ pub struct Batch {
 
 impl Batch {
     /// No messages yet.
-    #[must_use]
     pub fn new() -> Batch {
         Batch::default()
     }
@@ -169,7 +168,6 @@ pub fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 }
 
 /// The value of the attribute of type `kind` in `bytes`.
-#[must_use]
 pub fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
     attributes(bytes).find_map(|(found, value)| (found == kind).then_some(value))
 }
@@ -218,19 +216,11 @@ impl NetlinkSocket {
     }
 
     /// Sends the messages and waits for the acknowledgements that they ask for.
-    ///
-    /// # Errors
-    ///
-    /// The first that the kernel reports; those of sendto(2) and recv(2).
     pub fn request(&self, batch: &Batch) -> io::Result<()> {
         self.exchange(batch, |_| {})
     }
 
     /// The same, handing each answer that is not an acknowledgement to `each`.
-    ///
-    /// # Errors
-    ///
-    /// As [`NetlinkSocket::request`].
     pub fn exchange(
         &self,
         batch: &Batch,

@@ -13,11 +13,6 @@ use nix::sys::time::TimeSpec;
 /// `fds[i]` is. Returns whether any is.
 ///
 /// A deadline in the past polls without waiting. Interrupted waits go on.
-///
-/// # Errors
-///
-/// Those of ppoll(2) except `EINTR`; `EINVAL` also if there are more than 128
-/// descriptors or `ready` is shorter than `fds`.
 pub fn readable(
     fds: &[BorrowedFd<'_>],
     ready: &mut [bool],
@@ -57,19 +52,11 @@ pub type Wait<'a> = dyn FnMut(&[BorrowedFd<'_>], Instant) -> io::Result<Waited> 
 
 /// Waits for at most `length` until `fd` is readable; whether it is. For values
 /// that go away, which nobody can give a deadline.
-///
-/// # Errors
-///
-/// Those of ppoll(2) except `EINTR`.
 pub fn readable_within(fd: BorrowedFd<'_>, length: Duration) -> io::Result<bool> {
     readable(&[fd], &mut [false], Some(Instant::now() + length))
 }
 
 /// ppoll(2) until `deadline`; an interrupted wait goes on with what is left.
-///
-/// # Errors
-///
-/// Those of ppoll(2) except `EINTR`.
 pub fn wait(set: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Result<usize> {
     loop {
         let timeout = deadline.map(|deadline| {

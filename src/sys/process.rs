@@ -135,10 +135,6 @@ impl Process {
     /// The same as [`Process::spawn`], and the child is the first process of a PID
     /// namespace (pid_namespaces(7)): when it ends, the kernel kills all that descends
     /// from it. Without the privilege for that the child is an ordinary one.
-    ///
-    /// # Errors
-    ///
-    /// Also those of setns(2).
     pub fn spawn_family(
         command: Command,
         keep: &[BorrowedFd<'_>],
@@ -155,7 +151,6 @@ impl Process {
     }
 
     /// The pid; meaningful to others only until the process is reaped.
-    #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -184,10 +179,6 @@ impl Process {
     }
 
     /// How the process ended, if it has; reaps it. Does not wait.
-    ///
-    /// # Errors
-    ///
-    /// Those of waitid(2).
     pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
         if self.exit.is_none() {
             self.exit = self.child.try_wait()?;

@@ -42,10 +42,6 @@ impl Signals {
     }
 
     /// The next pending signal, if any.
-    ///
-    /// # Errors
-    ///
-    /// Those of read(2) except `EAGAIN`.
     pub fn next(&self) -> io::Result<Option<Signal>> {
         Ok(self
             .0

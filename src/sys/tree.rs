@@ -19,10 +19,6 @@ const MAX_DEPTH: u32 = 1 << 20;
 /// Removes a directory and all below it, however deep: directories move up before they
 /// are removed, so that no path is long and few descriptors are open. Follows no
 /// symlink, also if another process writes to the tree.
-///
-/// # Errors
-///
-/// `NotFound` if there is no such directory.
 pub fn remove_tree(path: &Path) -> io::Result<()> {
     let top = open_directory(path)?;
     let mut moved = 0;

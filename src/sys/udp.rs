@@ -79,10 +79,6 @@ pub struct Socket(OwnedFd);
 impl Socket {
     /// Binds a new socket to `address`; port 0 takes any free one. If the address
     /// is 0.0.0.0, datagrams tell where they were sent to.
-    ///
-    /// # Errors
-    ///
-    /// Those of socket(2) and bind(2).
     pub fn bind(address: SocketAddrV4) -> io::Result<Socket> {
         let fd = socket(
             AddressFamily::Inet,
@@ -100,10 +96,6 @@ impl Socket {
     }
 
     /// The address that the socket is bound to.
-    ///
-    /// # Errors
-    ///
-    /// Those of getsockname(2), which a bound socket does not have.
     pub fn local_address(&self) -> io::Result<SocketAddrV4> {
         let address: SockaddrIn = getsockname(self.0.as_raw_fd())?;
         Ok(address.into())
@@ -111,11 +103,6 @@ impl Socket {
 
     /// Asks for buffers of so many octets, beyond the system's limits if we may
     /// (`CAP_NET_ADMIN`). Returns what the receive buffer has come to.
-    ///
-    /// # Errors
-    ///
-    /// Those of getsockopt(2), which a socket does not have. Less than what was
-    /// asked for is no error.
     pub fn set_buffers(&self, receive: usize, send: usize) -> io::Result<usize> {
         // The kernel doubles what it is told and reports the double, of which
         // about a half is meant for its own bookkeeping.
@@ -247,10 +234,6 @@ pub fn send(
 
 /// Sends datagrams of two parts each, up to [`BATCH`] of them, by one system
 /// call. Returns how many were sent; those behind a failing one are not.
-///
-/// # Errors
-///
-/// Those of sendmmsg(2) for the first datagram.
 pub fn send_batch(
     socket: BorrowedFd<'_>,
     route: &Route,
