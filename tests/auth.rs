@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bbot_agent::auth::{Key, KeySettings, credential};
+use bbot_agent::auth::{Key, KeySettings};
 use bbot_agent::error::{Class, Error};
 use bbot_agent::json::Value;
 use bbot_agent::watch::Watch;
@@ -341,24 +341,4 @@ fn a_challenge_that_cannot_be_one_is_refused() {
             "{error}"
         );
     }
-}
-
-#[test]
-fn the_credential_of_systemd_is_found() {
-    if !require_programs(&["openssl"]) {
-        return;
-    }
-    let scratch = TempDir::new();
-    assert_eq!(credential(None), None);
-    assert_eq!(credential(Some(scratch.path())), None);
-    let path = private(scratch.path().join("auth-key"), "x");
-    assert_eq!(credential(Some(scratch.path())), Some(path));
-    // The program that all of this depends on.
-    assert!(
-        Command::new("openssl")
-            .arg("version")
-            .status()
-            .unwrap()
-            .success()
-    );
 }

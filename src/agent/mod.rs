@@ -12,8 +12,6 @@ mod turn;
 mod work;
 mod world;
 
-use std::path::Path;
-
 use crate::auth::{self, Key};
 use crate::cli::{self, Options, Turns};
 use crate::delivery::Delivery;
@@ -182,9 +180,7 @@ fn banner(options: &Options) {
 /// The key, if there is one. It is tried now, so that a bad one keeps the agent from
 /// starting.
 fn key(options: &Options, watch: &Watch) -> Result<Option<Key>> {
-    let directory = std::env::var_os("CREDENTIALS_DIRECTORY");
-    let credential = auth::credential(directory.as_deref().map(Path::new));
-    let Some(path) = options.auth_key.clone().or(credential) else {
+    let Some(path) = options.auth_key.clone() else {
         return Ok(None);
     };
     let settings = auth::KeySettings {

@@ -60,14 +60,6 @@ impl KeySettings {
     }
 }
 
-/// The path of the credential `auth-key` that systemd hands over, if there is
-/// one (systemd.exec(5), `LoadCredential=`). `directory` is the value of
-/// `$CREDENTIALS_DIRECTORY`.
-pub fn credential(directory: Option<&Path>) -> Option<PathBuf> {
-    let path = directory?.join("auth-key");
-    path.exists().then_some(path)
-}
-
 /// A key that has been seen to work.
 #[derive(Debug)]
 pub struct Key {

@@ -6,7 +6,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::flags;
 use crate::settings::{AccelChoice, Hold, RedirectKind};
 
 /// Defines a struct together with its blank value, in which every field has
@@ -137,12 +136,6 @@ plain! {
         pub fake_machine: Option<PathBuf>,
         /// A task to perform in place of asking; `-`: stdin.
         pub fake_request: Option<PathBuf>,
-    }
-}
-
-impl Default for Options {
-    fn default() -> Options {
-        flags::defaults().options
     }
 }
 

@@ -129,7 +129,7 @@ pub fn probe(
     crate::trace!(4, "probe", "trying a guest under {accel}");
     let user = user.map(|user| credentials(user, accel));
     let started = Process::spawn(command, &[disk.as_fd()], user.as_ref());
-    let mut process = super::start::executed(started, qemu)?;
+    let mut process = super::program::executed(started, qemu)?;
     // QEMU ends or, where KVM fails in the guest, reports it and suspends the guest.
     let mut stderr = process
         .take_stderr()

@@ -15,6 +15,7 @@ pub mod capture;
 pub mod events;
 pub mod monitor;
 pub mod options;
+mod program;
 pub mod qemu;
 mod script;
 mod start;

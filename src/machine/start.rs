@@ -12,6 +12,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::capture::{Capture, Log};
 use super::monitor::{Monitor, Said};
+use super::program::executed;
 use super::qemu::{self, Descriptors, Spec};
 use super::script;
 use super::{EVIDENCE_LINES, Files, VirtualMachine, accel};
@@ -204,21 +205,6 @@ fn failed(machine: &VirtualMachine, what: &str) -> Error {
     others
         .iter()
         .fold(error, |error, line| error.hint(format!("qemu: {line}")))
-}
-
-/// Adds a remedy to the error of a missing program.
-pub(super) fn executed(started: std::io::Result<Process>, qemu: &Path) -> Result<Process> {
-    let missing = matches!(&started, Err(error) if error.kind() == std::io::ErrorKind::NotFound);
-    let started = started.context(|| format!("unable to execute {}", qemu.display()));
-    if !missing {
-        return started;
-    }
-    started.map_err(|error| {
-        error.with_class(Class::Config).hint(
-            "install it (Debian: apt-get install --no-install-recommends qemu-system-x86) or \
-             name another one by --qemu",
-        )
-    })
 }
 
 /// The directory for QEMU's own socket: empty, and its user's.

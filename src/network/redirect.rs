@@ -63,15 +63,9 @@ pub struct Target<'a> {
 #[derive(Debug)]
 #[must_use = "the redirect is removed when this is dropped"]
 pub struct Redirect {
-    rules: Option<Rules>,
+    rules: Option<nft::Tables>,
     server: SocketAddrV4,
     peers: Arc<Peers>,
-}
-
-#[derive(Debug)]
-enum Rules {
-    Nft(nft::Tables),
-    None,
 }
 
 impl Redirect {
@@ -132,7 +126,7 @@ impl Redirect {
                     server: target.server,
                     owner: &format!("bbot-agent {}", target.owner),
                 };
-                Rules::Nft(nft::Tables::install(target.netfilter, &rules).context(unable)?)
+                Some(nft::Tables::install(target.netfilter, &rules).context(unable)?)
             }
             Strategy::None => {
                 if let Some(mac) = target.mac {
@@ -142,11 +136,11 @@ impl Redirect {
                         mac,
                     };
                 }
-                Rules::None
+                None
             }
         };
         Ok(Redirect {
-            rules: Some(rules),
+            rules,
             server: target.server,
             peers: Arc::new(peers),
         })
@@ -165,8 +159,8 @@ impl Redirect {
     fn release(&mut self) -> Result<()> {
         let unable = || format!("unable to remove the redirect to {}", self.server);
         match self.rules.take() {
-            None | Some(Rules::None) => Ok(()),
-            Some(Rules::Nft(tables)) => tables.remove().context(unable),
+            None => Ok(()),
+            Some(tables) => tables.remove().context(unable),
         }
     }
 }

@@ -119,7 +119,6 @@ mod ioctl {
     nix::ioctl_write_ptr_bad!(set_flags, libc::SIOCSIFFLAGS, IfReq);
     nix::ioctl_readwrite_bad!(get_address, libc::SIOCGIFADDR, IfReq);
     nix::ioctl_readwrite_bad!(get_index, libc::SIOCGIFINDEX, IfReq);
-    nix::ioctl_readwrite_bad!(get_mac, libc::SIOCGIFHWADDR, IfReq);
     nix::ioctl_write_ptr_bad!(set_mac, libc::SIOCSIFHWADDR, IfReq);
     nix::ioctl_write_ptr_bad!(bridge_add, 0x89a2, IfReq); // SIOCBRADDIF
     nix::ioctl_readwrite_bad!(get_arp, libc::SIOCGARP, ArpReq);
@@ -147,17 +146,36 @@ impl Control {
         )?))
     }
 
+    fn get(
+        &self,
+        call: unsafe fn(libc::c_int, *mut IfReq) -> nix::Result<libc::c_int>,
+        name: &InterfaceName,
+    ) -> io::Result<IfReq> {
+        let mut request = IfReq::new(name);
+        // SAFETY: `call` is an ioctl of this module; `request` is a live, initialised
+        // ifreq, which the kernel reads and writes.
+        unsafe { call(self.0.as_raw_fd(), &raw mut request) }?;
+        Ok(request)
+    }
+
+    fn set(
+        &self,
+        call: unsafe fn(libc::c_int, *const IfReq) -> nix::Result<libc::c_int>,
+        request: &IfReq,
+    ) -> io::Result<()> {
+        // SAFETY: `call` is an ioctl of this module that only reads the live ifreq.
+        unsafe { call(self.0.as_raw_fd(), request) }?;
+        Ok(())
+    }
+
     /// The interface's number in its namespace.
     ///
     /// # Errors
     ///
     /// `ENODEV`: no such interface.
     pub fn index(&self, name: &InterfaceName) -> io::Result<u32> {
-        let mut request = IfReq::new(name);
-        // SAFETY: `request` is a live, initialised ifreq, which the kernel
-        // reads and writes.
-        unsafe { ioctl::get_index(self.0.as_raw_fd(), &raw mut request) }?;
-        Ok(u32::from_ne_bytes(request.bytes(0)))
+        let answer = self.get(ioctl::get_index, name)?;
+        Ok(u32::from_ne_bytes(answer.bytes(0)))
     }
 
     /// The interface's (first) IPv4 address.
@@ -166,11 +184,9 @@ impl Control {
     ///
     /// `ENODEV`: no such interface. `EADDRNOTAVAIL`: it has none.
     pub fn address(&self, name: &InterfaceName) -> io::Result<Ipv4Addr> {
-        let mut request = IfReq::new(name);
-        // SAFETY: as above.
-        unsafe { ioctl::get_address(self.0.as_raw_fd(), &raw mut request) }?;
+        let answer = self.get(ioctl::get_address, name)?;
         // struct sockaddr_in: family and port, two bytes each, then the address.
-        Ok(Ipv4Addr::from(request.bytes::<4>(4)))
+        Ok(Ipv4Addr::from(answer.bytes::<4>(4)))
     }
 
     /// Gives the interface another hardware address.
@@ -183,23 +199,12 @@ impl Control {
         let mut address = [0; 8];
         address[..2].copy_from_slice(&ARPHRD_ETHER.to_ne_bytes());
         address[2..].copy_from_slice(&mac);
-        let request = IfReq::new(name).with(&address);
-        // SAFETY: `request` is a live, initialised ifreq that the kernel reads.
-        unsafe { ioctl::set_mac(self.0.as_raw_fd(), &raw const request) }?;
-        Ok(())
+        self.set(ioctl::set_mac, &IfReq::new(name).with(&address))
     }
 
-    /// The interface's flags, `IFF_UP` among them.
-    ///
-    /// # Errors
-    ///
-    /// `ENODEV`: no such interface.
-    pub fn flags(&self, name: &InterfaceName) -> io::Result<u16> {
-        let mut request = IfReq::new(name);
-        // SAFETY: `request` is a live, initialised ifreq, which the kernel
-        // reads and writes.
-        unsafe { ioctl::get_flags(self.0.as_raw_fd(), &raw mut request) }?;
-        Ok(u16::from_ne_bytes(request.bytes(0)))
+    fn flags(&self, name: &InterfaceName) -> io::Result<u16> {
+        let answer = self.get(ioctl::get_flags, name)?;
+        Ok(u16::from_ne_bytes(answer.bytes(0)))
     }
 
     /// Whether the operator has the interface up.
@@ -219,10 +224,8 @@ impl Control {
     pub fn set_up(&self, name: &InterfaceName) -> io::Result<()> {
         let flags = i32::from(self.flags(name)?) | libc::IFF_UP;
         let [low, high, ..] = flags.to_le_bytes();
-        let request = IfReq::new(name).with(&u16::from_le_bytes([low, high]).to_ne_bytes());
-        // SAFETY: `request` is a live, initialised ifreq that the kernel reads.
-        unsafe { ioctl::set_flags(self.0.as_raw_fd(), &raw const request) }?;
-        Ok(())
+        let flags = u16::from_le_bytes([low, high]).to_ne_bytes();
+        self.set(ioctl::set_flags, &IfReq::new(name).with(&flags))
     }
 
     /// Makes the interface numbered `port` a port of `bridge`.
@@ -233,9 +236,7 @@ impl Control {
     /// the port is in a bridge already. `EPERM`: `CAP_NET_ADMIN` is missing.
     pub fn bridge_add(&self, bridge: &InterfaceName, port: u32) -> io::Result<()> {
         let request = IfReq::new(bridge).with(&port.to_ne_bytes());
-        // SAFETY: `request` is a live, initialised ifreq that the kernel reads.
-        unsafe { ioctl::bridge_add(self.0.as_raw_fd(), &raw const request) }?;
-        Ok(())
+        self.set(ioctl::bridge_add, &request)
     }
 
     /// The hardware address that the neighbour table has for `address` behind

@@ -171,6 +171,12 @@ pub(super) fn defaults() -> Draft {
     draft
 }
 
+impl std::default::Default for Options {
+    fn default() -> Options {
+        defaults().options
+    }
+}
+
 /// Stores a value that was understood.
 fn put<T>(slot: &mut T, value: Result<T, Expected>) -> Result<(), Expected> {
     *slot = value?;
