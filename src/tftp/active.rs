@@ -36,8 +36,8 @@ pub(super) enum Role {
 #[derive(Debug)]
 pub(super) enum Upload {
     Writing(UploadFile, Reservation),
-    /// It is in place, with so many octets.
-    Stored(u64),
+    /// It is in place.
+    Stored(UploadFile),
     /// It could not be put in place.
     Failed,
 }
@@ -148,7 +148,7 @@ impl ActiveTransfer {
     pub(super) fn size(&self) -> u64 {
         match &self.role {
             Role::Get(_, source) => source.size(),
-            Role::Put(_, Upload::Stored(size)) => *size,
+            Role::Put(_, Upload::Stored(file)) => file.size(),
             Role::Put(..) => 0,
         }
     }
@@ -249,16 +249,16 @@ impl ActiveTransfer {
         let Role::Put(_, upload) = &mut self.role else {
             return Input::Stored;
         };
-        let Upload::Writing(file, mut reservation) = std::mem::replace(upload, Upload::Failed)
+        let Upload::Writing(mut file, mut reservation) = std::mem::replace(upload, Upload::Failed)
         else {
             return Input::Stored;
         };
         match file.commit(durable) {
-            Ok(size) => {
+            Ok(()) => {
                 // The last octet of a text may have been added just now.
-                reservation.resize(size);
+                reservation.resize(file.size());
                 reservation.keep();
-                *upload = Upload::Stored(size);
+                *upload = Upload::Stored(file);
                 Input::Stored
             }
             Err(error) => Input::Failed(tree::refusal(&error)),

@@ -20,7 +20,7 @@ use super::packet::Mode;
 use super::tree::Place;
 use crate::diag;
 use crate::error::reason;
-use crate::sys::file;
+use crate::sys::file::{self, Access};
 
 /// Small blocks are gathered up to so many octets before they are written.
 const GATHER: usize = 64 * 1024;
@@ -39,6 +39,9 @@ pub struct UploadFile {
     decoder: Option<Decoder>,
     gathered: Vec<u8>,
     written: u64,
+    /// The file that it replaced: freeing it takes a while, for which the last ACK does
+    /// not wait.
+    _replaced: Option<File>,
 }
 
 impl UploadFile {
@@ -59,6 +62,7 @@ impl UploadFile {
             decoder: (mode == Mode::Netascii).then(Decoder::default),
             gathered: Vec::new(),
             written: 0,
+            _replaced: None,
         })
     }
 
@@ -101,7 +105,7 @@ impl UploadFile {
     }
 
     /// Writes what is left, has it on disk if `durable`, and gives the file its
-    /// name, in place of an old one. Returns its size.
+    /// name, in place of an old one.
     ///
     /// # Errors
     ///
@@ -109,7 +113,7 @@ impl UploadFile {
     /// system keeps for close(2). The old file, if any, is then still there,
     /// except that with `durable` the directory may fail to be written after the
     /// fact.
-    pub fn commit(mut self, durable: bool) -> io::Result<u64> {
+    pub fn commit(&mut self, durable: bool) -> io::Result<()> {
         if let Some(decoder) = &mut self.decoder {
             decoder.finish(&mut self.gathered);
         }
@@ -124,7 +128,7 @@ impl UploadFile {
         if durable {
             self.place.directory.sync_all()?;
         }
-        Ok(self.written)
+        Ok(())
     }
 
     fn publish(&mut self, durable: bool) -> io::Result<()> {
@@ -141,11 +145,14 @@ impl UploadFile {
             }
         }
         if let Some(part) = &self.part {
+            self._replaced = file::open_beneath(directory, &self.place.name, Access::Look).ok();
             // A rename over a file has ext4 and btrfs write the new one out first, so
             // that a power cut leaves one of them; `durable` sees to that where it is
-            // wanted. After an exchange, the old file is removed by its hidden name.
+            // wanted.
             if durable || file::exchange_within(directory, part, &self.place.name).is_err() {
                 file::rename_within(directory, part, &self.place.name)?;
+                self.part = None;
+            } else if file::remove(directory, part).is_ok() {
                 self.part = None;
             }
         }
