@@ -96,13 +96,16 @@ pub fn tidy(path: &Path) {
 }
 
 fn create(path: &Path, mode: u32) -> io::Result<File> {
-    // A file of this name is what a crash left.
-    match fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
     let mut options = OpenOptions::new();
-    options.append(true).create_new(true).mode(mode).open(path)
+    options.append(true).create_new(true).mode(mode);
+    match options.open(path) {
+        // A file of this name is what a crash left.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs::remove_file(path)?;
+            options.open(path)
+        }
+        opened => opened,
+    }
 }
 
 fn partial(path: &Path) -> io::Result<PathBuf> {

@@ -220,14 +220,15 @@ pub fn exchange_within(directory: BorrowedFd<'_>, one: &str, other: &str) -> io:
     btrfs::rename(directory, &one, &other, btrfs::Rename::Exchange)
 }
 
-/// Reads `source` to its end: at most `most` octets, so that nobody can make us
+/// Reads `source` to its end: at most `most` octets, so that no source makes the agent
 /// hold more.
 ///
 /// # Errors
 ///
 /// Those of read(2); `FileTooLarge` beyond `most`.
 pub fn read_at_most(source: &mut dyn Read, most: u64) -> io::Result<Vec<u8>> {
-    let mut contents = Vec::new();
+    // A small file takes one read, and one that finds its end.
+    let mut contents = Vec::with_capacity(2048);
     source
         .take(most.saturating_add(1))
         .read_to_end(&mut contents)?;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::active::{ActiveTransfer, Shared};
+use super::earlier;
 use super::event::{Accept, Counters, Served, ServerSettings};
 use super::map::{Map, Name};
 use super::options::Terms;
@@ -442,12 +443,5 @@ impl<W: Wire> Dispatcher<W> {
             active.probed(now, challenger);
             self.due = earlier(self.due, active.due());
         }
-    }
-}
-
-pub(super) fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
     }
 }

@@ -33,9 +33,19 @@ pub mod tree;
 pub mod upload;
 pub mod wire;
 
+use std::time::Instant;
+
 pub use event::{Accept, Counters, Served, ServerSettings};
 pub use map::{Map, Name};
 pub use packet::{ErrorCode, Kind, Refusal};
 pub use rate::Rate;
 pub use server::TftpServer;
 pub use tree::{is_our_disks, is_our_failure};
+
+/// The earlier of two instants that may not exist.
+fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags};
 
-use super::dispatch::{Dispatcher, earlier};
+use super::dispatch::Dispatcher;
+use super::earlier;
 use super::event::{Accept, Counters, Served, ServerSettings};
 use super::map::Map;
 use crate::error::{Context as _, Result};
