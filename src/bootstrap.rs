@@ -98,9 +98,13 @@ pub fn bootstrap(
     versions: &[(String, String)],
     watch: &Watch,
 ) -> Result<Bootstrapped> {
-    // Another instance would make the same copy.
-    let Some(_lock) = lock_copy(config, order)? else {
-        return Ok(Bootstrapped::Busy);
+    // Another instance would make the same copy. A trial run may have no run directory.
+    let _lock = match &config.fake {
+        Some(_) => None,
+        None => match lock_copy(config, order)? {
+            None => return Ok(Bootstrapped::Busy),
+            lock => lock,
+        },
     };
     let rest = &mut |length| watch.rest(length);
     let Some(snapshot) = Snapshot::scratch_in_turn(order.revision, order.target, rest)? else {
