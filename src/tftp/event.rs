@@ -46,7 +46,7 @@ impl Default for ServerSettings {
     }
 }
 
-/// Why [`TftpServer::serve`] returned.
+/// Why [`serve`](super::TftpServer::serve) returned.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Served {
     /// A request was accepted, and its transfer has begun.

@@ -55,6 +55,9 @@ impl Guest {
             .env("BBOT_WORKER_SERVER", self.server.address.to_string())
             .env("BBOT_WORKER_STATE", self.disk.path())
             .env("BBOT_WORKER_LIMIT", "20")
+            // Of the make(1) that runs the tests.
+            .env_remove("MAKEFLAGS")
+            .env_remove("MAKELEVEL")
             .output()
             .unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
