@@ -77,7 +77,7 @@ pub struct BootstrapOrder<'a> {
 pub enum Bootstrapped {
     /// The copy, which has this manifest and these versions, is in place.
     Done(Box<BootstrappedMachine>, Age),
-    /// The guest failed.
+    /// The guest failed, or the machine has no snapshot.
     Failed {
         /// The failure, for the operator.
         error: Error,
@@ -107,8 +107,15 @@ pub fn bootstrap(
         },
     };
     let rest = &mut |length| watch.rest(length);
-    let Some(snapshot) = Snapshot::scratch_in_turn(order.revision, order.target, rest)? else {
-        return Ok(Bootstrapped::Stopped);
+    let snapshot = match Snapshot::scratch_in_turn(order.revision, order.target, rest) {
+        Ok(Some(snapshot)) => snapshot,
+        Ok(None) => return Ok(Bootstrapped::Stopped),
+        // A volume that is not btrfs, or a directory in place of a subvolume, concerns
+        // this machine and not the host.
+        Err(error) => {
+            let reason = format!("unable to snapshot {}", order.revision.display());
+            return Ok(Bootstrapped::Failed { error, reason });
+        }
     };
     // The manifest of the snapshot: the link may lead to another revision by now.
     let mut machine = machine_manifest(order, &snapshot)?;

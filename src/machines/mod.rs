@@ -206,8 +206,14 @@ impl Machines {
 
     /// Notes a broken machine, and reports it once per change.
     fn note(&mut self, result: &mut Enumeration, dir: &Path, error: &Error) {
+        self.note_change(result, dir, &error.to_string(), error);
+    }
+
+    /// The same, where the text of the error differs from time to time and `reason` does
+    /// not.
+    fn note_change(&mut self, result: &mut Enumeration, dir: &Path, reason: &str, error: &Error) {
         result.broken += 1;
-        if self.backoff.is_news(dir, &error.to_string()) {
+        if self.backoff.is_news(dir, reason) {
             diag::failure(error).emit();
         }
     }
@@ -275,8 +281,8 @@ impl Machines {
         };
         let end = bootstrapper.uptime();
         self.next_bootstrap = end + end.saturating_sub(start) * BUILD_SHARE;
+        self.note_change(result, &dir, &reason, &error);
         let pause = self.backoff.failed(&dir, &need.revision, reason, end);
-        self.note(result, &dir, &error);
         trace!(
             2,
             "bootstrap",

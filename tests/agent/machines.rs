@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::process::Command;
 
 use crate::support::host::Host;
-use crate::support::{TempDir, isolated};
+use crate::support::{TempDir, isolated, run};
 
 #[test]
 fn one_broken_machine_stops_neither_the_others_nor_the_agent() {
@@ -45,7 +45,7 @@ fn the_copy_of_a_retired_machine_is_deleted() {
     isolated(|| {
         let Some(host) = Host::new() else { return };
         host.add_bootstrapped("old", "");
-        crate::support::run(&format!(
+        run(&format!(
             "btrfs property set -ts {} ro true",
             host.machine("old/old-default").display()
         ));
@@ -181,5 +181,27 @@ fn a_machine_that_does_not_fit_or_has_another_name_is_left_out_with_the_reason()
             "{}",
             ran.err
         );
+    });
+}
+
+#[test]
+fn a_volume_that_is_not_btrfs_keeps_no_other_machine_from_being_offered() {
+    isolated(|| {
+        let Some(host) = Host::new() else { return };
+        host.add_bootstrapped("good", "");
+        let root = host.machine("good");
+        let other = root.ancestors().nth(2).unwrap().join("other");
+        fs::create_dir_all(&other).unwrap();
+        run(&format!("mount -t tmpfs tmpfs {}", other.display()));
+        let revision = other.join("bad/bad-1.0");
+        fs::create_dir_all(&revision).unwrap();
+        let manifest = ": 1\nid: bad-1.0\nname: bad\nsummary: Bad\ntype: kvm\n";
+        fs::write(revision.join("manifest"), manifest).unwrap();
+        symlink("bad-1.0", other.join("bad/bad-1")).unwrap();
+        let ran = host.run(&["--dump-machines"]);
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        assert!(ran.out.contains("name: good\n"), "{}", ran.out);
+        let said = ran.err.matches("not on a btrfs file system").count();
+        assert_eq!(said, 1, "{}", ran.err);
     });
 }
