@@ -7,8 +7,9 @@ use crate::support::host::{Host, task};
 use crate::support::isolated;
 
 /// Replaces a library while the guest works. Without the file of `make install`,
-/// needrestart would restart the agent; with it, needrestart as unattended upgrades
-/// run it does not.
+/// needrestart 3.6 (Debian 12) would restart the agent; with it, needrestart as
+/// unattended upgrades run it does not. 3.11 (Debian 13) leaves alone what is in a PID
+/// namespace of its own, as QEMU is, with the file or without it.
 const DRIVER: &str = r#"
 mkdir -p /etc/bbot-agent
 cp /host/options /etc/bbot-agent/default.options
@@ -33,10 +34,13 @@ cp -p "$library" "$library.new"
 mv "$library.new" "$library"
 
 mv $file $file.away
-is_restarted l || failed "needrestart does not see QEMU"
+is_restarted l && sees_qemu=true || sees_qemu=false
+$sees_qemu || needrestart -v -r l -u NeedRestart::UI::stdio </dev/null 2>&1 |
+  grep "#$qemu is part of a PID namespace" || failed "needrestart does not see QEMU"
 mv $file.away $file
 ! is_restarted a || failed "needrestart restarts the agent"
-grep bbot-agent@default.service /tmp/needrestart || failed "the agent is not deferred"
+! $sees_qemu || grep bbot-agent@default.service /tmp/needrestart ||
+  failed "the agent is not deferred"
 [ "$(property MainPID)" = "$agent" ] || failed "the agent was restarted"
 [ -d "/proc/$qemu" ] || failed "the guest was killed"
 await StatusText 'idle: no task'
