@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::diag;
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Class, Context as _, Error, Result};
 use crate::guest::{self, Directory, Guest, GuestPhase, GuestRun, Step, Why};
 use crate::machine::Purpose;
 use crate::manifest::reuse::{self, Age};
@@ -88,6 +88,24 @@ pub enum Bootstrapped {
     Busy,
     /// The agent was told to stop.
     Stopped,
+}
+
+/// Requires the directory of the toolchain: guests without one fail for a reason that
+/// none of them can report.
+///
+/// # Errors
+///
+/// Of class [`Class::Config`], with the remedy, if there is none.
+pub fn require_toolchain(tftp: &Path, toolchain: &str) -> Result<()> {
+    let directories = ["toolchain", "toolchains"].map(|name| tftp.join(name).join(toolchain));
+    if directories.iter().any(|directory| directory.is_dir()) {
+        return Ok(());
+    }
+    let directory = directories[0].display();
+    let error = Error::new(format!("no toolchain directory {directory}"));
+    Err(error.with_class(Class::Config).hint(format!(
+        "put the files of the toolchain there: mkdir -p {directory} && cp -r <files> {directory}/"
+    )))
 }
 
 /// Bootstraps a machine, and puts the copy in place of the former one. `versions` are

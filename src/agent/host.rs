@@ -96,22 +96,11 @@ impl GuestHost<'_> {
         Ok(accel)
     }
 
-    /// The settings of bootstraps. Guests without a toolchain fail for a reason that
-    /// none of them can report.
+    /// The settings of bootstraps.
     fn bootstrap_settings(&mut self) -> Result<BootstrapSettings> {
-        let (tftp, name) = (&self.options.tftp, &self.options.toolchain_name);
-        let has_toolchain = ["toolchain", "toolchains"]
-            .iter()
-            .any(|directory| tftp.join(directory).join(name).is_dir());
-        if !has_toolchain && !is_trial(self.options) {
-            let directory = tftp.join("toolchain").join(name);
-            let directory = directory.display();
-            return Err(Error::new(format!("no toolchain directory {directory}"))
-                .with_class(Class::Config)
-                .hint(format!(
-                    "put the files of the toolchain there: mkdir -p {directory} && \
-                     cp -r <files> {directory}/"
-                )));
+        let options = self.options;
+        if !is_trial(options) {
+            bootstrap::require_toolchain(&options.tftp, &options.toolchain_name)?;
         }
         let guest = self.settings()?;
         Ok(setup::bootstrap(self.options, guest))

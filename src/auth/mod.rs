@@ -177,7 +177,7 @@ fn inspect(text: &[u8]) -> Result<()> {
     let has = |needle: &[u8]| text.windows(needle.len()).any(|w| w == needle);
     if has(b"BEGIN ENCRYPTED PRIVATE KEY") || has(b"Proc-Type: 4,ENCRYPTED") {
         return Err(config("it is encrypted")
-            .hint("the agent has nobody to ask for a password: openssl rsa -in <old> -out <new>"));
+            .hint("store it without a password: openssl rsa -in <old> -out <new>"));
     }
     if has(b"BEGIN OPENSSH PRIVATE KEY") {
         return Err(

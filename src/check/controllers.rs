@@ -107,9 +107,11 @@ fn http(subject: &str, client: &Client, url: &Url) -> Finding {
             "its server has an internal fault; its administrator finds the reason in its log",
         ),
         FailureClass::Name => Finding::failure(subject, text)
-            .remedy("correct /etc/resolv.conf; without DNS, write its address to /etc/hosts"),
+            .remedy("correct the servers for names in /etc/resolv.conf")
+            .remedy("or write the address down: echo '<address> <host>' >>/etc/hosts"),
         FailureClass::Connect | FailureClass::Timeout => Finding::failure(subject, text)
-            .remedy("start it, and let firewalls pass its port; behind a proxy: --proxy <url>"),
+            .remedy("start it, and let firewalls pass its port")
+            .remedy("or name the proxy on the way to it: --proxy <url>"),
         _ => Finding::failure(subject, text),
     };
     failure

@@ -10,6 +10,7 @@ use std::time::Duration;
 use nix::unistd::{AccessFlags, access};
 
 use super::{Finding, Grade};
+use crate::bootstrap;
 use crate::cli::Options;
 use crate::error::reason;
 use crate::machine::OLDEST_QEMU;
@@ -195,19 +196,29 @@ pub(super) fn tftp(options: &Options, _watch: &Watch) -> Vec<Finding> {
         ];
     }
     let mut findings = vec![Finding::good(SUBJECT, format!("{root}, writable"))];
-    let toolchain = &options.toolchain_name;
+    findings.push(toolchain(options));
+    findings
+}
+
+fn toolchain(options: &Options) -> Finding {
+    const SUBJECT: &str = "toolchain";
+    let (tftp, name) = (&options.tftp, &options.toolchain_name);
+    if let Err(error) = bootstrap::require_toolchain(tftp, name) {
+        return Finding::error(SUBJECT, &error);
+    }
     let count: usize = ["toolchain", "toolchains"]
         .iter()
-        .filter_map(|dir| fs::read_dir(options.tftp.join(dir).join(toolchain)).ok())
+        .filter_map(|directory| fs::read_dir(tftp.join(directory).join(name)).ok())
         .map(Iterator::count)
         .sum();
-    let place = format!("{root}/toolchain/{toolchain}");
-    findings.push(match count {
-        0 => Finding::warning("toolchain", format!("no files in {place}")).remedy(format!(
-            "put the files of the toolchain there: mkdir -p {place} && cp -r <files> {place}/"
+    let directory = tftp.join("toolchain").join(name);
+    let directory = directory.display();
+    match count {
+        0 => Finding::warning(SUBJECT, format!("no files in {directory}")).remedy(format!(
+            "put the files of the toolchain there: mkdir -p {directory} && \
+             cp -r <files> {directory}/"
         )),
-        1 => Finding::good("toolchain", format!("{toolchain}: 1 file")),
-        _ => Finding::good("toolchain", format!("{toolchain}: {count} files")),
-    });
-    findings
+        1 => Finding::good(SUBJECT, format!("{name}: 1 file")),
+        _ => Finding::good(SUBJECT, format!("{name}: {count} files")),
+    }
 }

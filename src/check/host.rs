@@ -11,6 +11,9 @@ use crate::cli::Options;
 use crate::lock;
 use crate::watch::{Watch, moment};
 
+/// The remedy for a missing permission.
+pub(super) const AS_ROOT: &str = "run as root: sudo bbot-agent --check";
+
 /// Capabilities that a turn needs (capabilities(7)), with their numbers.
 const CAPABILITIES: &[(u32, &str)] = &[(12, "CAP_NET_ADMIN"), (21, "CAP_SYS_ADMIN")];
 
@@ -61,8 +64,7 @@ fn permissions() -> Finding {
     if missing.is_empty() {
         return Finding::good(SUBJECT, "taps, rules and subvolumes are permitted");
     }
-    Finding::failure(SUBJECT, format!("without {}", missing.join(" and ")))
-        .remedy("run as root: sudo bbot-agent --check")
+    Finding::failure(SUBJECT, format!("without {}", missing.join(" and "))).remedy(AS_ROOT)
 }
 
 fn name(options: &Options) -> Finding {
@@ -80,7 +82,7 @@ fn name(options: &Options) -> Finding {
     match name.as_str() {
         "" | "localhost" | "(none)" => {
             Finding::warning(SUBJECT, format!("'{name}' does not identify this host"))
-                .remedy("name the host: hostnamectl set-hostname <name>")
+                .remedy("name the host: echo <name> >/etc/hostname && hostname -F /etc/hostname")
                 .remedy("or the agent: --agent-name <name>")
         }
         _ => Finding::good(SUBJECT, name),
@@ -178,7 +180,8 @@ fn directory(subject: &str, path: &Path, option: &str) -> Finding {
             subject,
             format!("unable to write {}: {}", there.display(), errno.desc()),
         )
-        .remedy(format!("run as root, or name another: {option}")),
+        .remedy(AS_ROOT)
+        .remedy(format!("or name another: {option}")),
         Ok(()) if there == path => Finding::good(subject, path.display().to_string()),
         Ok(()) => Finding::good(subject, format!("{}, to be made", path.display())),
     }

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 
 use super::{Finding, Grade};
@@ -11,7 +12,7 @@ use crate::cli::Options;
 use crate::error::{Context as _, Error, Result};
 use crate::machines::inspect;
 use crate::machines::tree::{self, MachineDir};
-use crate::manifest::{BootstrappedMachine, MachineManifest, Role};
+use crate::manifest::{BootstrappedMachine, MachineKind, MachineManifest, Role};
 use crate::snapshot;
 use crate::status;
 use crate::watch::Watch;
@@ -72,8 +73,14 @@ fn writable(root: &Path, volume: &Path) -> Result<()> {
         );
     }
     access(volume, AccessFlags::W_OK | AccessFlags::X_OK).map_err(|errno| {
-        let text = format!("unable to write {}: {}", volume.display(), errno.desc());
-        Error::new(text).hint("run as root; see how it is mounted: findmnt -T <volume>")
+        let volume = volume.display();
+        let error = Error::new(format!("unable to write {volume}: {}", errno.desc()));
+        match errno {
+            Errno::EROFS => error.hint(format!(
+                "mount it for writing: mount -o remount,rw \"$(findmnt -no TARGET -T {volume})\""
+            )),
+            _ => error.hint(super::host::AS_ROOT),
+        }
     })
 }
 
@@ -87,8 +94,12 @@ fn deletion(volume: &Path) -> Finding {
     }
     let text = format!("of subvolumes in {} is not permitted", volume.display());
     Finding::failure(SUBJECT, text)
-        .remedy("run as root")
-        .remedy("or: mount -o remount,user_subvol_rm_allowed <volume>")
+        .remedy(super::host::AS_ROOT)
+        .remedy(format!(
+            "or permit it: mount -o remount,user_subvol_rm_allowed \
+             \"$(findmnt -no TARGET -T {})\"",
+            volume.display()
+        ))
 }
 
 /// The options of the file system that `path` is on (proc(5), `mountinfo`).
@@ -127,7 +138,11 @@ fn space(volume: &Path, options: &Options) -> Finding {
         return Finding::good(SUBJECT, text);
     }
     Finding::failure(SUBJECT, text)
-        .remedy("delete unused machines: btrfs subvolume delete <path>")
+        .remedy(format!(
+            "delete unused machines: btrfs subvolume delete <path> && \
+             btrfs subvolume sync {} && sync",
+            volume.display()
+        ))
         .remedy(format!(
             "or require less: --min-free {}M",
             (space.available >> 20) / 2
@@ -152,11 +167,14 @@ pub(super) fn each(options: &Options, _watch: &Watch) -> Vec<Finding> {
         findings.push(finding.unwrap_or_else(|error| Finding::error(SUBJECT, &error)));
     }
     if !findings.iter().any(|finding| finding.grade == Grade::Good) {
-        let text = format!("none in {}", root.display());
-        findings.push(Finding::failure("machines", text).remedy(
-            "make one, as man bbot-agent shows: a subvolume <volume>/<name>/<name>-1.0 with \
-             disk.img and manifest, and a link <name>-1 to it",
-        ));
+        let finding = Finding::failure("machines", format!("none in {}", root.display()));
+        let volume = tree::volumes(root).unwrap_or_default().into_iter().next();
+        findings.push(match volume {
+            Some(volume) if findings.is_empty() => {
+                finding.remedy(format!("make one: mkdir {}/<name>", volume.display()))
+            }
+            _ => finding.remedy("make one of those above usable"),
+        });
     }
     findings
 }
@@ -186,10 +204,15 @@ fn examine(machine: &MachineDir, options: &Options) -> Result<Finding> {
     }
     let manifest = manifest(machine, &current)?;
     if let Some(why) = inspect::unsuitable(&manifest, options.ram) {
-        return Err(Error::new(format!(
-            "unable to use machine {}: {why}",
-            machine.name
-        )));
+        let name = &machine.name;
+        let error = Error::new(format!("unable to use machine {name}: {why}"));
+        return Err(error.hint(match (manifest.kind(), manifest.ram_minimum()) {
+            (MachineKind::Kvm, Some(minimum)) => format!("give guests more: --ram {minimum}"),
+            _ => format!(
+                "correct it: sed -i 's/^type:.*/type: kvm/' {}",
+                source(&current)
+            ),
+        }));
     }
     if manifest.role() == Role::Auxiliary {
         let text = format!(

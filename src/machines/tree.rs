@@ -119,6 +119,10 @@ pub fn machine_dirs(machines: &Path) -> Result<MachineDirs> {
                     "unable to use machine {}: {} has one of the same name",
                     volume.join(&name).display(),
                     first.display()
+                ))
+                .hint(format!(
+                    "hide one of the two: mv {0}/{name} {0}/.{name}",
+                    volume.display()
                 ));
                 broken.push((volume.join(&name), error));
                 continue;

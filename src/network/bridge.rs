@@ -90,7 +90,7 @@ impl Bridge {
         let socket = NetlinkSocket::route().context(unable)?;
         if link_kind(&socket, index).context(unable)? != "bridge" {
             return Err(config(format!("{name} is not a bridge"))
-                .hint("name the bridge of the guests with --bridge"));
+                .hint("name the bridge of the guests: --bridge <name>"));
         }
         if !control.is_up(&name).context(unable)? {
             return Err(config(format!("bridge {name} is down"))

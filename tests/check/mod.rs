@@ -2,6 +2,7 @@
 //! change.
 
 mod remedies;
+mod surroundings;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -18,6 +19,10 @@ use super::support::{TempDir, isolated, netns, require_programs, run};
 struct Host {
     volume: Volume,
     dir: TempDir,
+    /// The program that starts the agent, with its arguments, if any.
+    wrapper: &'static [&'static str],
+    /// The name of the agent.
+    name: Option<&'static str>,
 }
 
 impl Host {
@@ -28,6 +33,8 @@ impl Host {
         let host = Host {
             volume: Volume::new(256)?,
             dir: TempDir::new(),
+            wrapper: &[],
+            name: Some("a"),
         };
         netns::bridge("br1");
         fs::create_dir_all(host.volume.path().join("default/linux")).unwrap();
@@ -55,8 +62,12 @@ impl Host {
     /// Runs `--check`; `more` options take precedence.
     fn check(&self, more: &[&str]) -> (Option<i32>, Value) {
         let dir = self.dir.path();
-        let output = Command::new(env!("CARGO_BIN_EXE_bbot-agent"))
-            .args(["--check=json", "--min-free=1M", "--agent-name=a"])
+        let agent = [env!("CARGO_BIN_EXE_bbot-agent")];
+        let words: Vec<&str> = self.wrapper.iter().chain(&agent).copied().collect();
+        let output = Command::new(words[0])
+            .args(&words[1..])
+            .args(["--check=json", "--min-free=1M"])
+            .args(self.name.map(|name| format!("--agent-name={name}")))
             .arg("--machines")
             .arg(self.volume.path())
             .arg("--tftp")

@@ -16,9 +16,9 @@ use super::super::support::{isolated, netns, require_programs, run};
 use super::{Host, of_status};
 
 /// A finding that is not `ok`, with its remedies.
-type Problem = (String, Vec<String>);
+pub type Problem = (String, Vec<String>);
 
-fn problem(report: &Value, subject: &str) -> Option<Problem> {
+pub fn problem(report: &Value, subject: &str) -> Option<Problem> {
     ["failure", "warning"]
         .iter()
         .flat_map(|status| of_status(report, status))
@@ -30,7 +30,7 @@ fn problem(report: &Value, subject: &str) -> Option<Problem> {
 /// `which` chooses among the remedies of a finding by a word in it, `values` replace
 /// what stands in angle brackets. Returns what was found on the way.
 #[track_caller]
-fn mend(
+pub fn mend(
     host: &Host,
     options: &[&str],
     subject: &str,
@@ -84,7 +84,7 @@ fn type_line(line: &str) {
 }
 
 #[track_caller]
-fn assert_found(found: &[String], texts: &[&str]) {
+pub fn assert_found(found: &[String], texts: &[&str]) {
     assert_eq!(found.len(), texts.len(), "{found:?}");
     for (found, text) in found.iter().zip(texts) {
         assert!(found.contains(text), "{found}: not {text}");
@@ -211,6 +211,10 @@ fn directories() {
         mend(&host, &[&tftp], "tftp directory", "make it", &[]);
         let files = at("spool");
         let values = [("<files>", files.as_str())];
+        let found = mend(&host, &[&tftp], "toolchain", "", &values);
+        assert_found(&found, &["no toolchain directory"]);
+        fs::remove_dir_all(dir.join("new/tftp/toolchain/default")).unwrap();
+        fs::create_dir_all(dir.join("new/tftp/toolchains/default")).unwrap();
         let found = mend(&host, &[&tftp], "toolchain", "", &values);
         assert_found(&found, &["no files in"]);
         let found = mend(

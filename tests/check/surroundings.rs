@@ -1,0 +1,226 @@
+//! Remedies for what surrounds the machines: permissions, mounts, names, controllers.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::statvfs::statvfs;
+
+use super::super::support::http::{Identity, Server, openssl};
+use super::super::support::{isolated, require_programs, run};
+use super::Host;
+use super::remedies::{assert_found, mend, problem};
+
+/// Puts a copy of /etc in its place, to which the test may write.
+fn copy_etc(host: &Host) {
+    let etc = host.dir.path().join("etc");
+    run(&format!("cp -a /etc {}", etc.display()));
+    run(&format!("mount --bind {} /etc", etc.display()));
+}
+
+#[test]
+fn machines_that_this_host_cannot_use() {
+    isolated(|| {
+        let Some(host) = Host::new() else { return };
+        let other = host.volume.path().join("other");
+        run(&format!(
+            "cp -a {} {}",
+            host.machine().parent().unwrap().display(),
+            other.display()
+        ));
+        let found = mend(&host, &[], "machine", "", &[]);
+        assert_found(&found, &["has one of the same name"]);
+
+        let manifest = host.machine().join("linux-1.0/manifest");
+        let good = fs::read_to_string(&manifest).unwrap();
+        fs::write(&manifest, format!("{good}ram-minimum: 262144\n")).unwrap();
+        let found = mend(&host, &[], "machine", "", &[]);
+        assert_found(&found, &["it needs 262144 kB of memory"]);
+        fs::write(&manifest, good.replace("kvm", "nspawn")).unwrap();
+        let found = mend(&host, &[], "machine", "", &[]);
+        assert_found(&found, &["only machines of type kvm"]);
+
+        // The editor of the test writes what the manual shows.
+        let example = host.dir.path().join("example");
+        fs::write(&example, &good).unwrap();
+        fs::write(&manifest, "nonsense\n").unwrap();
+        let editor = format!("cp {} ", example.display());
+        let found = mend(&host, &[], "machine", "", &[("editor ", &editor)]);
+        assert_found(&found, &["manifest:1:"]);
+    });
+}
+
+#[test]
+fn the_first_machine_is_made_by_the_remedies_alone() {
+    isolated(|| {
+        let Some(host) = Host::new() else { return };
+        let revision = host.machine().join("linux-1.0");
+        run(&format!("btrfs subvolume delete {}", revision.display()));
+        fs::remove_dir_all(host.machine()).unwrap();
+        let (_, report) = host.check(&[&host.spool()]);
+        let (found, remedies) = problem(&report, "machines").unwrap();
+        assert!(found.starts_with("none in "), "{found}");
+        let (_, command) = remedies[0].split_once(": ").unwrap();
+        run(&command.replace("<name>", "linux"));
+        let image = host.dir.path().join("image");
+        fs::write(&image, [0; 4096]).unwrap();
+        let image = image.display().to_string();
+        mend(&host, &[], "machine", "", &[("<image>", &image)]);
+        let (_, report) = host.check(&[&host.spool()]);
+        assert_eq!(problem(&report, "machines"), None);
+    });
+}
+
+#[test]
+fn space() {
+    isolated(|| {
+        let Some(host) = Host::new() else { return };
+        let unused = host.machine().join("unused");
+        let volume = statvfs(host.volume.path()).unwrap();
+        let available = volume.blocks_available() * volume.fragment_size();
+        run(&format!("btrfs subvolume create {}", unused.display()));
+        fs::write(unused.join("disk.img"), vec![7; 100 << 20]).unwrap();
+        run("sync");
+        let least = format!("--min-free={}M", (available >> 20) - 60);
+        let values = [("<path>", &*unused.display().to_string())];
+        let found = mend(&host, &[&least], "free space", "delete", &values);
+        assert_found(&found, &["wanted"]);
+    });
+}
+
+#[test]
+fn permissions() {
+    isolated(|| {
+        let Some(mut host) = Host::new() else { return };
+        if !require_programs(&["setpriv", "findmnt"]) {
+            return;
+        }
+        let volume = host.volume.path().display().to_string();
+        run(&format!("mount -o remount,ro {volume}"));
+        let found = mend(&host, &[], "machines directory", "", &[]);
+        assert_found(&found, &["Read-only file system"]);
+
+        let run_dir = host.dir.path().join("read-only");
+        fs::create_dir(&run_dir).unwrap();
+        run(&format!("mount -t tmpfs -o ro none {}", run_dir.display()));
+        let option = format!("--run-dir={}", run_dir.display());
+        let values = [("<dir>", &*host.dir.path().join("run").display().to_string())];
+        let found = mend(&host, &[&option], "run directory", "--run-dir", &values);
+        assert_found(&found, &["unable to write "]);
+
+        host.wrapper = &[
+            "setpriv",
+            "--bounding-set=-sys_admin",
+            "--inh-caps=-sys_admin",
+        ];
+        let (_, report) = host.check(&[&host.spool()]);
+        for subject in ["permissions", "deletion"] {
+            let (_, remedies) = problem(&report, subject).unwrap();
+            assert_eq!(remedies[0], "run as root: sudo bbot-agent --check");
+        }
+        let found = mend(&host, &[], "deletion", "mount", &[]);
+        assert_found(&found, &["is not permitted"]);
+        // Root has every capability.
+        host.wrapper = &[];
+        let (_, report) = host.check(&[&host.spool()]);
+        assert_eq!(problem(&report, "permissions"), None);
+    });
+}
+
+#[test]
+fn the_system() {
+    isolated(|| {
+        let Some(mut host) = Host::new() else { return };
+        run("mount --bind /dev/null /proc/meminfo");
+        let found = mend(&host, &[], "memory", "", &[]);
+        assert_found(&found, &["/proc/meminfo"]);
+
+        let values = [("<name>", "br1")];
+        let found = mend(&host, &["--bridge=lo"], "bridge", "", &values);
+        assert_found(&found, &["lo is not a bridge"]);
+
+        if !require_programs(&["hostname"]) {
+            return;
+        }
+        copy_etc(&host);
+        unshare(CloneFlags::CLONE_NEWUTS).unwrap();
+        run("hostname localhost");
+        host.name = None;
+        let values = [("<name>", "host-of-the-test")];
+        let found = mend(&host, &[], "agent name", "name the host", &values);
+        assert_found(&found, &["'localhost' does not identify this host"]);
+    });
+}
+
+#[test]
+fn controllers_out_of_reach() {
+    isolated(|| {
+        let Some(host) = Host::new() else { return };
+        copy_etc(&host);
+        // It may be a link to a file of the machine.
+        fs::remove_file("/etc/resolv.conf").unwrap_or_default();
+        let servers = "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n";
+        fs::write("/etc/resolv.conf", servers).unwrap();
+        let server = Server::answering("400 Bad Request", "no manifest");
+        let url = format!("http://brep.example:{}/?build-task", server.port());
+        let values = [("<address>", "127.0.0.1"), ("<host>", "brep.example")];
+        let found = mend(&host, &[&url], "controller", "/etc/hosts", &values);
+        assert_eq!(found.len(), 1);
+
+        if !require_programs(&["openssl"]) {
+            return;
+        }
+        let dir = host.dir.path();
+        let authority = Identity::authority(dir, "ca");
+        drop(Identity::authority(dir, "other"));
+        let identity = authority.sign(dir, "server", Some("subjectAltName=IP:127.0.0.1"));
+        let server = Server::start_tls(&identity, |mut connection| {
+            if connection.request().is_ok() {
+                connection.answer("400 Bad Request", "no manifest");
+            }
+        });
+        let url = server.url("/");
+        let other = format!("--ca-file={}", dir.join("other.crt").display());
+        let values = [("<file>", &*dir.join("ca.crt").display().to_string())];
+        let found = mend(&host, &[&other, &url], "controller", "--ca-file", &values);
+        assert_found(&found, &["not signed by a trusted authority"]);
+    });
+}
+
+#[test]
+fn keys_of_other_kinds() {
+    isolated(|| {
+        let Some(host) = Host::new() else { return };
+        if !require_programs(&["openssl"]) {
+            return;
+        }
+        let dir = host.dir.path();
+        let key = dir.join("key.pem");
+        let path = key.display().to_string();
+        let option = format!("--auth-key={path}");
+        for (command, found) in [
+            (
+                "ecparam -name prime256v1 -genkey -noout -out key.pem",
+                "not an RSA key",
+            ),
+            ("genpkey -algorithm ed25519 -out key.pem", ""),
+        ] {
+            openssl(dir, command);
+            fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+            let texts = mend(&host, &[&option], "key", "genrsa", &[("<file>", &path)]);
+            assert_found(&texts, &[found]);
+        }
+        openssl(dir, "genrsa -aes256 -passout pass:secret -out key.pem 2048");
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+        // The operator types the password.
+        let old = format!("{path} -passin pass:secret");
+        let values = [("<old>", &*old), ("<new>", &*path)];
+        let found = mend(&host, &[&option], "key", "", &values);
+        assert_found(&found, &["it is encrypted"]);
+
+        let words = ["--openssl=/nowhere/openssl", &option];
+        let values = [("<path>", "openssl")];
+        let found = mend(&host, &words, "key", "--openssl", &values);
+        assert_eq!(found.len(), 1);
+    });
+}
