@@ -1,5 +1,6 @@
 //! The real world: this host, its guests, its controllers.
 
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use crate::diag;
 use crate::error::{Class, Error, Result};
 use crate::guest;
 use crate::lock::Lock;
-use crate::machine::{Accel, accel};
+use crate::machine::{Accel, accel, version};
 use crate::machines::low_space::{self, LowVolumes};
 use crate::machines::{Bootstrapper, Enumeration, Machine, Machines};
 use crate::manifest::{TaskManifest, TaskRequest};
@@ -58,6 +59,9 @@ struct GuestHost<'w> {
     watch: &'w Watch,
     /// The result of `--accel` on this host, once it was needed.
     accel: Option<Accel>,
+    /// Whether a guest was needed: from then on, a look at the host includes QEMU's
+    /// version and the accelerator. An idle turn starts no process for them.
+    is_needed: bool,
     /// The owner of the rules of redirects, from the first guest on.
     netfilter: Netfilter,
 }
@@ -69,26 +73,24 @@ impl GuestHost<'_> {
         let accel = if is_trial(self.options) {
             Accel::Tcg
         } else {
+            self.is_needed = true;
             self.find_accel()?
         };
         setup::guest(self.options, accel, &self.netfilter)
     }
 
-    /// Finds the accelerator, which takes up to a second, once.
+    /// Examines QEMU and finds the accelerator, which takes up to a second, once.
     fn find_accel(&mut self) -> Result<Accel> {
         if let Some(accel) = self.accel {
             return Ok(accel);
         }
         let options = self.options;
+        version::require(&options.qemu, self.watch)?;
         let user = setup::user(options)?;
         let deadline = Instant::now() + KVM_PROBE;
-        let (accel, why) = accel::resolve(
-            options.accel,
-            &options.qemu,
-            user.as_ref(),
-            deadline,
-            &mut |fds, deadline| self.watch.wait(fds, deadline),
-        )?;
+        let wait = &mut |fds: &[BorrowedFd<'_>], deadline| self.watch.wait(fds, deadline);
+        let user = user.as_ref();
+        let (accel, why) = accel::resolve(options.accel, &options.qemu, user, deadline, wait)?;
         if let Some(why) = why {
             diag::warning(format_args!("emulating guests, which is slow: {why}")).emit();
         }
@@ -137,6 +139,7 @@ impl<'w> Host<'w> {
                 options,
                 watch,
                 accel: None,
+                is_needed: false,
                 netfilter: Netfilter::default(),
             },
             lock,
@@ -228,28 +231,28 @@ impl<'w> World for Host<'w> {
             let machines = options.machines.display();
             return Err(Error::new(format!("no machines directory {machines}"))
                 .with_class(Class::Config)
-                .hint("make it, or name another one: --machines <dir>"));
+                .hint(format!("make it: mkdir -p {machines}"))
+                .hint("name another: --machines <dir>"));
         }
         if !options.tftp.is_dir() {
             return Err(
                 Error::new(format!("no TFTP directory {}", options.tftp.display()))
                     .with_class(Class::Config)
-                    .hint("make it, or name another one: --tftp <dir>"),
+                    .hint(format!("make it: mkdir -p {}", options.tftp.display()))
+                    .hint("name another: --tftp <dir>"),
             );
         }
         if !is_program(&options.qemu) {
             return Err(Error::new(format!("no program {}", options.qemu.display()))
                 .with_class(Class::Config)
-                .hint(
-                    "install it (Debian: apt-get install --no-install-recommends \
-                         qemu-system-x86) or name another one by --qemu",
-                ));
+                .hint(format!("install it: {}", version::INSTALL))
+                .hint("name another: --qemu <path>"));
         }
         if anew {
             self.guests.accel = None;
         }
         // With `auto` the guests are emulated if there is no KVM.
-        if options.accel == AccelChoice::Kvm {
+        if self.guests.is_needed || options.accel == AccelChoice::Kvm {
             self.guests.find_accel()?;
         }
         Ok(())

@@ -1,10 +1,7 @@
 //! QEMU, the accelerator, the memory of guests, and the files that guests fetch.
 
-use std::ffi::OsStr;
 use std::fs;
-use std::io;
 use std::os::fd::BorrowedFd;
-use std::process::Command;
 use std::time::Duration;
 
 use nix::unistd::{AccessFlags, access};
@@ -12,12 +9,10 @@ use nix::unistd::{AccessFlags, access};
 use super::{Finding, Grade};
 use crate::bootstrap;
 use crate::cli::Options;
-use crate::error::reason;
-use crate::machine::OLDEST_QEMU;
 use crate::machine::accel::{self, Accel, ProbeResult};
+use crate::machine::version::{self, INSTALL};
 use crate::settings::AccelChoice;
 use crate::status;
-use crate::sys::process;
 use crate::user;
 use crate::watch::{Watch, moment};
 
@@ -33,17 +28,9 @@ const DEVICES: &[&str] = &[
 /// a second or two.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The time limit for a program that is asked about itself.
-const PROGRAM_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The maximum size of its answer, in bytes.
-const MAX_ANSWER_BYTES: usize = 1 << 20;
-
-const INSTALL: &str = "install it: apt-get install --no-install-recommends qemu-system-x86";
-
 /// The program, and a guest's first instructions by it.
 pub(super) fn qemu(options: &Options, watch: &Watch) -> Vec<Finding> {
-    let mut findings = vec![program(options)];
+    let mut findings = vec![program(options, watch)];
     if findings[0].grade == Grade::Good {
         findings.extend(accel(options, watch));
     }
@@ -77,49 +64,16 @@ fn memory(options: &Options) -> Finding {
     Finding::failure(SUBJECT, text).remedy(format!("give it less: --ram {less}M"))
 }
 
-/// The standard output of a program.
-fn answer(program: &OsStr, arguments: &[&str]) -> io::Result<String> {
-    let mut command = Command::new(program);
-    command.args(arguments);
-    let output = process::run(command, b"", MAX_ANSWER_BYTES, PROGRAM_TIMEOUT, None)?;
-    if !output.status.success() {
-        return Err(io::Error::other(output.status.to_string()));
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
 /// Version and devices.
-fn program(options: &Options) -> Finding {
+fn program(options: &Options, watch: &Watch) -> Finding {
     const SUBJECT: &str = "qemu";
     let name = options.qemu.display();
-    let program = options.qemu.as_os_str();
-    let version = match answer(program, &["--version"]) {
-        Ok(text) => text.lines().next().unwrap_or_default().to_owned(),
-        Err(error) => {
-            let text = format!("unable to run {name}: {}", reason(&error));
-            let finding = Finding::failure(SUBJECT, text);
-            return match error.kind() {
-                io::ErrorKind::NotFound => {
-                    finding.remedy(INSTALL).remedy("or name it: --qemu <path>")
-                }
-                _ => finding.remedy("name another: --qemu <path>"),
-            };
-        }
+    let version = match version::require(&options.qemu, watch) {
+        Ok(version) => version,
+        Err(error) => return Finding::error(SUBJECT, &error),
     };
-    let Some(version) = version.strip_prefix("QEMU emulator version ") else {
-        let text = format!("{name} is not QEMU: it says '{version}'");
-        return Finding::failure(SUBJECT, text).remedy("name another: --qemu <path>");
-    };
-    if version_numbers(version).is_some_and(|numbers| numbers < OLDEST_QEMU) {
-        let (major, minor) = OLDEST_QEMU;
-        let text = format!("{version} as {name} is too old");
-        return Finding::failure(SUBJECT, text)
-            .remedy(format!(
-                "install QEMU {major}.{minor} or later (Debian 12 has 7.2)"
-            ))
-            .remedy("or name another: --qemu <path>");
-    }
-    let devices = answer(program, &["-device", "help"]).unwrap_or_default();
+    let devices = version::answer(&options.qemu, &["-device", "help"], watch);
+    let devices = devices.unwrap_or_default();
     let missing: Vec<&str> = DEVICES
         .iter()
         .copied()
@@ -129,14 +83,7 @@ fn program(options: &Options) -> Finding {
         return Finding::good(SUBJECT, format!("{version} as {name}"));
     }
     let text = format!("{version} as {name}, without {}", missing.join(", "));
-    Finding::failure(SUBJECT, text).remedy(INSTALL)
-}
-
-/// Major and minor number of `7.2.22 (Debian 1:7.2+dfsg-7)`.
-fn version_numbers(version: &str) -> Option<(u32, u32)> {
-    let mut numbers = version.split(|c: char| !c.is_ascii_digit());
-    let mut next = || numbers.next()?.parse().ok();
-    Some((next()?, next()?))
+    Finding::failure(SUBJECT, text).remedy(format!("install it: {INSTALL}"))
 }
 
 /// A guest's first instructions, as the user that guests will run as.
@@ -179,7 +126,7 @@ fn accel(options: &Options, watch: &Watch) -> Vec<Finding> {
                 }
             })
             .remedy("or emulate, some ten times slower: --accel tcg"),
-        Accel::Tcg => finding.remedy(INSTALL),
+        Accel::Tcg => finding.remedy(format!("install it: {INSTALL}")),
     }]
 }
 

@@ -19,6 +19,7 @@ mod program;
 pub mod qemu;
 mod script;
 mod start;
+pub mod version;
 
 use std::collections::VecDeque;
 use std::fs;
@@ -37,7 +38,7 @@ use crate::sys::tree::remove_tree;
 
 pub use accel::Accel;
 pub use events::{Event, ShutdownReason};
-pub use qemu::{OLDEST_QEMU, Purpose, Spec};
+pub use qemu::{Purpose, Spec};
 
 use capture::Capture;
 use monitor::{ANSWER_TIMEOUT, Monitor, Said};

@@ -13,10 +13,6 @@ use super::options;
 use crate::network::Mac;
 use crate::sys::process::Credentials;
 
-/// The oldest QEMU that knows all options below, as major and minor number: it brought
-/// `-action` and `pvpanic-pci`.
-pub const OLDEST_QEMU: (u32, u32) = (6, 0);
-
 /// The purpose of a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
@@ -247,7 +243,8 @@ fn randomness() -> Vec<OsString> {
     ])
 }
 
-/// A guest that panics reports it by this device, and is suspended for inspection.
+/// A guest that panics reports it by this device, and is suspended for inspection. Both
+/// options need QEMU 6.0, see [`super::version`].
 fn failures() -> Vec<OsString> {
     words(["-device", "pvpanic-pci", "-action", "panic=pause"])
 }

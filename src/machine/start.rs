@@ -16,7 +16,7 @@ use super::program::executed;
 use super::qemu::{self, Descriptors, Spec};
 use super::script;
 use super::{EVIDENCE_LINES, Files, VirtualMachine, accel};
-use crate::error::{Class, Context as _, Error, Result};
+use crate::error::{Context as _, Error, Result};
 use crate::sys::file::open_directory;
 use crate::sys::poll::{Wait, Waited};
 use crate::sys::process::{Credentials, Process};
@@ -185,9 +185,6 @@ fn converse(machine: &mut VirtualMachine, deadline: Instant, wait: &mut Wait<'_>
     }
 }
 
-/// The message of a QEMU that is older than [`qemu::OLDEST_QEMU`].
-const TOO_OLD: &str = "-action: invalid option";
-
 /// The error with QEMU's messages: the last one, which is mostly the reason, in the
 /// line, and the others below.
 fn failed(machine: &VirtualMachine, what: &str) -> Error {
@@ -195,13 +192,7 @@ fn failed(machine: &VirtualMachine, what: &str) -> Error {
     let Some((last, others)) = lines.split_last() else {
         return Error::new(what);
     };
-    let mut error = Error::new(format!("{what}: {last}"));
-    if lines.iter().any(|line| line.contains(TOO_OLD)) {
-        let (major, minor) = qemu::OLDEST_QEMU;
-        error = error.with_class(Class::Config).hint(format!(
-            "install QEMU {major}.{minor} or later, or name another: --qemu <path>"
-        ));
-    }
+    let error = Error::new(format!("{what}: {last}"));
     others
         .iter()
         .fold(error, |error, line| error.hint(format!("qemu: {line}")))

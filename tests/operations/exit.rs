@@ -9,7 +9,7 @@ use bbot_agent::lock::{self, Attempt, Lock};
 use nix::sys::signal::Signal;
 
 use super::super::support::http::closed_port;
-use super::super::support::{Process, eventually, isolated, require_programs};
+use super::super::support::{Process, eventually, isolated, require_programs, run};
 use super::{Host, TASK, said, signal};
 
 #[test]
@@ -185,6 +185,30 @@ fn a_host_that_is_not_set_up_exits_78() {
 
         let output = host.run(&["--check", "--bridge=br7"]);
         assert_eq!(output.status.code(), Some(78));
+
+        // Whatever is missing: the status is the same, and the whole is examined next.
+        if Path::new("/build").exists() {
+            // The default directories, if this machine has them.
+            run("mount -t tmpfs none /build");
+        }
+        for (missing, more) in [
+            ("--machines=", "--once"),
+            ("--tftp=", "--once"),
+            ("--accel=", "--qemu=/nowhere/qemu"),
+            ("--accel=", "--bridge=br7"),
+        ] {
+            let options = host.options().into_iter();
+            let output = Command::new(env!("CARGO_BIN_EXE_bbot-agent"))
+                .args(options.filter(|option| !option.starts_with(missing)))
+                .args(["--once", more, &host.spool()])
+                .stdin(Stdio::null())
+                .output()
+                .unwrap();
+            let text = said(&output);
+            assert_eq!(output.status.code(), Some(78), "{missing} {more}: {text}");
+            assert_eq!(text.matches("error: ").count(), 1, "{text}");
+            assert!(text.contains("bbot-agent --check"), "{text}");
+        }
     });
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::super::support::host::names;
-use super::super::support::{Process, eventually, isolated, require};
+use super::super::support::{Process, eventually, isolated, require, run};
 use super::{Host, said, signal};
 
 /// A host whose QEMU is a script.
@@ -26,7 +26,8 @@ impl Stage {
         let qemu = host.path("qemu");
         let run = host.path("run/default-1");
         let text = format!(
-            "#!/bin/bash\nlength={length} run={}\n{script}\n",
+            "#!/bin/bash\n[ \"$1\" != --version ] || exec echo QEMU emulator version 9.0\n\
+             length={length} run={}\n{script}\n",
             run.display()
         );
         fs::write(&qemu, text).unwrap();
@@ -57,6 +58,12 @@ impl Stage {
         lines
             .filter(|line| line.starts_with("sleep\0") && line.contains(&self.length))
             .count()
+    }
+
+    /// Removes the bootstrapped copy of the machine.
+    fn remove_copy(&self) {
+        let copy = self.host.volume.path().join("default/linux/linux-default");
+        run(&format!("btrfs subvolume delete {}", copy.display()));
     }
 
     fn subvolumes(&self) -> Vec<String> {
@@ -152,7 +159,7 @@ fn a_start_that_failed_leaves_no_files_of_a_dead_agent() {
         // The same if QEMU cannot even be executed.
         fs::write(stage.host.path("qemu"), "no program").unwrap();
         let output = stage.agent().output().unwrap();
-        let text = "Exec format error";
+        let text = "unable to run ";
         assert!(said(&output).contains(text), "{}", said(&output));
         let output = stage.agent().output().unwrap();
         assert!(!said(&output).contains("dead agent"), "{}", said(&output));
@@ -171,5 +178,51 @@ fn all_that_qemu_started_ends_with_a_killed_agent() {
         eventually("qemu has helpers", || stage.sleepers() == 2);
         process.kill();
         eventually("all of it ended", || stage.sleepers() == 0);
+    });
+}
+
+#[test]
+fn a_qemu_that_is_too_old_is_refused() {
+    isolated(|| {
+        let Some(stage) = Stage::new(5, "exit 1") else {
+            return;
+        };
+        let version = "QEMU emulator version 5.2.0 (Debian 1:5.2+dfsg-11)";
+        let script = format!("#!/bin/sh\necho '{version}'\n");
+        let qemu = stage.host.path("qemu");
+        fs::write(&qemu, script).unwrap();
+
+        // With a machine that is bootstrapped, a task shows the fault, and is given back.
+        let result = stage.host.drop_task("one");
+        let output = stage.agent().output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        assert!(stage.host.path("spool/tasks/one.manifest").exists());
+        assert!(!result.exists());
+
+        stage.remove_copy();
+        let output = stage.agent().output().unwrap();
+        let text = said(&output);
+        assert_eq!(output.status.code(), Some(78), "{text}");
+        let error = format!(
+            "error: QEMU 5.2.0 (Debian 1:5.2+dfsg-11) is too old ({}): the agent needs 6.0 or \
+             later\n",
+            qemu.display()
+        );
+        assert_eq!(text.matches("error: ").count(), 1, "{text}");
+        assert!(text.starts_with(&error), "{text}");
+        assert!(text.contains("bbot-agent --check"), "{text}");
+    });
+}
+
+#[test]
+fn a_bootstrap_that_fails_is_a_failure_of_the_turn() {
+    isolated(|| {
+        let Some(stage) = Stage::new(6, "echo 'qemu: odd' >&2; exit 1") else {
+            return;
+        };
+        stage.remove_copy();
+        let output = stage.agent().output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        assert!(said(&output).contains("qemu: odd"), "{}", said(&output));
     });
 }

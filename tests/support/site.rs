@@ -61,7 +61,8 @@ impl Site {
         fs::write(
             &qemu,
             format!(
-                "#!/bin/bash\nfor word; do case $word in\n\
+                "#!/bin/bash\n[ \"$1\" != --version ] || exec echo QEMU emulator version 9.0\n\
+                 for word; do case $word in\n\
                  tap,*fd=*) tap=${{word##*fd=}} ;;\n\
                  socket,id=monitor,fd=*) mon=${{word##*=}} ;;\n\
                  esac; done\nexec {} \"$@\" <&$mon >&$tap\n",
