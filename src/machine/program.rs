@@ -14,9 +14,9 @@ pub(super) fn executed(started: io::Result<Process>, qemu: &Path) -> Result<Proc
         return started;
     }
     started.map_err(|error| {
-        error.with_class(Class::Config).hint(
-            "install it (Debian: apt-get install --no-install-recommends qemu-system-x86) or \
-             name another one by --qemu",
-        )
+        error
+            .with_class(Class::Config)
+            .hint(format!("install it: {}", super::version::INSTALL))
+            .hint("name another: --qemu <path>")
     })
 }
