@@ -40,6 +40,7 @@
 //! | 4 | [`auth`] | the agent's key and signatures, by openssl |
 //! | 4 | [`controller`] | HTTP and directory controllers |
 //! | 4 | [`guest`] | a running machine: boot, requests, uploads, power off |
+//! | 4 | [`qemu_version`] | the version of QEMU, which may be too old |
 //! | 5 | [`bootstrap`] | makes the copy of a machine |
 //! | 5 | [`delivery`] | journal of tasks, queue of results, and when they are sent |
 //! | 5 | [`perform`] | builds a task in a guest |
@@ -111,6 +112,7 @@ pub mod manifest;
 pub mod network;
 pub mod perform;
 pub mod program;
+pub mod qemu_version;
 pub mod settings;
 pub mod snapshot;
 pub mod status;

@@ -12,6 +12,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -23,6 +24,7 @@ use crate::diag;
 use crate::error::{Context as _, Result};
 use crate::status::{Board, Idle, Moment, Outcome, Phase, StatusSettings, Subject};
 use crate::sys::poll::{self, Waited};
+use crate::sys::process;
 use crate::sys::signal::Signals;
 
 /// The request of the operator by a signal, mildest first.
@@ -246,6 +248,27 @@ impl Watch {
                 return Ok(Waited::Readable);
             }
         }
+    }
+
+    /// Runs a program as [`process::run`] does. A signal to stop ends it, except when the
+    /// agent was stopping before.
+    pub fn run(
+        &self,
+        command: Command,
+        input: &[u8],
+        limit: usize,
+        time: Duration,
+    ) -> io::Result<Output> {
+        let was_stopping = self.must_stop();
+        let mut check = || {
+            self.tick(Instant::now());
+            if !was_stopping && self.must_stop() {
+                return Err(io::Error::other("stopped by a signal"));
+            }
+            Ok(self.until(None))
+        };
+        let also = (self.fd(), &mut check as &mut _);
+        process::run(command, input, limit, time, Some(also))
     }
 
     /// Waits for `length`, or until a signal comes in, within a phase. Between

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 const CLOCK: &[&str] = &[
     "agent/build.rs",
     "agent/host.rs",
-    "auth/openssl.rs",
     "controller/http.rs",
     "controller/transport.rs",
     "delivery/clock.rs",

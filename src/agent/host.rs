@@ -17,7 +17,8 @@ use crate::diag;
 use crate::error::{Class, Error, Result};
 use crate::guest;
 use crate::lock::Lock;
-use crate::machine::{Accel, accel, version};
+use crate::machine::program::INSTALL;
+use crate::machine::{Accel, accel};
 use crate::machines::low_space::{self, LowVolumes};
 use crate::machines::{Bootstrapper, Enumeration, Machine, Machines};
 use crate::manifest::{TaskManifest, TaskRequest};
@@ -25,6 +26,7 @@ use crate::network::{Bridge, Netfilter};
 use crate::perform::{
     BuildEnd, BuildFailure, BuildStage, FailedSide, Job, Performed, Remains, perform,
 };
+use crate::qemu_version;
 use crate::settings::AccelChoice;
 use crate::status::{Idle, Laps, Phase};
 use crate::sweep;
@@ -85,7 +87,7 @@ impl GuestHost<'_> {
             return Ok(accel);
         }
         let options = self.options;
-        version::require(&options.qemu, self.watch)?;
+        qemu_version::require(&options.qemu, self.watch)?;
         let user = setup::user(options)?;
         let deadline = Instant::now() + KVM_PROBE;
         let wait = &mut |fds: &[BorrowedFd<'_>], deadline| self.watch.wait(fds, deadline);
@@ -245,7 +247,7 @@ impl<'w> World for Host<'w> {
         if !is_program(&options.qemu) {
             return Err(Error::new(format!("no program {}", options.qemu.display()))
                 .with_class(Class::Config)
-                .hint(format!("install it: {}", version::INSTALL))
+                .hint(format!("install it: {}", INSTALL))
                 .hint("name another: --qemu <path>"));
         }
         if anew {

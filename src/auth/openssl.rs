@@ -2,13 +2,11 @@
 //! bounded; a signal to the agent ends it.
 
 use std::ffi::OsStr;
-use std::io;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::KeySettings;
 use crate::error::{Class, Context as _, Error, Result};
-use crate::sys::process;
 use crate::trace;
 use crate::watch::Watch;
 
@@ -86,23 +84,14 @@ impl Openssl {
 
     fn exchange(&self, command: Command, input: &[u8], limit: usize) -> Result<Vec<u8>> {
         // An agent that is stopping may still sign that it gives a task back.
-        let is_stopping = self.watch.must_stop();
-        let time = if is_stopping {
+        let time = if self.watch.must_stop() {
             self.settings.timeout.min(STOPPING_TIMEOUT)
         } else {
             self.settings.timeout
         };
-        let mut check = || {
-            self.watch.tick(Instant::now());
-            if !is_stopping && self.watch.must_stop() {
-                return Err(io::Error::other("stopped by a signal"));
-            }
-            Ok(self.watch.until(None))
-        };
         let shown = show(&command);
         trace!(3, "exchange", "{shown}");
-        let also = Some((self.watch.fd(), &mut check as &mut _));
-        let output = process::run(command, input, limit, time, also);
+        let output = self.watch.run(command, input, limit, time);
         let output = output.context(|| format!("unable to run {shown}"))?;
         if output.status.success() {
             return Ok(output.stdout);

@@ -10,7 +10,8 @@ use super::{Finding, Grade};
 use crate::bootstrap;
 use crate::cli::Options;
 use crate::machine::accel::{self, Accel, ProbeResult};
-use crate::machine::version::{self, INSTALL};
+use crate::machine::program::INSTALL;
+use crate::qemu_version;
 use crate::settings::AccelChoice;
 use crate::status;
 use crate::user;
@@ -68,11 +69,11 @@ fn memory(options: &Options) -> Finding {
 fn program(options: &Options, watch: &Watch) -> Finding {
     const SUBJECT: &str = "qemu";
     let name = options.qemu.display();
-    let version = match version::require(&options.qemu, watch) {
+    let version = match qemu_version::require(&options.qemu, watch) {
         Ok(version) => version,
         Err(error) => return Finding::error(SUBJECT, &error),
     };
-    let devices = version::answer(&options.qemu, &["-device", "help"], watch);
+    let devices = qemu_version::answer(&options.qemu, &["-device", "help"], watch);
     let devices = devices.unwrap_or_default();
     let missing: Vec<&str> = DEVICES
         .iter()

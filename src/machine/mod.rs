@@ -15,11 +15,10 @@ pub mod capture;
 pub mod events;
 pub mod monitor;
 pub mod options;
-mod program;
+pub mod program;
 pub mod qemu;
 mod script;
 mod start;
-pub mod version;
 
 use std::collections::VecDeque;
 use std::fs;

@@ -80,7 +80,7 @@ fn space() {
         let available = volume.blocks_available() * volume.fragment_size();
         run(&format!("btrfs subvolume create {}", unused.display()));
         fs::write(unused.join("disk.img"), vec![7; 100 << 20]).unwrap();
-        run("sync");
+        nix::unistd::sync();
         let least = format!("--min-free={}M", (available >> 20) - 60);
         let values = [("<path>", &*unused.display().to_string())];
         let found = mend(&host, &[&least], "free space", "delete", &values);

@@ -3,10 +3,10 @@
 use std::io;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::error::{Class, Error, Result, reason};
-use crate::sys::process;
+use crate::machine::program::INSTALL;
 use crate::watch::Watch;
 
 /// The oldest QEMU that works, as major and minor number. `-action` decides, and
@@ -19,9 +19,6 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The maximum size of the answer of a program, in bytes.
 const MAX_ANSWER_BYTES: usize = 1 << 20;
-
-/// How Debian's package is installed.
-pub const INSTALL: &str = "apt-get install --no-install-recommends qemu-system-x86";
 
 /// The version of the program `qemu`, as it prints it. The answer takes some 50 ms.
 ///
@@ -64,15 +61,7 @@ pub fn require(qemu: &Path, watch: &Watch) -> Result<String> {
 pub fn answer(program: &Path, arguments: &[&str], watch: &Watch) -> io::Result<String> {
     let mut command = Command::new(program);
     command.args(arguments);
-    let mut check = || {
-        watch.tick(Instant::now());
-        match watch.must_stop() {
-            true => Err(io::Error::other("stopped by a signal")),
-            false => Ok(watch.until(None)),
-        }
-    };
-    let also = Some((watch.fd(), &mut check as &mut _));
-    let output = process::run(command, b"", MAX_ANSWER_BYTES, TIMEOUT, also)?;
+    let output = watch.run(command, b"", MAX_ANSWER_BYTES, TIMEOUT)?;
     if !output.status.success() {
         return Err(io::Error::other(output.status.to_string()));
     }
