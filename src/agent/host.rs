@@ -247,7 +247,7 @@ impl<'w> World for Host<'w> {
         if !is_program(&options.qemu) {
             return Err(Error::new(format!("no program {}", options.qemu.display()))
                 .with_class(Class::Config)
-                .hint(format!("install it: {}", INSTALL))
+                .hint(format!("install it: {INSTALL}"))
                 .hint("name another: --qemu <path>"));
         }
         if anew {

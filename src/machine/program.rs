@@ -19,7 +19,7 @@ pub(super) fn executed(started: io::Result<Process>, qemu: &Path) -> Result<Proc
     started.map_err(|error| {
         error
             .with_class(Class::Config)
-            .hint(format!("install it: {}", INSTALL))
+            .hint(format!("install it: {INSTALL}"))
             .hint("name another: --qemu <path>")
     })
 }
