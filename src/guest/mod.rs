@@ -160,6 +160,7 @@ impl<'a> Guest<'a> {
                 limit: QEMU_START_TIMEOUT,
                 elapsed: begin.elapsed(),
                 why: Why::Stopped,
+                refused: None,
             }));
         };
         // QEMU has its own descriptor: the kernel removes the tap when QEMU ends.

@@ -34,6 +34,8 @@ pub struct Ended {
     pub elapsed: Duration,
     /// Why it ended.
     pub why: Why,
+    /// The first request that was refused, and the reason, if none was served.
+    pub refused: Option<String>,
 }
 
 /// Why a phase ended before its goal was reached.
@@ -93,17 +95,22 @@ impl fmt::Display for GuestPhase {
 impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let before = match self.phase {
+            GuestPhase::Startup if self.refused.is_some() => "a request of it was granted",
             GuestPhase::Startup => "it made a first request",
             GuestPhase::Work => "it had uploaded its manifest",
             GuestPhase::Shutdown => "it had powered off",
         };
         match &self.why {
             Why::TimedOut => {
-                write!(f, "{} seconds passed before {before}", self.limit.as_secs())
+                write!(f, "{} seconds passed before {before}", self.limit.as_secs())?;
             }
-            Why::Lost(how) => write!(f, "{how} before {before}"),
-            Why::Invalid(what) | Why::Host(what) => f.write_str(what),
-            Why::Stopped => write!(f, "the agent was told to stop before {before}"),
+            Why::Lost(how) => write!(f, "{how} before {before}")?,
+            Why::Invalid(what) | Why::Host(what) => f.write_str(what)?,
+            Why::Stopped => write!(f, "the agent was told to stop before {before}")?,
+        }
+        match &self.refused {
+            Some(refused) => write!(f, " ({refused})"),
+            None => Ok(()),
         }
     }
 }
@@ -118,6 +125,7 @@ mod tests {
             limit: Duration::from_secs(240),
             elapsed: Duration::from_secs(3),
             why,
+            refused: None,
         }
     }
 
@@ -126,6 +134,15 @@ mod tests {
         assert_eq!(
             ended(GuestPhase::Startup, Why::TimedOut).to_string(),
             "240 seconds passed before it made a first request"
+        );
+        let refused = Ended {
+            refused: Some("get of manifest was refused: file not found".into()),
+            ..ended(GuestPhase::Startup, Why::TimedOut)
+        };
+        assert_eq!(
+            refused.to_string(),
+            "240 seconds passed before a request of it was granted (get of manifest was \
+             refused: file not found)"
         );
         assert_eq!(
             ended(GuestPhase::Work, Why::Lost("the guest panicked".into())).to_string(),

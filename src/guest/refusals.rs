@@ -1,12 +1,20 @@
-//! Uploads that were refused because a disk of the host failed. If the guest fails
-//! afterwards, the host is at fault.
+//! Requests that were refused: they often explain why a guest fails. If a disk of the
+//! host failed an upload, the host is at fault.
 
 use super::{GuestPhase, Why};
 use crate::tftp::{Kind, Refusal, Served, is_our_disks};
 
-/// The refused uploads of a guest.
+/// The number of different requests that are kept for a report.
+const MAX_REQUESTS: usize = 8;
+
+/// The characters of a name that a report has.
+const MAX_NAME: usize = 100;
+
+/// The refused requests of a guest.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
+    /// The first ones, each with the number of its refusals and the last reason.
+    requests: Vec<(Kind, String, u64, String)>,
     /// The last one that has not been stored since: its name and the reason.
     last: Option<(String, String)>,
     /// The reason of the last report.
@@ -24,6 +32,7 @@ impl Refusals {
     /// Notes the outcome of a request. Returns a report for the first refusal of each
     /// reason: guests repeat their requests.
     pub(super) fn note(&mut self, served: &Served) -> Option<RefusedUpload> {
+        self.count(served);
         if let Served::Uploaded { name, .. } = served
             && self.last.as_ref().is_some_and(|(last, _)| last == name)
         {
@@ -37,6 +46,46 @@ impl Refusals {
         }
         self.reported = Some(reason.clone());
         Some(RefusedUpload { name, reason })
+    }
+
+    fn count(&mut self, served: &Served) {
+        let Served::Refused {
+            request: Some((kind, name)),
+            refusal,
+            ..
+        } = served
+        else {
+            return;
+        };
+        let name: String = name.chars().take(MAX_NAME).collect();
+        let same =
+            |request: &&mut (Kind, String, u64, String)| request.0 == *kind && request.1 == name;
+        if let Some(known) = self.requests.iter_mut().find(same) {
+            known.2 += 1;
+            known.3 = refusal.text.clone().into_owned();
+        } else if self.requests.len() < MAX_REQUESTS {
+            let reason = refusal.text.clone().into_owned();
+            self.requests.push((*kind, name, 1, reason));
+        }
+    }
+
+    /// A line for each refused request.
+    pub(super) fn lines(&self) -> impl Iterator<Item = String> {
+        self.requests.iter().map(|(kind, name, count, reason)| {
+            let times = if *count == 1 { "once" } else { "times" };
+            let count = if *count == 1 {
+                String::new()
+            } else {
+                format!("{count} ")
+            };
+            format!("{kind} of {name} was refused {count}{times}: {reason}")
+        })
+    }
+
+    /// The first refused request as a clause: the same in each attempt.
+    pub(super) fn first(&self) -> Option<String> {
+        let (kind, name, _, reason) = self.requests.first()?;
+        Some(format!("{kind} of {name} was refused: {reason}"))
     }
 
     /// The reason of an end: `why`, unless a refused upload explains it.
@@ -161,6 +210,35 @@ mod tests {
         assert!(!is_guest_fault(&refusals));
         refusals.note(&uploaded("m"));
         assert!(is_guest_fault(&refusals));
+    }
+
+    #[test]
+    fn refused_requests_are_named_and_counted_within_bounds() {
+        let mut refusals = Refusals::default();
+        assert_eq!(refusals.first(), None);
+        let missing = |name: &str| Served::Refused {
+            peer: PEER,
+            request: Some((Kind::Get, name.to_owned())),
+            refusal: Refusal::new(ErrorCode::FileNotFound, "file not found"),
+        };
+        for _ in 0..280 {
+            refusals.note(&missing("toolchain.tar"));
+        }
+        for i in 0..100 {
+            refusals.note(&missing(&format!("{i}{}", "x".repeat(1000))));
+        }
+        let lines: Vec<String> = refusals.lines().collect();
+        assert_eq!(
+            lines[0],
+            "GET of toolchain.tar was refused 280 times: file not found"
+        );
+        assert!(lines[1].ends_with("x was refused once: file not found"));
+        assert_eq!(lines.len(), MAX_REQUESTS);
+        assert!(lines.iter().all(|line| line.len() < 200));
+        assert_eq!(
+            refusals.first().unwrap(),
+            "GET of toolchain.tar was refused: file not found"
+        );
     }
 
     #[test]

@@ -113,6 +113,7 @@ impl Guest<'_> {
                 limit,
                 elapsed: start.elapsed(),
                 why: refusals.reattribute(phase, why),
+                refused: refusals.first().filter(|_| phase == GuestPhase::Startup),
             })
         };
         loop {
@@ -237,6 +238,7 @@ impl Guest<'_> {
             limit,
             elapsed: Duration::ZERO,
             why: Why::Invalid(reason),
+            refused: None,
         }
     }
 
@@ -266,6 +268,9 @@ impl Guest<'_> {
                 ended.elapsed.as_secs(),
                 ended.limit.as_secs()
             ));
+        for line in self.refusals.lines() {
+            record = record.info(line);
+        }
         if holds {
             self.machine.suspend(Instant::now());
         }

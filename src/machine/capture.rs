@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 
 use crate::diag;
+use crate::manifest::sanitize;
 
 /// The last bytes of a stream.
 #[derive(Debug)]
@@ -49,15 +50,15 @@ impl Tail {
         self.total
     }
 
-    /// The last `most` lines that are not blank, fit for a terminal: control
-    /// characters are shown, not sent, and long lines are cut.
+    /// The last `most` lines that are not blank, fit for a terminal: without escape
+    /// sequences and control characters. Long lines are cut.
     #[must_use]
     pub fn lines(&self, most: usize) -> Vec<String> {
         const WIDTH: usize = 200;
         let bytes: Vec<u8> = self.bytes.iter().copied().collect();
-        let text = String::from_utf8_lossy(&bytes);
+        let text = sanitize(&bytes);
         let lines: Vec<&str> = text
-            .split(['\n', '\r'])
+            .lines()
             .filter(|line| !line.trim().is_empty())
             .collect();
         lines[lines.len().saturating_sub(most)..]
@@ -221,7 +222,9 @@ mod tests {
     fn a_console_cannot_steer_a_terminal() {
         let mut tail = Tail::new(1024);
         tail.push(b"\x1b[2J\x1b]0;owned\x07 \xff\r\n\n");
-        assert_eq!(tail.lines(9), ["\\u{1b}[2J\\u{1b}]0;owned\\u{7} \u{fffd}"]);
+        assert_eq!(tail.lines(9), [" \u{fffd}"]);
+        tail.push(b"[  \x1b[32mOK\x1b[0m  ] a\x08\r\n\x1b[K\r\n");
+        assert_eq!(tail.lines(1), ["[  OK  ] a?"]);
     }
 
     #[test]
