@@ -244,7 +244,7 @@ fn randomness() -> Vec<OsString> {
 }
 
 /// A guest that panics reports it by this device, and is suspended for inspection. Both
-/// options need QEMU 6.0, see [`super::version`].
+/// options need QEMU 6.0, see [`crate::qemu_version`].
 fn failures() -> Vec<OsString> {
     words(["-device", "pvpanic-pci", "-action", "panic=pause"])
 }
