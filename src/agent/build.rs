@@ -127,6 +127,7 @@ impl<W: World> Agent<W> {
                 diag::warning(note).emit();
             }
             if self.options.dump == Some(Dump::Result) {
+                self.world.release(&record.result_url);
                 cli::print(compose(result.to_text(Style::TODAY))?.as_bytes())?;
                 return Ok(Turn::Dumped);
             }

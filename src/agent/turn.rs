@@ -93,6 +93,7 @@ impl<W: World> Agent<W> {
             .enter(status::Phase::Asking, Some(self.options.request_timeout));
         match self.ask(&machines)? {
             Asked::Task(assignment, _) if self.options.dump == Some(Dump::Task) => {
+                self.world.release(&assignment.result_url);
                 dump(&assignment.task)
             }
             Asked::Task(assignment, machine) => self.build(*assignment, &machine),

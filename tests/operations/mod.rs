@@ -13,6 +13,7 @@ mod recipes;
 mod surroundings;
 mod systemd;
 mod systemd_root;
+mod trial;
 
 use std::fs;
 use std::os::unix::fs::symlink;
