@@ -7,14 +7,24 @@ use crate::tftp::{Kind, Refusal, Served, is_our_disks};
 /// The number of different requests that are kept for a report.
 const MAX_REQUESTS: usize = 8;
 
-/// The characters of a name that a report has.
+/// The maximum length of a name in a report, in characters.
 const MAX_NAME: usize = 100;
+
+/// A request that was refused, perhaps several times.
+#[derive(Debug)]
+struct RefusedRequest {
+    kind: Kind,
+    name: String,
+    count: u64,
+    /// The reason of the last refusal.
+    reason: String,
+}
 
 /// The refused requests of a guest.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
-    /// The first ones, each with the number of its refusals and the last reason.
-    requests: Vec<(Kind, String, u64, String)>,
+    /// The first ones, at most [`MAX_REQUESTS`].
+    requests: Vec<RefusedRequest>,
     /// The last one that has not been stored since: its name and the reason.
     last: Option<(String, String)>,
     /// The reason of the last report.
@@ -58,33 +68,40 @@ impl Refusals {
             return;
         };
         let name: String = name.chars().take(MAX_NAME).collect();
-        let same =
-            |request: &&mut (Kind, String, u64, String)| request.0 == *kind && request.1 == name;
-        if let Some(known) = self.requests.iter_mut().find(same) {
-            known.2 += 1;
-            known.3 = refusal.text.clone().into_owned();
+        let reason = refusal.text.clone().into_owned();
+        let mut requests = self.requests.iter_mut();
+        if let Some(known) = requests.find(|known| known.kind == *kind && known.name == name) {
+            known.count += 1;
+            known.reason = reason;
         } else if self.requests.len() < MAX_REQUESTS {
-            let reason = refusal.text.clone().into_owned();
-            self.requests.push((*kind, name, 1, reason));
+            self.requests.push(RefusedRequest {
+                kind: *kind,
+                name,
+                count: 1,
+                reason,
+            });
         }
     }
 
     /// A line for each refused request.
     pub(super) fn lines(&self) -> impl Iterator<Item = String> {
-        self.requests.iter().map(|(kind, name, count, reason)| {
-            let times = if *count == 1 { "once" } else { "times" };
-            let count = if *count == 1 {
-                String::new()
-            } else {
-                format!("{count} ")
+        self.requests.iter().map(|request| {
+            let times = match request.count {
+                1 => "once".to_owned(),
+                count => format!("{count} times"),
             };
-            format!("{kind} of {name} was refused {count}{times}: {reason}")
+            let RefusedRequest {
+                kind, name, reason, ..
+            } = request;
+            format!("{kind} of {name} was refused {times}: {reason}")
         })
     }
 
     /// The first refused request as a clause: the same in each attempt.
     pub(super) fn first(&self) -> Option<String> {
-        let (kind, name, _, reason) = self.requests.first()?;
+        let RefusedRequest {
+            kind, name, reason, ..
+        } = self.requests.first()?;
         Some(format!("{kind} of {name} was refused: {reason}"))
     }
 
