@@ -31,6 +31,7 @@ use nix::sys::signal::Signal;
 
 use crate::diag;
 use crate::error::{Context as _, Error, Result};
+use crate::json::Value;
 use crate::sys::poll;
 use crate::sys::process::Process;
 use crate::sys::tree::remove_tree;
@@ -162,7 +163,9 @@ impl VirtualMachine {
         match said {
             Said::Event(name, data) => self.note(events::event(&name, &data)),
             // `internal-error`: KVM could not execute an instruction (run-state.json).
-            Said::Done("query-status", Some(status)) if status == "internal-error" => {
+            Said::Done("query-status", value)
+                if value.get("status").and_then(Value::as_str) == Some("internal-error") =>
+            {
                 self.queue.push_back(Event::ProcessorFailed);
             }
             Said::Refused(command, reason) => {

@@ -15,9 +15,9 @@ use nix::errno::Errno;
 
 use crate::json::Value;
 
-/// The longest line that is read. A greeting has some 200 bytes, an event
-/// rarely more.
-const MAX_LINE: usize = 64 * 1024;
+/// The longest line that is read. A greeting or an event has some hundred bytes, the
+/// state of all disks with their backing files some 100 KiB at most.
+const MAX_LINE: usize = 1024 * 1024;
 
 /// The time for QEMU to answer. `stop` waits for disk writes.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
@@ -30,8 +30,8 @@ pub const CLOSED: &str = "closed by qemu";
 pub enum Message {
     /// The first line, with QEMU's version.
     Greeting(String),
-    /// The answer to the command of that id, with the guest's state if it was asked.
-    Return(u64, Option<String>),
+    /// The answer to the command of that id, with its value.
+    Return(u64, Value),
     /// The refusal of the command of that id, with the reason.
     Refused(u64, String),
     /// Something happened; the name and the data.
@@ -106,13 +106,12 @@ impl Protocol {
     }
 
     /// The id and the bytes of a command.
-    pub fn command(&mut self, name: &str) -> (u64, Vec<u8>) {
+    pub fn command(&mut self, name: &str, arguments: Option<Value>) -> (u64, Vec<u8>) {
         self.last_id += 1;
         let id = self.last_id;
-        let members = [
-            ("execute", Value::from(name)),
-            ("id", Value::Number(id.to_string())),
-        ];
+        let mut members = vec![("execute", Value::from(name))];
+        members.extend(arguments.map(|arguments| ("arguments", arguments)));
+        members.push(("id", Value::from(id)));
         (id, format!("{}\n", Value::object(members)).into_bytes())
     }
 }
@@ -134,8 +133,7 @@ fn message(value: &Value) -> Option<Message> {
     }
     let id = value.get("id")?.as_u64()?;
     if let Some(result) = value.get("return") {
-        let status = result.get("status").and_then(Value::as_str);
-        return Some(Message::Return(id, status.map(str::to_owned)));
+        return Some(Message::Return(id, result.clone()));
     }
     let reason = value.get("error")?.get("desc")?.as_str()?;
     Some(Message::Refused(id, reason.to_owned()))
@@ -154,8 +152,8 @@ struct Pending {
 pub enum Said {
     /// The greeting, with QEMU's version.
     Greeting(String),
-    /// QEMU carried out the command. The guest's state, if the command asks for it.
-    Done(&'static str, Option<String>),
+    /// QEMU carried out the command, with this value.
+    Done(&'static str, Value),
     /// The command was refused, with the reason.
     Refused(&'static str, String),
     /// An event: name and data.
@@ -192,13 +190,19 @@ impl Monitor {
         self.fd.as_ref().map(AsFd::as_fd)
     }
 
-    /// Sends a command, to be answered by `due`. A command that is still unanswered is
-    /// not sent again, so that a QEMU that does not answer costs no memory.
+    /// Sends a command without arguments, to be answered by `due`. A command that is
+    /// still unanswered is not sent again, so that a QEMU that does not answer costs no
+    /// memory.
     pub fn send(&mut self, name: &'static str, due: Instant) {
+        self.send_with(name, None, due);
+    }
+
+    /// As [`Monitor::send`], with an object of arguments.
+    pub fn send_with(&mut self, name: &'static str, arguments: Option<Value>, due: Instant) {
         if self.fd.is_none() || self.pending.iter().any(|p| p.name == name) {
             return;
         }
-        let (id, bytes) = self.protocol.command(name);
+        let (id, bytes) = self.protocol.command(name, arguments);
         self.pending.push_back(Pending { id, name, due });
         self.unsent.extend_from_slice(&bytes);
         self.flush();
@@ -250,8 +254,8 @@ impl Monitor {
                 Message::Greeting(version) => said.push(Said::Greeting(version)),
                 Message::Event(name, data) => said.push(Said::Event(name, data)),
                 // An answer without a command is ignored.
-                Message::Return(id, status) => {
-                    said.extend(self.answered(id).map(|name| Said::Done(name, status)));
+                Message::Return(id, value) => {
+                    said.extend(self.answered(id).map(|name| Said::Done(name, value)));
                 }
                 Message::Refused(id, reason) => {
                     said.extend(self.answered(id).map(|name| Said::Refused(name, reason)));
@@ -315,7 +319,7 @@ mod tests {
             whole,
             [
                 Message::Greeting("7.2.22".into()),
-                Message::Return(1, None),
+                Message::Return(1, Value::Object(Vec::new())),
                 Message::Event("STOP".into(), Value::Null),
                 Message::Refused(2, "no".into()),
             ]
@@ -382,10 +386,15 @@ mod tests {
     #[test]
     fn a_command_is_one_line_with_an_id() {
         let mut protocol = Protocol::default();
-        let _ = protocol.command("qmp_capabilities");
-        let (id, bytes) = protocol.command("stop");
+        let _ = protocol.command("qmp_capabilities", None);
+        let (id, bytes) = protocol.command("stop", None);
         assert_eq!(id, 2);
         assert_eq!(bytes, b"{\"execute\":\"stop\",\"id\":2}\n");
+        let arguments = Value::object([("filename", Value::from("a\nb"))]);
+        assert_eq!(
+            protocol.command("screendump", Some(arguments)).1,
+            b"{\"execute\":\"screendump\",\"arguments\":{\"filename\":\"a\\nb\"},\"id\":3}\n"
+        );
     }
 
     #[test]

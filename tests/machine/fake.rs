@@ -131,7 +131,7 @@ fn a_monitor_that_talks_nonsense_ends_the_start() {
     for (nonsense, why) in [
         ("say 'HTTP/1.1 200 OK'; sleep 1000", "not JSON"),
         (
-            "head -c 200000 /dev/zero | tr '\\0' x >&$mon; sleep 1000",
+            "head -c 2000000 /dev/zero | tr '\\0' x >&$mon; sleep 1000",
             "line too long",
         ),
         (
