@@ -170,7 +170,7 @@ impl<W: World> Agent<W> {
             toolchain: (!options.legacy_request).then(|| {
                 (
                     options.toolchain_name.clone(),
-                    options.toolchain_ver.clone(),
+                    self.toolchain_version.clone(),
                 )
             }),
             fingerprint: self.delivery.fingerprint().map(str::to_owned),

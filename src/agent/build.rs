@@ -297,7 +297,7 @@ impl<W: World> Agent<W> {
         let options = &self.options;
         agent_checksum([
             ("toolchain-id", options.toolchain_id.as_str()),
-            ("toolchain-version", options.toolchain_ver.as_str()),
+            ("toolchain-version", self.toolchain_version.as_str()),
         ])
     }
 

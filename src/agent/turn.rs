@@ -11,7 +11,7 @@ use crate::breaker::{Breaker, Gate};
 use crate::cli::{self, Dump};
 use crate::diag;
 use crate::error::{Class, Error, Result};
-use crate::machines::{Enumeration, Machine};
+use crate::machines::{Enumeration, Machine, toolchain};
 use crate::manifest::{MachineKind, MachineManifest, Style, TaskManifest};
 use crate::status::{self, Idle};
 
@@ -127,9 +127,10 @@ impl<W: World> Agent<W> {
     /// The machines to offer.
     fn offer(&mut self, gate: Gate) -> Result<Offer> {
         if self.options.fake_machine.is_some() {
-            let machine = self.fake_machine()?;
+            let mut machines = vec![self.fake_machine()?];
             self.world.watch().ready();
-            return Ok(Offer::Machines(vec![machine]));
+            self.agree(&mut machines)?;
+            return Ok(Offer::Machines(machines));
         }
         let Enumeration {
             mut ready,
@@ -145,6 +146,7 @@ impl<W: World> Agent<W> {
         if ready.is_empty() {
             return Ok(self.no_machines(broken, full.first()));
         }
+        self.agree(&mut ready)?;
         let now = self.world.now().uptime;
         ready.retain(|machine| !self.rests(machine, now));
         if ready.is_empty() {
@@ -158,6 +160,38 @@ impl<W: World> Agent<W> {
             ready = vec![ready.swap_remove(index)];
         }
         Ok(Offer::Machines(ready))
+    }
+
+    /// Finds the version of the toolchain, and leaves the machines that have it.
+    fn agree(&mut self, machines: &mut Vec<Rc<Machine>>) -> Result<()> {
+        let options = &self.options;
+        let is_sent = !options.legacy_request && options.fake_request.is_none();
+        if !is_sent || options.toolchain_ver.is_some() {
+            return Ok(());
+        }
+        let reported: Vec<_> = machines
+            .iter()
+            .map(|machine| (machine.manifest.machine.name(), &machine.manifest.bootstrap))
+            .collect();
+        let Some(version) = toolchain::newest(&reported) else {
+            if super::is_fake(options) {
+                // No worker has reported anything.
+                env!("CARGO_PKG_VERSION").clone_into(&mut self.toolchain_version);
+                return Ok(());
+            }
+            let name = &options.toolchain_name;
+            let error = Error::new(format!("no version of toolchain {name}"))
+                .with_class(Class::Config)
+                .hint("no machine reports a standard version as bbot-version")
+                .hint("name it: --toolchain-ver <version>");
+            return Err(error);
+        };
+        version.clone_into(&mut self.toolchain_version);
+        let difference = toolchain::difference(version, &reported);
+        self.world.note("toolchain version", difference);
+        machines
+            .retain(|machine| toolchain::has(&machine.manifest.bootstrap, &self.toolchain_version));
+        Ok(())
     }
 
     /// Whether a machine is not offered now.

@@ -37,6 +37,8 @@ pub struct Agent<W> {
     pub(super) resting_machines: BTreeMap<String, RestingMachine>,
     /// Draws the machines of a request that cannot have all.
     pub(super) shuffle: Shuffle,
+    /// The version of the toolchain that controllers are told.
+    pub(super) toolchain_version: String,
     /// Whether the host is examined anew before the next request for work.
     pub(super) probe_anew: bool,
     /// Counts turns, and spreads pauses.
@@ -48,6 +50,7 @@ impl<W: World> Agent<W> {
     pub fn new(options: Options, world: W, delivery: Delivery) -> Agent<W> {
         Agent {
             breaker: Breaker::new(options.breaker),
+            toolchain_version: options.toolchain_ver.clone().unwrap_or_default(),
             options,
             world,
             delivery,

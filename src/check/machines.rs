@@ -11,6 +11,7 @@ use super::{Finding, Grade};
 use crate::cli::Options;
 use crate::error::{Context as _, Error, Result};
 use crate::machines::inspect;
+use crate::machines::toolchain;
 use crate::machines::tree::{self, MachineDir};
 use crate::manifest::{BootstrappedMachine, MachineKind, MachineManifest, Role};
 use crate::snapshot;
@@ -177,6 +178,48 @@ pub(super) fn each(options: &Options, _watch: &Watch) -> Vec<Finding> {
         });
     }
     findings
+}
+
+/// The version of the toolchain: that of the option, or what copies report.
+pub(super) fn toolchain(options: &Options, _watch: &Watch) -> Vec<Finding> {
+    const SUBJECT: &str = "toolchain version";
+    if options.legacy_request {
+        return Vec::new();
+    }
+    if let Some(version) = &options.toolchain_ver {
+        return vec![Finding::good(SUBJECT, version.clone())];
+    }
+    let machines = tree::machine_dirs(&options.machines).map_or_else(|_| Vec::new(), |m| m.found);
+    let copies: Vec<(String, BootstrappedMachine)> = machines
+        .into_iter()
+        .filter_map(|machine| {
+            let copy = machine.copy(&options.toolchain_name);
+            let text = tree::manifest(&copy).ok()?;
+            let copy = BootstrappedMachine::parse(&text, &source(&copy)).ok()?;
+            Some((machine.name, copy))
+        })
+        .collect();
+    let reported: Vec<_> = copies
+        .iter()
+        .map(|(name, copy)| (name.as_str(), &copy.bootstrap))
+        .collect();
+    let finding = match toolchain::newest(&reported) {
+        None if copies.is_empty() => {
+            Finding::good(SUBJECT, "the machines report it when they are bootstrapped")
+        }
+        None => Finding::failure(
+            SUBJECT,
+            "no machine reports a standard version as bbot-version",
+        )
+        .remedy("name it: --toolchain-ver <version>"),
+        Some(version) => match toolchain::difference(version, &reported) {
+            None => Finding::good(SUBJECT, format!("{version}, as the machines report")),
+            Some(difference) => Finding::warning(SUBJECT, difference).remedy(format!(
+                "offer them all the same: --toolchain-ver {version}"
+            )),
+        },
+    };
+    vec![finding]
 }
 
 fn examine(machine: &MachineDir, options: &Options) -> Result<Finding> {

@@ -182,6 +182,7 @@ pub fn examine(options: &Options, watch: &Watch, found: &mut dyn FnMut(&Finding)
         host::directories,
         machines::root,
         machines::each,
+        machines::toolchain,
         network::all,
         guests::qemu,
         guests::tftp,

@@ -37,8 +37,8 @@ plain! {
         pub toolchain_name: String,
         /// Its number, 1 to 9.
         pub toolchain_num: u8,
-        /// Its version, sent as `toolchain-version`.
-        pub toolchain_ver: String,
+        /// Its version, sent as `toolchain-version`; absent: what machines report.
+        pub toolchain_ver: Option<String>,
         /// Its id; empty: machines are not bootstrapped again when it changes.
         pub toolchain_id: String,
         /// Which of several agents for this toolchain we are, from 1.

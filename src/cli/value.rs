@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::options::Space;
+use crate::manifest::value::StandardVersion;
 use crate::settings::Hold;
 
 /// The expected value, to complete `invalid value 'x' of option '--y': expected ...`.
@@ -212,6 +213,16 @@ impl<'a> Value<'a> {
             Ok(text.to_owned())
         } else {
             Err(expected.into())
+        }
+    }
+
+    /// A version in build2's own format.
+    pub(super) fn standard_version(self) -> Result<String> {
+        let expected = "a standard version, as 0.17.0";
+        let text = self.str(expected)?;
+        match StandardVersion::parse(text) {
+            Ok(_) => Ok(text.to_owned()),
+            Err(_) => Err(expected.into()),
         }
     }
 

@@ -15,6 +15,7 @@
 pub mod backoff;
 pub mod inspect;
 pub mod low_space;
+pub mod toolchain;
 pub mod tree;
 
 use std::collections::HashSet;

@@ -224,3 +224,31 @@ fn keys_of_other_kinds() {
         assert_eq!(found.len(), 1);
     });
 }
+
+#[test]
+fn machines_of_several_toolchain_versions() {
+    isolated(|| {
+        let Some(host) = Host::new() else { return };
+        let copy = |name: &str, version: &str| {
+            let machine = host.volume.path().join("default").join(name);
+            let copy = machine.join(format!("{name}-default"));
+            fs::create_dir_all(&copy).unwrap();
+            let text = format!(
+                ": 1\n:\nid: {name}-1.0\nname: {name}\nsummary: s\ntype: kvm\n\
+                 mac: 52:54:00:00:00:01\n:\nid: bogus\n:\nbbot-version: {version}\n"
+            );
+            fs::write(copy.join("manifest"), text).unwrap();
+        };
+        copy("linux", "1");
+        let values = [("<version>", "0.17.0")];
+        let found = mend(&host, &[], "toolchain version", "", &values);
+        assert_found(&found, &["no machine reports a standard version"]);
+        copy("linux", "0.9.0");
+        copy("windows", "0.17.0-a.1");
+        let found = mend(&host, &[], "toolchain version", "", &[]);
+        assert_found(
+            &found,
+            &["not offered: linux, without the bbot 0.17.0-a.1 "],
+        );
+    });
+}

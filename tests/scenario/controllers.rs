@@ -6,6 +6,28 @@ use bbot_agent::status::Idle;
 use super::{DAY, HOUR, MINUTE, Offers, Script, play};
 
 #[test]
+fn machines_of_one_toolchain_version_are_offered() {
+    for (words, version, built) in [
+        // The newest, as versions compare and not as texts.
+        (&[][..], Some("0.17.0"), [false, true]),
+        (&["--toolchain-ver", "0.16.0"], Some("0.16.0"), [true, true]),
+        (&["--legacy-request"], None, [true, true]),
+    ] {
+        let mut script = Script::new()
+            .controller(|_| Offers::Task("old9", ""))
+            .controller(|_| Offers::Task("linux", ""));
+        script.machines = vec!["old9", "linux"];
+        let record = play(script, words, HOUR);
+        assert_eq!(record.toolchain_version.as_deref(), version, "{words:?}");
+        let was_built = ["old9", "linux"].map(|name| record.time_in(name) > 0);
+        assert_eq!(was_built, built, "{words:?}");
+        let said = "not offered: old9, without the bbot 0.17.0 of other machines";
+        let notes = if built[0] { &[][..] } else { &[said] };
+        assert_eq!(record.notes, notes, "{words:?}");
+    }
+}
+
+#[test]
 fn a_controller_that_hangs_takes_a_small_share_of_the_day() {
     let script = Script::new()
         .controller(|_| Offers::Hangs(60))

@@ -52,10 +52,12 @@ fn manifest(name: &str) -> String {
     format!(": 1\nid: {name}-1.0\nname: {name}\nsummary: {name}\ntype: kvm\n")
 }
 
+/// `old9` was bootstrapped with version 0.9.0.
 fn copy_manifest(name: &str) -> String {
     let machine = manifest(name);
+    let minor = name.strip_prefix("old").unwrap_or("17");
     format!(
-        ": 1\n:\n{}mac: 52:54:00:00:00:01\n:\nid: bogus\n:\nbbot-version: 1\n",
+        ": 1\n:\n{}mac: 52:54:00:00:00:01\n:\nid: bogus\n:\nbbot-version: 0.{minor}.0\n",
         &machine[4..]
     )
 }

@@ -293,7 +293,11 @@ impl World for Play {
         request: &TaskRequest,
     ) -> std::result::Result<Option<Assignment>, Failure> {
         let now = self.second();
-        self.record.borrow_mut().asked.push((now, number));
+        let mut record = self.record.borrow_mut();
+        record.asked.push((now, number));
+        let toolchain = request.toolchain.as_ref();
+        record.toolchain_version = toolchain.map(|(_, version)| version.clone());
+        drop(record);
         let size = request.to_text(Style::OLD).unwrap().len();
         assert!(size <= 102_400, "{size}");
         let (machine, lines) = match (self.script.controllers[number])(now) {

@@ -20,6 +20,8 @@ pub struct Record {
     pub now: u64,
     /// When which controller was asked.
     pub asked: Vec<(u64, usize)>,
+    /// The toolchain version in the last request.
+    pub toolchain_version: Option<String>,
     /// When a session began.
     pub handed_out: Vec<(u64, String)>,
     pub sent: Vec<Sent>,

@@ -151,9 +151,10 @@ pub(super) const MACHINES: Group = Group {
         Flag {
             name: "toolchain-ver",
             takes: Takes::Value("version"),
-            default: Default::Is(env!("CARGO_PKG_VERSION")),
-            help: "Version of the toolchain. It is sent to controllers as toolchain-version.",
-            set: |d, v| put(&mut d.options.toolchain_ver, v.word()),
+            default: Default::Means("the bbot-version that the machines report"),
+            help: "Version of the toolchain. It is sent to controllers as toolchain-version. \
+                   Without this option only machines with the newest version are offered.",
+            set: |d, v| put(&mut d.options.toolchain_ver, v.standard_version().map(Some)),
             ..FLAG
         },
         Flag {
