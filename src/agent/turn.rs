@@ -97,6 +97,9 @@ impl<W: World> Agent<W> {
                 dump(&assignment.task)
             }
             Asked::Task(assignment, machine) => self.build(*assignment, &machine),
+            Asked::Nothing(Idle::TaskDeclined, why) if self.options.fake_request.is_some() => {
+                Ok(Turn::Failed(why))
+            }
             Asked::Nothing(Idle::ControllersDown, _) if waiting > 0 => {
                 let detail = format!("{waiting} to be sent");
                 Ok(Turn::Idle(Idle::ResultsWaiting, detail))

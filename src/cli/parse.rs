@@ -86,7 +86,9 @@ fn invocation(
     if draft.no_wait && !draft.once {
         return wrong("--no-wait is for --once only");
     }
-    draft.options.turns = match (draft.once, draft.no_wait) {
+    // There is one task to perform.
+    let once = draft.once || draft.options.fake_request.is_some();
+    draft.options.turns = match (once, draft.no_wait) {
         (false, _) => Turns::Endless,
         (true, false) => Turns::Once,
         (true, true) => Turns::OnceOrBusy,

@@ -59,7 +59,7 @@ impl Host {
         let bootstrapped = BootstrappedMachine {
             machine,
             toolchain: ToolchainManifest::new("bogus"),
-            bootstrap: BootstrapManifest::new([("bbot", "1")]),
+            bootstrap: BootstrapManifest::new([("bbot", "0.17.0")]),
         };
         let bootstrapped = bootstrapped.to_text(Style::TODAY).unwrap();
         for (name, text) in [("linux-1.0", text), ("linux-default", &bootstrapped)] {
