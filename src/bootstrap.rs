@@ -3,7 +3,7 @@
 //!
 //! Locks keep other agents of the host from the same work and the same address.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,14 +11,14 @@ use std::time::Duration;
 use crate::diag;
 use crate::error::{Class, Context as _, Error, Result};
 use crate::guest::{self, Directory, Guest, GuestPhase, GuestRun, Step, Why};
-use crate::machine::Purpose;
+use crate::machine::{Purpose, files};
 use crate::manifest::reuse::{self, Age};
 use crate::manifest::{
     BootstrapManifest, BootstrappedMachine, MachineManifest, Style, ToolchainManifest,
 };
+use crate::network::MacClaim;
 use crate::snapshot::Snapshot;
 use crate::status;
-use crate::sys::file::open_directory;
 use crate::sys::flock::{How, Locked};
 use crate::tftp::Map;
 use crate::trace;
@@ -136,15 +136,15 @@ pub fn bootstrap(
         }
     };
     // The manifest of the snapshot: the link may lead to another revision by now.
-    let mut machine = machine_manifest(order, &snapshot)?;
+    let mut machine = files::machine_manifest(order.name, snapshot.path(), order.revision)?;
     // An agent for another toolchain would use the same address.
-    let _address = match machine.mac() {
+    let _claim = match machine.mac() {
         None => None,
         Some(_) => {
-            let revision = open_directory(order.revision);
-            match try_lock(revision, order.revision)? {
+            let mac = guest::mac(&machine, None)?.of_instance(config.guest.instance);
+            match MacClaim::take(mac)? {
                 None => return snapshot.close().map(|()| Bootstrapped::Busy),
-                lock => lock,
+                claim => claim,
             }
         }
     };
@@ -206,31 +206,13 @@ fn lock_copy(config: &BootstrapSettings, order: &BootstrapOrder<'_>) -> Result<O
     // Beside the run directories of all instances.
     let name = format!("bootstrap-{}-{}.lock", config.toolchain, order.name);
     let path = config.guest.run_dir.with_file_name(name);
-    let mut options = OpenOptions::new();
-    try_lock(options.create(true).append(true).open(&path), &path)
-}
-
-fn try_lock(file: io::Result<File>, path: &Path) -> Result<Option<Locked>> {
     let unable = || format!("unable to lock {}", path.display());
+    let file = OpenOptions::new().create(true).append(true).open(&path);
     match Locked::take(file.context(unable)?, How::TryExclusive) {
         Err((_, error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
         Err((_, error)) => Err(error).context(unable),
         Ok(lock) => Ok(Some(lock)),
     }
-}
-
-/// The manifest of the machine in its snapshot.
-fn machine_manifest(order: &BootstrapOrder<'_>, snapshot: &Snapshot) -> Result<MachineManifest> {
-    let path = snapshot.path().join("manifest");
-    let unable = || {
-        format!(
-            "unable to read manifest {}",
-            order.revision.join("manifest").display()
-        )
-    };
-    let text = crate::durable::read(&path, MAX_MANIFEST_BYTES).context(unable)?;
-    MachineManifest::parse(&text, &path.to_string_lossy())
-        .map_err(|error| Error::new(error.to_string()))
 }
 
 /// Runs the guest; again if it made no request, unless the machine has failed before.

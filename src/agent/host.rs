@@ -20,7 +20,7 @@ use crate::lock::Lock;
 use crate::machine::program::INSTALL;
 use crate::machine::{Accel, accel};
 use crate::machines::low_space::{self, LowVolumes};
-use crate::machines::{Bootstrapper, Enumeration, Machine, Machines};
+use crate::machines::{Bootstrapper, Enumeration, Machine, Machines, MachinesSettings};
 use crate::manifest::{TaskManifest, TaskRequest};
 use crate::network::{Bridge, Netfilter};
 use crate::perform::{
@@ -131,7 +131,7 @@ impl<'w> Host<'w> {
         Ok(Host {
             options,
             watch,
-            machines: Machines::new(setup::machines(options)),
+            machines: Machines::new(MachinesSettings::new(options)),
             controllers: Controllers::new(
                 &options.controllers,
                 &setup::controllers(options),

@@ -11,7 +11,6 @@ use crate::error::{Context as _, Result};
 use crate::guest;
 use crate::lock;
 use crate::machine::Accel;
-use crate::machines;
 use crate::manifest::MachineHeader;
 use crate::network::{Netfilter, tap_name};
 use crate::perform::{self, Fake};
@@ -72,18 +71,6 @@ pub fn user(options: &Options) -> Result<Option<Credentials>> {
         .as_deref()
         .map(crate::user::credentials)
         .transpose()
-}
-
-/// The settings of the machines.
-#[must_use]
-pub fn machines(options: &Options) -> machines::MachinesSettings {
-    machines::MachinesSettings {
-        root: options.machines.clone(),
-        toolchain: options.toolchain_name.clone(),
-        toolchain_id: options.toolchain_id.clone(),
-        versions: options.bootstrap_versions.clone(),
-        ram_kb: options.ram,
-    }
 }
 
 /// The places that the agent leaves things in.

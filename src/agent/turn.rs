@@ -91,7 +91,10 @@ impl<W: World> Agent<W> {
         self.world
             .watch()
             .enter(status::Phase::Asking, Some(self.options.request_timeout));
-        match self.ask(&machines)? {
+        let asked = self.ask(&machines)?;
+        // Other agents may use the machines that no task is for.
+        drop(machines);
+        match asked {
             Asked::Task(assignment, _) if self.options.dump == Some(Dump::Task) => {
                 self.world.release(&assignment.result_url);
                 dump(&assignment.task)
@@ -138,8 +141,8 @@ impl<W: World> Agent<W> {
         let Enumeration {
             mut ready,
             broken,
+            busy,
             full,
-            ..
         } = self.world.enumerate()?;
         self.world.watch().ready();
         if self.world.stop().is_some() {
@@ -147,6 +150,10 @@ impl<W: World> Agent<W> {
             return Ok(Offer::Nothing(Idle::Drained, String::new()));
         }
         if ready.is_empty() {
+            if busy > 0 {
+                let detail = "they are in use by other agents".to_owned();
+                return Ok(Offer::Nothing(Idle::NoMachines, detail));
+            }
             return Ok(self.no_machines(broken, full.first()));
         }
         self.agree(&mut ready)?;

@@ -1,7 +1,6 @@
 //! The machines directory and the machines in it.
 
-use std::fs::{self, File};
-use std::io::Read as _;
+use std::fs;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -9,24 +8,19 @@ use nix::unistd::{AccessFlags, access};
 
 use super::{Finding, Grade};
 use crate::cli::Options;
-use crate::error::{Context as _, Error, Result};
-use crate::machines::inspect;
-use crate::machines::toolchain;
+use crate::error::{Error, Result};
+use crate::machine::files;
+use crate::machines::inspect::{self, Inspection};
 use crate::machines::tree::{self, MachineDir};
-use crate::manifest::{BootstrappedMachine, MachineKind, MachineManifest, Role};
+use crate::machines::{MachinesSettings, toolchain};
+use crate::manifest::reuse::BootstrapReason;
+use crate::manifest::{BootstrappedMachine, MachineManifest};
 use crate::snapshot;
 use crate::status;
 use crate::watch::Watch;
 
 /// Number of `CAP_SYS_ADMIN` (capabilities(7)).
 const SYS_ADMIN: u32 = 21;
-
-/// The first bytes of disk images that are not raw, and `qemu-img`'s name for each.
-const IMAGE_FORMATS: &[(&[u8], &str)] = &[
-    (b"QFI\xfb", "qcow2"),
-    (b"KDMV", "vmdk"),
-    (b"vhdxfile", "vhdx"),
-];
 
 /// The directory, and each volume of it: they may be mounts of their own.
 pub(super) fn root(options: &Options, _watch: &Watch) -> Vec<Finding> {
@@ -194,7 +188,7 @@ pub(super) fn toolchain(options: &Options, _watch: &Watch) -> Vec<Finding> {
         .into_iter()
         .filter_map(|machine| {
             let copy = machine.copy(&options.toolchain_name);
-            let text = tree::manifest(&copy).ok()?;
+            let text = files::manifest(&copy, &copy).ok()?;
             let copy = BootstrappedMachine::parse(&text, &source(&copy)).ok()?;
             Some((machine.name, copy))
         })
@@ -246,33 +240,14 @@ fn examine(machine: &MachineDir, options: &Options) -> Result<Finding> {
         );
     }
     let manifest = manifest(machine, &current)?;
-    if let Some(why) = inspect::unsuitable(&manifest, options.ram) {
-        let name = &machine.name;
-        let error = Error::new(format!("unable to use machine {name}: {why}"));
-        return Err(error.hint(match (manifest.kind(), manifest.ram_minimum()) {
-            (MachineKind::Kvm, Some(minimum)) => format!("give guests more: --ram {minimum}"),
-            _ => format!(
-                "correct it: sed -i 's/^type:.*/type: kvm/' {}",
-                source(&current)
-            ),
-        }));
-    }
-    if manifest.role() == Role::Auxiliary {
-        let text = format!(
-            "{} is auxiliary: it is not offered for builds",
-            machine.name
-        );
-        return Ok(Finding::good(SUBJECT, text));
-    }
-    disk(&current, &manifest)?;
-    let copy = machine.copy(&options.toolchain_name);
-    let state = match tree::manifest(&copy) {
-        _ if !copy.exists() => "to be bootstrapped",
-        Ok(text) if BootstrappedMachine::parse(&text, &source(&copy)).is_ok() => {
-            disk(&copy, &manifest)?;
-            "bootstrapped"
+    let state = match inspect::inspect(machine, &MachinesSettings::new(options))? {
+        Inspection::Ready(_) => "bootstrapped".to_owned(),
+        Inspection::Ignored(why) => why,
+        Inspection::NeedsBootstrap(need) if need.why == BootstrapReason::Missing => {
+            "to be bootstrapped".to_owned()
         }
-        _ => "to be bootstrapped again: the manifest of its copy is unreadable",
+        Inspection::NeedsBootstrap(need) => format!("to be bootstrapped again: {}", need.why),
+        Inspection::Retired => "its link is gone".to_owned(),
     };
     let (name, id) = (&machine.name, manifest.id());
     let text = format!("{name} {id} in {}, {state}", current.display());
@@ -312,44 +287,7 @@ fn manifest(machine: &MachineDir, current: &Path) -> Result<MachineManifest> {
              type: kvm\\n' >{path}"
         )));
     }
-    tree::machine_manifest(&machine.name, current)
-}
-
-/// The disk image of a machine that has no disks of its own in `options`.
-fn disk(subvolume: &Path, manifest: &MachineManifest) -> Result<()> {
-    if manifest.options().is_some() {
-        return Ok(());
-    }
-    let image = subvolume.join("disk.img");
-    let path = image.display();
-    let wrong = |what: &str| {
-        let remedy = format!("put a raw image there: cp <image> {path}");
-        Error::new(format!("{what} {path}")).hint(remedy)
-    };
-    let Ok(metadata) = fs::metadata(&image) else {
-        return Err(wrong("no disk image"));
-    };
-    if !metadata.is_file() {
-        return Err(wrong("not a file:"));
-    }
-    if metadata.len() == 0 {
-        return Err(wrong("empty disk image"));
-    }
-    let mut start = Vec::new();
-    File::open(&image)
-        .and_then(|file| file.take(8).read_to_end(&mut start))
-        .context(|| format!("unable to read {path}"))?;
-    let format = IMAGE_FORMATS
-        .iter()
-        .find(|(magic, _)| start.starts_with(magic));
-    if let Some((_, format)) = format {
-        return Err(
-            Error::new(format!("{path} is a {format} image, not a raw one")).hint(format!(
-                "convert it: qemu-img convert -O raw {path} {path}.raw && mv {path}.raw {path}"
-            )),
-        );
-    }
-    Ok(())
+    files::machine_manifest(&machine.name, current, current)
 }
 
 fn source(subvolume: &Path) -> String {

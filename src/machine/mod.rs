@@ -13,6 +13,7 @@
 pub mod accel;
 pub mod capture;
 pub mod events;
+pub mod files;
 pub mod monitor;
 pub mod options;
 pub mod program;

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use nix::libc;
 
-use super::tree::{self, MachineDir};
+use super::tree::MachineDir;
 use super::{Machine, MachinesSettings};
 use crate::error::{Error, Result};
+use crate::machine::files;
 use crate::manifest::reuse::{self, BootstrapReason, Reuse};
 use crate::manifest::{BootstrappedMachine, MachineKind, MachineManifest, Role};
 
@@ -33,6 +34,8 @@ pub struct NeededBootstrap {
     pub why: BootstrapReason,
     /// The subvolume of the current revision.
     pub revision: PathBuf,
+    /// Whether the operator has given it a MAC address.
+    pub has_fixed_mac: bool,
     /// The MAC address of the former copy.
     pub previous_mac: Option<String>,
 }
@@ -46,16 +49,11 @@ pub fn inspect(machine: &MachineDir, settings: &MachinesSettings) -> Result<Insp
     let Some((revision, current)) = current(machine)? else {
         return Ok(Inspection::Retired);
     };
-    let memory = unsuitable(&current, settings.ram_kb);
     if current.role() == Role::Auxiliary {
         return Ok(Inspection::Ignored("its role is auxiliary".to_owned()));
     }
-    if let Some(why) = memory {
-        return Err(Error::new(format!(
-            "unable to use machine {}: {why}",
-            machine.name
-        )));
-    }
+    require_suitable(&current, &revision, settings.ram_kb)?;
+    let has_fixed_mac = current.mac().is_some();
     let target = machine.copy(&settings.toolchain);
     let (why, previous_mac) = match copy(&target)? {
         Err(why) => (why, None),
@@ -67,7 +65,8 @@ pub fn inspect(machine: &MachineDir, settings: &MachinesSettings) -> Result<Insp
                 &copy,
             ) {
                 Reuse::Yes => {
-                    return Ok(Inspection::Ready(Box::new(Machine::new(copy, target))));
+                    let machine = Machine::new(copy, target, has_fixed_mac);
+                    return Ok(Inspection::Ready(Box::new(machine)));
                 }
                 Reuse::Newer(package) => {
                     let why = format!("its {package} is newer than expected");
@@ -77,9 +76,11 @@ pub fn inspect(machine: &MachineDir, settings: &MachinesSettings) -> Result<Insp
             }
         }
     };
+    files::require_disk(&revision, &current)?;
     Ok(Inspection::NeedsBootstrap(NeededBootstrap {
         why,
         revision,
+        has_fixed_mac,
         previous_mac,
     }))
 }
@@ -91,7 +92,7 @@ fn current(machine: &MachineDir) -> Result<Option<(PathBuf, MachineManifest)>> {
         let Some(path) = revision else {
             return Ok(None);
         };
-        match tree::machine_manifest(&machine.name, &path) {
+        match files::machine_manifest(&machine.name, &path, &path) {
             // The operator may have switched to another revision and deleted this one.
             Err(error) if is_missing(&error) => {
                 revision = machine.current()?;
@@ -110,7 +111,7 @@ fn current(machine: &MachineDir) -> Result<Option<(PathBuf, MachineManifest)>> {
 
 /// The manifest of the bootstrapped copy, or why there is none.
 fn copy(target: &Path) -> Result<Result<BootstrappedMachine, BootstrapReason>> {
-    let text = match tree::manifest(target) {
+    let text = match files::manifest(target, target) {
         Ok(text) => text,
         Err(error) if is_missing(&error) => {
             return Ok(Err(match target.exists() {
@@ -121,23 +122,39 @@ fn copy(target: &Path) -> Result<Result<BootstrappedMachine, BootstrapReason>> {
         Err(error) => return Err(error),
     };
     let path = target.join("manifest");
-    Ok(
-        BootstrappedMachine::parse(&text, &path.to_string_lossy()).map_err(|error| {
-            BootstrapReason::Unreadable(format!("invalid bootstrapped machine manifest: {error}"))
-        }),
-    )
+    let copy = match BootstrappedMachine::parse(&text, &path.to_string_lossy()) {
+        Ok(copy) => copy,
+        Err(error) => {
+            let why = format!("invalid bootstrapped machine manifest: {error}");
+            return Ok(Err(BootstrapReason::Unreadable(why)));
+        }
+    };
+    Ok(match files::require_disk(target, &copy.machine) {
+        Ok(()) => Ok(copy),
+        Err(error) => Err(BootstrapReason::Unreadable(error.to_string())),
+    })
 }
 
-/// Why a machine cannot be run on this host, if it cannot.
-#[must_use]
-pub fn unsuitable(machine: &MachineManifest, ram_kb: u64) -> Option<String> {
+/// Requires that a machine can be run on this host.
+fn require_suitable(machine: &MachineManifest, revision: &Path, ram_kb: u64) -> Result<()> {
+    let name = machine.name();
+    let unable = |why: &str| Error::new(format!("unable to use machine {name}: {why}"));
     if machine.kind() != MachineKind::Kvm {
-        return Some("only machines of type kvm are supported".to_owned());
+        let path = revision.join("manifest");
+        let remedy = format!(
+            "correct it: sed -i 's/^type:.*/type: kvm/' {}",
+            path.display()
+        );
+        return Err(unable("only machines of type kvm are supported").hint(remedy));
     }
-    let minimum = machine.ram_minimum().filter(|minimum| *minimum > ram_kb)?;
-    Some(format!(
-        "it needs {minimum} kB of memory, and guests have {ram_kb} kB (--ram)"
-    ))
+    match machine.ram_minimum() {
+        Some(minimum) if minimum > ram_kb => {
+            let why =
+                format!("it needs {minimum} kB of memory, and guests have {ram_kb} kB (--ram)");
+            Err(unable(&why).hint(format!("give guests more: --ram {minimum}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn is_missing(error: &Error) -> bool {

@@ -18,18 +18,22 @@ pub mod low_space;
 pub mod toolchain;
 pub mod tree;
 
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
 use crate::bootstrap::{BootstrapOrder, Bootstrapped};
+use crate::cli::Options;
 use crate::diag;
 use crate::error::{Class, Error, Result};
+use crate::guest;
 use crate::manifest::reuse::Age;
 use crate::manifest::{
     BootstrapManifest, BootstrappedMachine, MachineHeader, MachineManifest, ToolchainManifest,
 };
+use crate::network::{Mac, MacClaim};
 use crate::snapshot;
 use crate::trace;
 use crate::watch::Watch;
@@ -55,6 +59,23 @@ pub struct MachinesSettings {
     pub versions: Vec<(String, String)>,
     /// The memory of guests (`--ram`), in kB.
     pub ram_kb: u64,
+    /// The number of the agent, which is a part of its guests' MAC addresses.
+    pub instance: u16,
+}
+
+impl MachinesSettings {
+    /// The settings from the options.
+    #[must_use]
+    pub fn new(options: &Options) -> MachinesSettings {
+        MachinesSettings {
+            root: options.machines.clone(),
+            toolchain: options.toolchain_name.clone(),
+            toolchain_id: options.toolchain_id.clone(),
+            versions: options.bootstrap_versions.clone(),
+            ram_kb: options.ram,
+            instance: options.instance,
+        }
+    }
 }
 
 /// A machine that tasks can be performed in.
@@ -66,14 +87,20 @@ pub struct Machine {
     pub offer: Rc<MachineHeader>,
     /// The bootstrapped copy.
     pub dir: PathBuf,
+    /// Whether its MAC address is one that the operator has given it.
+    has_fixed_mac: bool,
+    /// The claim of that address.
+    claim: Option<Rc<MacClaim>>,
 }
 
 impl Machine {
-    fn new(manifest: BootstrappedMachine, dir: PathBuf) -> Machine {
+    fn new(manifest: BootstrappedMachine, dir: PathBuf, has_fixed_mac: bool) -> Machine {
         Machine {
             offer: Rc::new(manifest.machine.for_request(false)),
             manifest,
             dir,
+            has_fixed_mac,
+            claim: None,
         }
     }
 
@@ -85,7 +112,7 @@ impl Machine {
             toolchain: ToolchainManifest::new(toolchain_id),
             bootstrap: BootstrapManifest::default(),
         };
-        Machine::new(manifest, dir)
+        Machine::new(manifest, dir, false)
     }
 }
 
@@ -122,6 +149,9 @@ pub struct Enumeration {
     pub ready: Vec<Rc<Machine>>,
     /// The number of machines that are broken.
     pub broken: usize,
+    /// The number of machines that another agent bootstraps, or whose MAC address a
+    /// guest of another agent has.
+    pub busy: usize,
     /// A line for each volume that was left out for lack of space.
     pub full: Vec<String>,
 }
@@ -201,8 +231,41 @@ impl Machines {
             self.bootstrap(&mut result, &machine, &need, bootstrapper)?;
         }
         result.ready.sort_by(|a, b| a.dir.cmp(&b.dir));
+        self.claim(&mut result)?;
         self.backoff.end_enumeration();
         Ok(result)
+    }
+
+    /// Claims the addresses that the operator has given to machines, for as long as they
+    /// are offered or built in. Leaves out machines whose address is in use.
+    fn claim(&self, result: &mut Enumeration) -> Result<()> {
+        let mut claims: HashMap<Mac, Option<Rc<MacClaim>>> = HashMap::new();
+        let mut free = Vec::new();
+        for mut machine in result.ready.drain(..) {
+            if machine.has_fixed_mac {
+                let mac = guest::mac(&machine.manifest.machine, None)?;
+                let mac = mac.of_instance(self.settings.instance);
+                let claim = match claims.entry(mac) {
+                    Entry::Occupied(claim) => claim.get().clone(),
+                    Entry::Vacant(entry) => entry.insert(MacClaim::take(mac)?.map(Rc::new)).clone(),
+                };
+                if claim.is_none() {
+                    let shown = machine.dir.display();
+                    trace!(
+                        3,
+                        "claim", "skipping {shown}: a guest of another agent has {mac}"
+                    );
+                    result.busy += 1;
+                    continue;
+                }
+                if let Some(machine) = Rc::get_mut(&mut machine) {
+                    machine.claim = claim;
+                }
+            }
+            free.push(machine);
+        }
+        result.ready = free;
+        Ok(())
     }
 
     /// Notes a broken machine, and reports it once per change.
@@ -261,15 +324,15 @@ impl Machines {
             }
             Ok(Bootstrapped::Done(manifest, _)) => {
                 diag::info(format_args!("bootstrapped {shown}")).emit();
-                result.ready.push(Rc::new(Machine::new(*manifest, target)));
+                result
+                    .ready
+                    .push(Rc::new(Machine::new(*manifest, target, need.has_fixed_mac)));
                 return Ok(());
             }
             Ok(Bootstrapped::Busy) => {
-                trace!(
-                    3,
-                    "bootstrap", "{shown} is being bootstrapped by another agent"
-                );
+                trace!(3, "bootstrap", "{shown} is in use by another agent");
                 self.backoff.keep(&dir);
+                result.busy += 1;
                 return Ok(());
             }
             Ok(Bootstrapped::Stopped) => return Ok(()),

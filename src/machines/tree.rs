@@ -5,23 +5,15 @@
 //! the deletion of the old subvolume. So callers retry when a subvolume is gone.
 
 use std::collections::HashMap;
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use nix::libc;
-
 use crate::error::{Context as _, Error, Result};
-use crate::manifest::MachineManifest;
-use crate::sys::file::read_at_most;
 
 /// The version of the bootstrap protocol, which names the link that is followed.
 pub const PROTOCOL: &str = "1";
-
-/// The maximum size of a machine manifest, in bytes.
-const MAX_MANIFEST_BYTES: u64 = 1024 * 1024;
 
 /// A machine directory and the paths in it that concern one toolchain.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,48 +156,6 @@ pub fn directories(dir: &Path) -> Result<Vec<String>> {
         Ok(found)
     };
     read().context(|| format!("unable to iterate over {}", dir.display()))
-}
-
-/// Reads the manifest of a subvolume.
-///
-/// # Errors
-///
-/// Those of open(2) and read(2); more than a megabyte.
-pub fn manifest(subvolume: &Path) -> Result<Vec<u8>> {
-    let path = subvolume.join("manifest");
-    let mut options = OpenOptions::new();
-    // The open of a FIFO would wait for its other end.
-    options
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
-    options
-        .open(&path)
-        .and_then(|mut file| read_at_most(&mut file, MAX_MANIFEST_BYTES))
-        .context(|| format!("unable to read manifest {}", path.display()))
-}
-
-/// Reads the manifest of a revision of the machine `name`.
-///
-/// # Errors
-///
-/// Those of [`manifest`]; an invalid manifest, or that of another machine.
-pub fn machine_manifest(name: &str, revision: &Path) -> Result<MachineManifest> {
-    let text = manifest(revision)?;
-    let path = revision.join("manifest").display().to_string();
-    let manifest = MachineManifest::parse(&text, &path).map_err(|error| {
-        Error::new(error.to_string()).hint(format!(
-            "correct it (man bbot-agent, MACHINES, has an example): editor {path}"
-        ))
-    })?;
-    if manifest.name() != name {
-        let text = format!(
-            "unable to use {path}: it is that of a machine {}",
-            manifest.name()
-        );
-        let remedy = format!("correct it: sed -i 's/^name:.*/name: {name}/' {path}");
-        return Err(Error::new(text).hint(remedy));
-    }
-    Ok(manifest)
 }
 
 #[cfg(test)]

@@ -31,6 +31,17 @@ impl Mac {
         Mac(mac)
     }
 
+    /// The address that an instance of the agent gives to a machine with this one.
+    /// Instances run copies of one machine on one bridge, so every instance but the
+    /// first counts its number into the last octets.
+    pub fn of_instance(self, instance: u16) -> Mac {
+        let Mac(mut octets) = self;
+        let [high, low] = instance.saturating_sub(1).to_be_bytes();
+        octets[3] ^= high;
+        octets[4] ^= low;
+        Mac(octets)
+    }
+
     /// Whether it names a group and not a station.
     pub fn is_multicast(self) -> bool {
         self.0[0] & 1 != 0
@@ -99,5 +110,14 @@ mod tests {
             assert_eq!(mac.to_string().parse::<Mac>().unwrap(), *mac);
         }
         assert!(macs.windows(2).all(|pair| pair[0] != pair[1]));
+    }
+
+    #[test]
+    fn instances_of_one_machine_have_addresses_of_their_own() {
+        let mac = Mac([0x02, 0, 0, 0xaa, 0xbb, 0xcc]);
+        assert_eq!(mac.of_instance(1), mac);
+        let all: std::collections::HashSet<_> = (1..=99).map(|n| mac.of_instance(n)).collect();
+        assert_eq!(all.len(), 99);
+        assert!(all.iter().all(|mac| mac.0[..3] == [0x02, 0, 0]));
     }
 }

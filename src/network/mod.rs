@@ -15,6 +15,7 @@
 //! agent's descriptors, also after `kill -9`.
 
 mod bridge;
+mod claim;
 mod mac;
 mod nft;
 mod redirect;
@@ -23,6 +24,7 @@ mod tap;
 use std::net::Ipv4Addr;
 
 pub use bridge::{Bridge, Network};
+pub use claim::MacClaim;
 pub use mac::Mac;
 pub use nft::Netfilter;
 pub use redirect::{Peers, Redirect, Strategy, Target};

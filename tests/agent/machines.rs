@@ -197,6 +197,7 @@ fn a_volume_that_is_not_btrfs_keeps_no_other_machine_from_being_offered() {
         fs::create_dir_all(&revision).unwrap();
         let manifest = ": 1\nid: bad-1.0\nname: bad\nsummary: Bad\ntype: kvm\n";
         fs::write(revision.join("manifest"), manifest).unwrap();
+        fs::write(revision.join("disk.img"), "disk").unwrap();
         symlink("bad-1.0", other.join("bad/bad-1")).unwrap();
         let ran = host.run(&["--dump-machines"]);
         assert_eq!(ran.code, Some(0), "{}", ran.err);

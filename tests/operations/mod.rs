@@ -1,6 +1,7 @@
 //! The program as operators meet it: exit statuses, cron, systemd, a host with
 //! next to nothing on it.
 
+mod addresses;
 mod airgap;
 mod cron;
 mod exit;
@@ -66,6 +67,7 @@ impl Host {
             let path = dir.join(name);
             run(&format!("btrfs subvolume create {}", path.display()));
             fs::write(path.join("manifest"), text).unwrap();
+            fs::write(path.join("disk.img"), "disk").unwrap();
         }
         symlink("linux-1.0", dir.join("linux-1")).unwrap();
         Some(host)

@@ -40,10 +40,12 @@ pub fn make(root: &Path, script: &Script) {
         fs::create_dir_all(&revision).unwrap();
         symlink(format!("{name}-1.0"), dir.join(format!("{name}-1"))).unwrap();
         fs::write(revision.join("manifest"), manifest(name)).unwrap();
+        fs::write(revision.join("disk.img"), "disk").unwrap();
         if has_copy {
             let copy = dir.join(format!("{name}-default"));
             fs::create_dir(&copy).unwrap();
             fs::write(copy.join("manifest"), copy_manifest(name)).unwrap();
+            fs::write(copy.join("disk.img"), "disk").unwrap();
         }
     }
 }
@@ -98,6 +100,7 @@ impl Bootstrapper for ScriptedBootstraps<'_> {
         let text = copy_manifest(order.name);
         fs::create_dir(order.target).unwrap();
         fs::write(order.target.join("manifest"), &text).unwrap();
+        fs::write(order.target.join("disk.img"), "disk").unwrap();
         let manifest = BootstrappedMachine::parse(text.as_bytes(), "").unwrap();
         Ok(Bootstrapped::Done(Box::new(manifest), Age::Same))
     }

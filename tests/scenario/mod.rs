@@ -396,7 +396,7 @@ pub fn play_from(state: &State, script: Script, words: &[&str], from: u64, until
     machines::make(&root, &script);
     let settings = MachinesSettings {
         root,
-        ..setup::machines(&options)
+        ..MachinesSettings::new(&options)
     };
     let record = Rc::new(RefCell::new(Record {
         now: from,
