@@ -1,45 +1,61 @@
 //! LZ4 frames, decoded: workers compress their results with `lz4`.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read as _};
 
 use lz4_flex::frame::FrameDecoder;
 
 use crate::error::{Error, Result};
 
-/// Decodes one or more frames, one after the other, into at most `limit` bytes.
-pub fn decode(input: &[u8], limit: usize) -> Result<Vec<u8>> {
+/// The largest piece of content, in bytes.
+const PIECE: usize = 64 << 10;
+
+/// Decodes one or more frames, one after the other, with at most `limit` bytes of
+/// content. Calls `sink` with each piece of it.
+pub fn decode(input: &mut dyn BufRead, limit: u64, sink: &mut dyn FnMut(&[u8])) -> Result<()> {
     let invalid = |why: &dyn std::fmt::Display| Error::new(format!("invalid LZ4 frame: {why}"));
-    let mut output = Vec::new();
     let mut input = Input {
         rest: input,
         is_short: false,
     };
-    while !input.rest.is_empty() {
-        // A read ends with its frame. One byte over the limit is an error.
-        let left = (limit - output.len()) as u64 + 1;
-        let mut frame = FrameDecoder::new(&mut input).take(left);
-        let read = frame.read_to_end(&mut output);
-        read.map_err(|error| invalid(&error))?;
-        if output.len() > limit {
-            return Err(invalid(&format_args!("more than {limit} bytes of content")));
+    let mut left = limit;
+    let mut piece = vec![0; PIECE];
+    while !input.is_at_end().map_err(|error| invalid(&error))? {
+        // A read ends with its frame.
+        let mut frame = FrameDecoder::new(&mut input);
+        loop {
+            let length = frame.read(&mut piece).map_err(|error| invalid(&error))?;
+            if length == 0 {
+                break;
+            }
+            left = left
+                .checked_sub(length as u64)
+                .ok_or_else(|| invalid(&format_args!("more than {limit} bytes of content")))?;
+            sink(&piece[..length]);
         }
+        drop(frame);
         if input.is_short {
             return Err(invalid(&"unexpected end"));
         }
     }
-    Ok(output)
+    Ok(())
 }
 
 /// Notices reads beyond the end. The decoder takes the end of its input for the
 /// end of a frame, even between two blocks.
 struct Input<'a> {
-    rest: &'a [u8],
+    rest: &'a mut dyn BufRead,
     is_short: bool,
 }
 
-impl Read for Input<'_> {
+impl Input<'_> {
+    fn is_at_end(&mut self) -> io::Result<bool> {
+        self.rest.fill_buf().map(<[u8]>::is_empty)
+    }
+}
+
+impl io::Read for Input<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.is_short |= self.rest.is_empty() && !buffer.is_empty();
+        self.is_short |= !buffer.is_empty() && self.is_at_end()?;
         self.rest.read(buffer)
     }
 }

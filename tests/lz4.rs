@@ -4,12 +4,18 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::thread;
 
-use bbot_agent::lz4::decode;
+use bbot_agent::error::Result;
+use bbot_agent::lz4;
 
 use crate::support::require_programs;
 
+fn decode(mut input: &[u8], limit: usize) -> Result<Vec<u8>> {
+    let mut output = Vec::new();
+    lz4::decode(&mut input, limit as u64, &mut |piece| output.extend(piece)).map(|()| output)
+}
+
 /// `data`, packed with these options.
-fn lz4(options: &[&str], data: &[u8]) -> Vec<u8> {
+fn compress(options: &[&str], data: &[u8]) -> Vec<u8> {
     let mut child = Command::new("lz4")
         .args(options)
         .args(["-c", "-z"])
@@ -65,7 +71,7 @@ fn what_lz4_packs_is_unpacked() {
             &["-BX", "--content-size", "-B7"],
             &["--no-frame-crc", "-12"],
         ] {
-            let packed = lz4(options, data);
+            let packed = compress(options, data);
             let unpacked = decode(&packed, data.len()).unwrap();
             assert!(unpacked == data, "{options:?}, {} bytes", data.len());
             if !data.is_empty() {
@@ -83,7 +89,7 @@ fn every_flipped_bit_is_noticed() {
         return;
     }
     let data = sample(2000);
-    let packed = lz4(&["-BX", "--content-size", "-B4"], &data);
+    let packed = compress(&["-BX", "--content-size", "-B4"], &data);
     for bit in 0..packed.len() * 8 {
         let mut input = packed.clone();
         input[bit / 8] ^= 1 << (bit % 8);
@@ -100,9 +106,9 @@ fn frames_are_whole_and_nothing_else_follows_them() {
         return;
     }
     let data = sample(200_000);
-    let packed = lz4(&["-B4", "-BD"], &data);
+    let packed = compress(&["-B4", "-BD"], &data);
     // Two blocks and a bit: their bounds are among the ends of the first.
-    let blocks = lz4(&["-B4", "-BD"], &b"ab".repeat(70_000));
+    let blocks = compress(&["-B4", "-BD"], &b"ab".repeat(70_000));
     for end in 1..blocks.len() {
         decode(&blocks[..end], 140_000).unwrap_err();
     }

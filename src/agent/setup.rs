@@ -113,6 +113,7 @@ pub fn perform(options: &Options, guest: guest::GuestSettings) -> perform::Build
         work: options.build_timeout,
         retries: options.build_retries,
         upload_limit: MAX_UPLOAD_BYTES,
+        result_limit: options.result_limit,
         fake: if options.fake_build {
             Some(Fake::Build)
         } else {

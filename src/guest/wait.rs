@@ -36,6 +36,15 @@ pub struct Upload {
 }
 
 impl Upload {
+    /// Opens the upload.
+    ///
+    /// # Errors
+    ///
+    /// Those of open(2).
+    pub fn open(&self) -> Result<File> {
+        File::open(&self.path).context(|| format!("unable to open upload {}", self.path.display()))
+    }
+
     /// Reads the upload, up to `limit` octets.
     ///
     /// # Errors
@@ -43,7 +52,7 @@ impl Upload {
     /// Those of reading it; more than `limit` is one.
     pub fn read(&self, limit: u64) -> Result<Vec<u8>> {
         let what = || format!("unable to read upload {}", self.path.display());
-        read_at_most(&mut File::open(&self.path).context(what)?, limit).context(what)
+        read_at_most(&mut self.open()?, limit).context(what)
     }
 }
 

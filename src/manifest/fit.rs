@@ -140,10 +140,8 @@ fn cut(log: &str, most: usize) -> (String, usize) {
     if log.len() <= most {
         return (log.to_owned(), 0);
     }
-    let marker =
-        |gone: usize, lines: usize| format!("[bbot-agent: {gone} bytes, {lines} lines left out]");
     // Two newlines around it.
-    let longest = marker(log.len(), log.len()).len() + 2;
+    let longest = left_out(usize::MAX, usize::MAX).len() + 2;
     let Some(available) = most.checked_sub(longest) else {
         return (String::new(), log.len());
     };
@@ -151,15 +149,32 @@ fn cut(log: &str, most: usize) -> (String, usize) {
     let head = head_end(log, available / 3);
     let tail = tail_start(log, log.len() - (available - available / 3));
     let gone = &log[head..tail];
-    let lines = gone.bytes().filter(|b| *b == b'\n').count();
+    let (mut bytes, mut lines) = (gone.len(), gone.bytes().filter(|b| *b == b'\n').count());
+    if let Some((former_bytes, former_lines)) = formerly_left_out(gone) {
+        bytes = bytes.saturating_add(former_bytes);
+        lines = lines.saturating_add(former_lines);
+    }
     let mut text = log[..head].to_owned();
     if !text.is_empty() && !text.ends_with('\n') {
         text.push('\n');
     }
-    text.push_str(&marker(gone.len(), lines));
+    text.push_str(&left_out(bytes, lines));
     text.push('\n');
     text.push_str(&log[tail..]);
-    (text, gone.len())
+    (text, bytes)
+}
+
+/// The note in place of the middle of a log.
+pub(super) fn left_out(bytes: usize, lines: usize) -> String {
+    format!("[bbot-agent: {bytes} bytes, {lines} lines left out]")
+}
+
+/// The numbers in such a note, if the text has one.
+fn formerly_left_out(text: &str) -> Option<(usize, usize)> {
+    let (_, note) = text.split_once("[bbot-agent: ")?;
+    let (bytes, note) = note.split_once(" bytes, ")?;
+    let (lines, _) = note.split_once(" lines left out]")?;
+    Some((bytes.parse().ok()?, lines.parse().ok()?))
 }
 
 /// The end of a log's head, at `most` or before: behind a newline if one is near.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{BuildEnd, Performed, RESULTS, TASKS, read};
+use super::{BuildEnd, BuildSettings, Performed, RESULTS, TASKS, result};
 use crate::error::{Context as _, Error, Result};
 use crate::guest::{Directory, Upload};
 use crate::manifest::{ResultManifest, ResultStatus, TaskManifest};
@@ -13,9 +13,6 @@ use crate::watch::{Wake, Watch};
 
 /// How often to look for the result.
 const POLL: Duration = Duration::from_secs(1);
-
-/// The largest result, in bytes.
-const LIMIT: u64 = 256 << 20;
 
 /// The replacement of the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +30,7 @@ impl Fake {
         task: &TaskManifest,
         text: &str,
         directory: &Path,
+        config: &BuildSettings,
         watch: &Watch,
     ) -> Result<Performed<G>> {
         match self {
@@ -40,13 +38,18 @@ impl Fake {
                 let result = ResultManifest::new(task.name(), task.version(), ResultStatus::Abort);
                 Ok(Performed::of(BuildEnd::Result(result)))
             }
-            Fake::Machine => await_external_result(text, directory, watch),
+            Fake::Machine => await_external_result(text, directory, config, watch),
         }
     }
 }
 
 /// Waits for the result of another program, for as long as it takes.
-fn await_external_result<G>(task: &str, directory: &Path, watch: &Watch) -> Result<Performed<G>> {
+fn await_external_result<G>(
+    task: &str,
+    directory: &Path,
+    config: &BuildSettings,
+    watch: &Watch,
+) -> Result<Performed<G>> {
     let directory = Directory::create(directory)?;
     let get = directory.path().join("get");
     let put = directory.path().join("put");
@@ -71,8 +74,7 @@ fn await_external_result<G>(task: &str, directory: &Path, watch: &Watch) -> Resu
             return Ok(Performed::of(BuildEnd::Stopped));
         }
     }
-    let text = upload.read(LIMIT)?;
-    let result = read(&text, &upload.name).map_err(Error::new)?;
+    let result = result::read(&upload, config)?.map_err(Error::new)?;
     directory.close()?;
     Ok(Performed::of(BuildEnd::Result(result)))
 }

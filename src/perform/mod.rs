@@ -4,8 +4,8 @@
 //! The caller knows the controller of the task, and delivers the result.
 
 mod fake;
+mod result;
 
-use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,11 +14,8 @@ use std::time::{Duration, Instant};
 use crate::diag;
 use crate::error::{Context as _, Result};
 use crate::guest::{self, Directory, Ended, Guest, GuestPhase, GuestRun, Step, Upload, Why};
-use crate::lz4;
 use crate::machine::Purpose;
-use crate::manifest::{
-    MachineManifest, ResultManifest, ResultStatus, Style, TaskManifest, sanitize,
-};
+use crate::manifest::{MachineManifest, ResultManifest, ResultStatus, Style, TaskManifest};
 use crate::snapshot::Snapshot;
 use crate::status::{self, Laps};
 use crate::tftp::Map;
@@ -37,10 +34,6 @@ const RESULTS: [&str; 3] = ["manifest", "result.manifest", "result.manifest.lz4"
 /// The name of the archive of artifacts, which a worker uploads before its result.
 const ARTIFACTS: &str = "upload.tar";
 
-/// The largest unpacked result, in bytes. A result is cut to size before it is sent;
-/// this bounds the memory that a guest can make the agent use.
-const MAX_UNPACKED_BYTES: usize = 256 << 20;
-
 /// Settings of all builds.
 #[derive(Clone, Debug)]
 pub struct BuildSettings {
@@ -54,8 +47,10 @@ pub struct BuildSettings {
     pub work: Duration,
     /// Further attempts with a guest that made no request.
     pub retries: u32,
-    /// The largest upload, in octets.
+    /// The largest upload in bytes, also when it is unpacked.
     pub upload_limit: u64,
+    /// The largest result that is sent, in bytes.
+    pub result_limit: u64,
     /// The replacement of the guest in a trial run.
     pub fake: Option<Fake>,
 }
@@ -207,7 +202,7 @@ fn perform_at<'w>(
         .context(|| "unable to compose the task manifest")?;
     let directory = config.tftp.join("build").join(&config.guest.owner);
     if let Some(fake) = config.fake {
-        return fake.perform(job.task, &text, &directory, watch);
+        return fake.perform(job.task, &text, &directory, config, watch);
     }
     let uploads = Directory::create(&directory)?;
     let put = uploads.path().join("put");
@@ -345,15 +340,8 @@ fn conclude(
     guest: &mut Guest<'_>,
     upload: &Upload,
 ) -> Result<(BuildEnd, bool)> {
-    let text = upload.read(config.upload_limit)?;
-    trace!(
-        3,
-        "conclude",
-        "the worker has uploaded {} ({} bytes)",
-        upload.name,
-        text.len()
-    );
-    let result = match unpack(&text, &upload.name).and_then(|text| read(&text, &upload.name)) {
+    trace!(3, "conclude", "the worker has uploaded {}", upload.name);
+    let result = match result::read(upload, config)? {
         Ok(result) => result,
         Err(why) => {
             let ended = guest.ended(GuestPhase::Work, config.work, why);
@@ -368,21 +356,4 @@ fn conclude(
         holds = guest.report("build terminated abnormally", &ended);
     }
     Ok((BuildEnd::Result(result), holds))
-}
-
-/// The text of an upload: the result, or an LZ4 frame of it.
-fn unpack<'a>(text: &'a [u8], name: &str) -> Result<Cow<'a, [u8]>, String> {
-    if !name.ends_with(".lz4") {
-        return Ok(Cow::Borrowed(text));
-    }
-    lz4::decode(text, MAX_UNPACKED_BYTES)
-        .map(Cow::Owned)
-        .map_err(|error| format!("the worker uploaded a {name} that cannot be unpacked ({error})"))
-}
-
-/// Reads a result, or says in a clause what is wrong with it. Logs may hold
-/// whatever compilers print, so the text is made fit to be a manifest first.
-fn read(text: &[u8], name: &str) -> Result<ResultManifest, String> {
-    ResultManifest::parse(sanitize(text).as_bytes(), name)
-        .map_err(|error| format!("the worker uploaded an invalid result manifest ({error})"))
 }

@@ -33,6 +33,42 @@ fn a_task_that_is_only_printed_stays_in_its_directory() {
     });
 }
 
+#[test]
+fn a_result_far_over_the_limit_is_cut() {
+    isolated(|| {
+        let Some(host) = Host::new() else { return };
+        fs::write(
+            host.path("header"),
+            ": 1\nid: fake-1\nname: linux\nsummary: Linux\n",
+        )
+        .unwrap();
+        let result = host.drop_task("t");
+        let header = format!("--fake-machine={}", host.path("header").display());
+        let child = host.agent(&[&header, "--once", &host.spool()]).spawn();
+        let mut child = Process(child.unwrap());
+        let offered = host.path("tftp/build/default-1/get/manifest");
+        within(Duration::from_secs(10), "the task", || offered.exists());
+        let (line, count) = ("a line of a log\n", 100 << 16);
+        let head = ": 1\nname: libfoo\nversion: 1.2.3\nstatus: success\n\
+                    update-status: success\nupdate-log: \\\nthe first line\n";
+        let text = format!("{head}{}the last line\n\\\n", line.repeat(count));
+        assert!(text.len() > 100 << 20);
+        let upload = host.path("tftp/build/default-1/put/manifest");
+        fs::write(host.path("upload"), text).unwrap();
+        fs::rename(host.path("upload"), upload).unwrap();
+        assert_eq!(child.0.wait().unwrap().code(), Some(0));
+        let text = fs::read_to_string(result).unwrap();
+        let size = text.len();
+        assert!((13 << 20..(14 << 20) + 1024).contains(&size), "{size}");
+        assert!(text.contains("status: success") && text.contains("the first line"));
+        assert!(text.contains("the last line"));
+        let (_, note) = text.split_once("[bbot-agent: ").unwrap();
+        let (bytes, _) = note.split_once(" bytes").unwrap();
+        let sum = bytes.parse::<usize>().unwrap() + size;
+        assert!(sum.abs_diff(line.len() * count) < 4096, "{sum}");
+    });
+}
+
 /// Every combination of the options, with a QEMU that starts no guest.
 #[test]
 fn every_combination_of_the_options_ends_as_documented() {

@@ -43,11 +43,11 @@ pub struct ParseLimits {
 }
 
 impl Default for ParseLimits {
-    /// 64 MiB, four times what a controller takes; 100,000 pairs, a thousand
+    /// 512 MiB, more than any source of manifests delivers; 100,000 pairs, a thousand
     /// times what a result has; names of 1,024 bytes.
     fn default() -> ParseLimits {
         ParseLimits {
-            size: 64 << 20,
+            size: 512 << 20,
             pairs: 100_000,
             name: 1024,
         }
