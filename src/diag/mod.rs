@@ -10,22 +10,25 @@
 //! may be closed, full or without a reader: no function here fails, or waits for it.
 //!
 //! A repeated error or warning is written once, then counted (`repeats`); at level 3
-//! and above every record is written.
+//! and above every record is written. The last records, up to level 2 also those that are
+//! not shown, are kept for the evidence of a failed guest (`recent`).
 
 mod journal;
 mod output;
+mod recent;
 mod record;
 mod repeats;
 
 use std::ffi::OsStr;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::stat::fstat;
 
 use self::journal::SystemJournal;
 use self::output::StandardError;
+use self::recent::RecentRecords;
 use self::record::Severity;
 use self::repeats::{Repeat, Repeats};
 use crate::error::Error;
@@ -46,6 +49,8 @@ struct Diagnostics {
     progress: bool,
     /// The records of the last hour.
     repeats: Repeats,
+    /// The last records.
+    recent: RecentRecords,
     output: StandardError,
 }
 
@@ -56,6 +61,7 @@ static DIAGNOSTICS: Mutex<Diagnostics> = Mutex::new(Diagnostics {
     scope: None,
     progress: false,
     repeats: Repeats::new(),
+    recent: RecentRecords::new(),
     output: StandardError::new(),
 });
 
@@ -87,10 +93,26 @@ fn is_journal(stream: Option<&OsStr>) -> bool {
         .is_ok_and(|stat| device.parse() == Ok(stat.st_dev) && inode.parse() == Ok(stat.st_ino))
 }
 
-/// Whether traces of `level` are shown.
+/// The level up to which records are kept that are not shown. The agent writes none of
+/// these in an idle turn.
+const RECENT_LEVEL: u8 = 2;
+
+/// Whether traces of `level` are shown, or kept for evidence.
 #[must_use]
 pub fn enabled(level: u8) -> bool {
-    diagnostics().level >= level
+    level <= RECENT_LEVEL || diagnostics().level >= level
+}
+
+/// The last records, at most 64 KiB, each with its age in seconds at `now`.
+#[must_use]
+pub fn recent(now: Instant) -> String {
+    diagnostics().recent.text(now)
+}
+
+/// The task that records are about, if there is one.
+#[must_use]
+pub fn scope() -> Option<TaskScope> {
+    diagnostics().scope.clone()
 }
 
 /// Ends the diagnostics of the program: writes the pending counts of repeated records,
@@ -173,12 +195,14 @@ fn describe(severity: Severity, error: &Error) -> Record {
 }
 
 /// Writes `trace: <who>: <what>`; called through [`crate::trace!`].
-pub fn trace(who: &str, what: fmt::Arguments<'_>) {
-    Record::new(Severity::Trace, format_args!("{who}: {what}")).emit();
+pub fn trace(level: u8, who: &str, what: fmt::Arguments<'_>) {
+    Record::new(Severity::Trace, format_args!("{who}: {what}"))
+        .with_level(level)
+        .emit();
 }
 
 /// Traces at a level, as `trace: <function>: <text>`, formatting nothing when
-/// that level is not shown.
+/// that level is neither shown nor kept.
 ///
 /// ```
 /// bbot_agent::trace!(3, "enumerate_machines", "skipping {}: no link", "/m/a");
@@ -187,7 +211,7 @@ pub fn trace(who: &str, what: fmt::Arguments<'_>) {
 macro_rules! trace {
     ($level:expr, $who:expr, $($what:tt)+) => {
         if $crate::diag::enabled($level) {
-            $crate::diag::trace($who, format_args!($($what)+));
+            $crate::diag::trace($level, $who, format_args!($($what)+));
         }
     };
 }

@@ -28,7 +28,7 @@ pub(super) struct StandardError {
     /// too.
     own: Option<File>,
     is_open: bool,
-    /// What the reader has not taken yet: whole records, but for the first one.
+    /// Records that the reader has not taken yet: whole, but for the first one.
     pending: Vec<u8>,
     /// Records that were lost since the last report of it.
     lost: u64,

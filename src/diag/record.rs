@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 use std::time::Instant;
 
 use super::repeats::RepeatDecision;
-use super::{Diagnostics, TaskScope, WIPE, diagnostics};
+use super::{Diagnostics, RECENT_LEVEL, TaskScope, WIPE, diagnostics};
 
 /// The severity of a record, and its priority under systemd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,15 +43,30 @@ impl Severity {
 #[must_use = "a record is written by emit()"]
 pub struct Record {
     severity: Severity,
+    /// The level from which on it is shown.
+    level: u8,
     lines: Vec<(Severity, String)>,
+    /// Fields of the journal besides those of the task.
+    fields: Vec<(&'static str, String)>,
 }
 
 impl Record {
     pub(super) fn new(severity: Severity, text: impl fmt::Display) -> Record {
         Record {
             severity,
+            level: match severity {
+                Severity::Critical | Severity::Error => 0,
+                Severity::Warning | Severity::Info => 1,
+                Severity::Trace => 2,
+            },
             lines: vec![(severity, text.to_string())],
+            fields: Vec::new(),
         }
+    }
+
+    pub(super) fn with_level(mut self, level: u8) -> Record {
+        self.level = level;
+        self
     }
 
     /// Adds an `info:` line.
@@ -60,22 +75,28 @@ impl Record {
         self
     }
 
+    /// Adds a field to the record in the journal.
+    pub fn field(mut self, name: &'static str, value: impl fmt::Display) -> Record {
+        self.fields.push((name, value.to_string()));
+        self
+    }
+
     /// Writes the record, if its level is shown.
     pub fn emit(self) {
         let mut diagnostics = diagnostics();
-        let least = match self.severity {
-            Severity::Critical | Severity::Error => 0,
-            Severity::Warning | Severity::Info => 1,
-            Severity::Trace => 2,
-        };
-        if diagnostics.level < least {
+        let now = Instant::now();
+        if self.level <= RECENT_LEVEL || diagnostics.level >= self.level {
+            let scope = diagnostics.scope.as_ref().map(ToString::to_string);
+            let text = self.text(scope.as_deref(), None, false);
+            diagnostics.recent.push(now, text);
+        }
+        if diagnostics.level < self.level {
             return;
         }
         let mut times = None;
         if diagnostics.level < 3 && self.may_repeat() {
             let diagnostics = &mut *diagnostics;
             let (scope, line) = (diagnostics.scope.as_ref(), &self.lines[0].1);
-            let now = Instant::now();
             match diagnostics.repeats.note(self.severity, scope, line, now) {
                 RepeatDecision::Write => {}
                 RepeatDecision::WriteCount(count) => times = Some(count),
@@ -93,23 +114,11 @@ impl Record {
     /// advice.
     pub(super) fn write(&self, diagnostics: &mut Diagnostics, times: Option<u64>) {
         let scope = diagnostics.scope.as_ref().map(ToString::to_string);
-        let text = |systemd| {
-            let mut text = String::new();
-            for (i, (severity, line)) in self.lines.iter().enumerate() {
-                let scope = scope.as_deref().filter(|_| i == 0);
-                let Some(times) = times else {
-                    render(&mut text, *severity, scope, line, systemd);
-                    continue;
-                };
-                let line = format!("{line} ({times} more times)");
-                render(&mut text, *severity, scope, &line, systemd);
-                break;
-            }
-            text
-        };
+        let text = |systemd| self.text(scope.as_deref(), times, systemd);
         if let Some(journal) = &diagnostics.journal {
             let fields = diagnostics.scope.as_ref().map(TaskScope::fields);
-            let fields = fields.unwrap_or_default();
+            let mut fields = fields.unwrap_or_default();
+            fields.extend(self.fields.iter().cloned());
             let priority = self.severity.priority();
             if journal.send(priority, text(false).trim_end(), &fields) {
                 return;
@@ -121,6 +130,21 @@ impl Record {
         }
         diagnostics.output.write(line.as_bytes());
         diagnostics.report_lost();
+    }
+
+    fn text(&self, scope: Option<&str>, times: Option<u64>, systemd: bool) -> String {
+        let mut text = String::new();
+        for (i, (severity, line)) in self.lines.iter().enumerate() {
+            let scope = scope.filter(|_| i == 0);
+            let Some(times) = times else {
+                render(&mut text, *severity, scope, line, systemd);
+                continue;
+            };
+            let line = format!("{line} ({times} more times)");
+            render(&mut text, *severity, scope, &line, systemd);
+            break;
+        }
+        text
     }
 }
 
