@@ -235,6 +235,7 @@ fn attempts(
             source: order.revision,
             directory: snapshot.path(),
             purpose: Purpose::Bootstrap,
+            task: None,
             map: Map::new()
                 .get(config.tftp.join("toolchain").join(&config.toolchain))
                 .get(config.tftp.join("toolchains").join(&config.toolchain))
@@ -243,14 +244,7 @@ fn attempts(
         };
         let step = run(config, order, guest, left == 0, watch)?;
         match &step {
-            Step::Ended(ended) if ended.never_asked() && left > 0 => {
-                left -= 1;
-                diag::warning(format_args!(
-                    "bootstrap startup timeout for machine {}, trying again",
-                    order.target.display()
-                ))
-                .emit();
-            }
+            Step::Ended(ended) if ended.never_asked() && left > 0 => left -= 1,
             _ => {
                 directory.close()?;
                 return Ok(step);
@@ -271,14 +265,21 @@ fn run(
         Step::Ended(ended) => return Ok(Step::Ended(ended)),
     };
     let step = converse(config, &mut guest, watch);
-    if let Ok(Step::Ended(ended)) = &step
-        && (last || !ended.never_asked())
-        && !order.known_failures.contains(&ended.to_string())
-    {
-        guest.report_and_hold(&format!("bootstrap {}", ended.title()), ended)?;
+    let step = guest.with_evidence("bootstrap failure", step)?;
+    if let Step::Ended(ended) = &step {
+        let what = format!("bootstrap {}", ended.title());
+        if ended.never_asked() && !last {
+            let warning = diag::warning(format_args!(
+                "{what} for machine {}, trying again",
+                order.target.display()
+            ));
+            guest.report_attempt(&what, ended, warning);
+        } else if !order.known_failures.contains(&ended.to_string()) {
+            guest.report_and_hold(&what, ended)?;
+        }
     }
     guest.close()?;
-    step
+    Ok(step)
 }
 
 fn converse(

@@ -31,6 +31,7 @@
 //! | 1 | [`lz4`] | decoder of compressed results |
 //! | 1 | [`tar`] | list of an archive of artifacts |
 //! | 1 | [`user`] | the user of QEMU (`--vm-user`) |
+//! | 2 | [`evidence`] | what is kept of failed guests |
 //! | 2 | [`network`] | bridge, taps, and the redirect of the guests' requests |
 //! | 2 | [`snapshot`] | btrfs subvolumes and scratch snapshots |
 //! | 2 | [`status`] | the agent's state for `--status`, systemd and metrics |
@@ -70,6 +71,7 @@
 //! | locks of agents and machines | [`lock`], [`snapshot`] | the kernel |
 //! | scratch snapshot | [`snapshot`], by a lock on its directory | the next [`sweep`] |
 //! | run and TFTP directories | [`lock`] | the next [`sweep`] |
+//! | evidence that is incomplete | [`evidence`], by the agent's lock | the next [`sweep`] |
 //! | accepted task | [`delivery`]: a journal entry | the next start, which gives it back |
 //! | stored result | [`delivery`]: a file in the queue | the next start, which sends it |
 //!
@@ -84,7 +86,7 @@
 //! - *guest*: a running machine. *Offer*: the machines of a request for a task.
 //!   *Session*: a controller's name for a task it has handed out.
 //! - *hold*: keeping a failed guest for inspection. *Breaker*: see [`breaker`].
-//!   *Drain*: finish the task, then exit.
+//!   *Drain*: finish the task, then exit. *Evidence*: see [`evidence`].
 //! - *host fault*: a failure of the host and not of the package.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
@@ -101,6 +103,7 @@ pub mod delivery;
 pub mod diag;
 pub mod durable;
 pub mod error;
+pub mod evidence;
 pub mod guest;
 pub mod json;
 pub mod licenses;

@@ -7,7 +7,7 @@ use crate::cli::{self, Format, Invocation, Options, StatusOf};
 use crate::error::{Class, Result};
 use crate::json::Value;
 use crate::sys::start;
-use crate::{agent, check, delivery, diag, lock, status, watch};
+use crate::{agent, check, delivery, diag, evidence, lock, status, watch};
 
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
@@ -33,6 +33,7 @@ fn perform(invocation: Invocation) -> Result<ExitCode> {
     match invocation {
         Invocation::Print(text) => cli::print(cli::text(text).as_bytes())?,
         Invocation::Status(of, format) => return show_status(&of, format),
+        Invocation::Failed(of, format) => show_failed(&of, format)?,
         Invocation::Run(options) => {
             configure(&options);
             return agent::run(&options).map(ExitCode::from);
@@ -53,14 +54,14 @@ fn perform(invocation: Invocation) -> Result<ExitCode> {
 /// `--status`: 0 if an agent is running, else 1.
 fn show_status(of: &StatusOf, format: Format) -> Result<ExitCode> {
     let (run_dir, paths) = match of {
-        StatusOf::All { run_dir } => (run_dir, status::find(run_dir)?),
+        StatusOf::All { directory } => (directory, status::find(directory)?),
         StatusOf::One {
-            run_dir,
+            directory,
             toolchain_name,
             instance,
         } => {
-            let dir = lock::directory(run_dir, toolchain_name, *instance);
-            (run_dir, vec![status::file_in(&dir)])
+            let dir = lock::directory(directory, toolchain_name, *instance);
+            (directory, vec![status::file_in(&dir)])
         }
     };
     let now = watch::moment();
@@ -94,6 +95,33 @@ fn show_status(of: &StatusOf, format: Format) -> Result<ExitCode> {
     } else {
         ExitCode::from(code)
     })
+}
+
+/// `--status --failed`: the failed guests whose evidence is kept.
+fn show_failed(of: &StatusOf, format: Format) -> Result<()> {
+    let (state, agents) = match of {
+        StatusOf::All { directory } => (directory, evidence::agents(directory)?),
+        StatusOf::One {
+            directory,
+            toolchain_name,
+            instance,
+        } => {
+            let agent = lock::directory(directory, toolchain_name, *instance);
+            (directory, vec![agent])
+        }
+    };
+    let mut failed = Vec::new();
+    for agent in agents {
+        failed.extend(evidence::failed_guests(&evidence::directory(&agent))?);
+    }
+    let out = match format {
+        Format::Json => format!("{}\n", evidence::json(failed)),
+        Format::Text if failed.is_empty() => {
+            format!("no failed guest is kept under {}\n", state.display())
+        }
+        Format::Text => evidence::text(failed),
+    };
+    cli::print(out.as_bytes())
 }
 
 fn configure(options: &Options) {

@@ -50,6 +50,7 @@ impl Host {
             machines: self.volume.path().to_owned(),
             tftp: self.dir.path().join("tftp"),
             run_dir: self.dir.path().join("run").join(&owner),
+            failed: self.dir.path().join("state/failed"),
             toolchain: toolchain.to_owned(),
             owner,
         }
@@ -192,6 +193,30 @@ fn scratch_snapshots_of_the_dead_go_and_nothing_else_does() {
         assert!(!other.exists());
         assert!(host.machine.join("a-b-gcc-x").exists());
         living.close().unwrap();
+    });
+}
+
+#[test]
+fn evidence_that_is_incomplete_goes_with_the_lock_only() {
+    on_host(|host| {
+        let config = host.config("gcc");
+        let [partial, whole] = ["20260101T000000Z-a.partial", "20260101T000000Z-a"]
+            .map(|name| config.failed.join(name));
+        for directory in [&partial, &whole] {
+            fs::create_dir_all(directory).unwrap();
+            fs::write(directory.join("console.txt"), "").unwrap();
+        }
+        assert_eq!(lines(&config, None), [""; 0]);
+        let lock = Host::lock(&config);
+        assert_eq!(
+            lines(&config, Some(&lock)),
+            [format!(
+                "{}: incomplete evidence of a dead agent",
+                partial.display()
+            )]
+        );
+        sweep::sweep(&config, Some(&lock));
+        assert!(!partial.exists() && whole.join("console.txt").exists());
     });
 }
 

@@ -129,6 +129,9 @@ impl<W: World> Agent<W> {
             if self.options.dump == Some(Dump::Result) {
                 self.world.release(&record.result_url);
                 cli::print(compose(result.to_text(Style::TODAY))?.as_bytes())?;
+                if let Some(guest) = guest {
+                    faults.note(guest.close());
+                }
                 return Ok(Turn::Dumped);
             }
             let status = result.status;

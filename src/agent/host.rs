@@ -15,6 +15,7 @@ use crate::controller::{Assignment, Controllers};
 use crate::delivery::{ControllerCourier, Courier, Deliverer, Now, StoredArtifact};
 use crate::diag;
 use crate::error::{Class, Error, Result};
+use crate::evidence::EvidenceStore;
 use crate::guest;
 use crate::lock::Lock;
 use crate::machine::program::INSTALL;
@@ -66,6 +67,8 @@ struct GuestHost<'w> {
     is_needed: bool,
     /// The owner of the rules of redirects, from the first guest on.
     netfilter: Netfilter,
+    /// The evidence of failed guests.
+    evidence: EvidenceStore,
 }
 
 impl GuestHost<'_> {
@@ -78,7 +81,7 @@ impl GuestHost<'_> {
             self.is_needed = true;
             self.find_accel()?
         };
-        setup::guest(self.options, accel, &self.netfilter)
+        setup::guest(self.options, accel, &self.netfilter, &self.evidence)
     }
 
     /// Examines QEMU and finds the accelerator, which takes up to a second, once.
@@ -143,6 +146,7 @@ impl<'w> Host<'w> {
                 accel: None,
                 is_needed: false,
                 netfilter: Netfilter::default(),
+                evidence: setup::evidence(options),
             },
             lock,
             deliverer: None,

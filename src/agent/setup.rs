@@ -8,6 +8,7 @@ use crate::cli::{self, Options};
 use crate::controller;
 use crate::delivery::{DelivererSettings, DeliverySettings, RetryLimits};
 use crate::error::{Context as _, Result};
+use crate::evidence::{self, EvidenceStore};
 use crate::guest;
 use crate::lock;
 use crate::machine::Accel;
@@ -40,12 +41,19 @@ pub fn state(options: &Options) -> PathBuf {
     options.state.join(owner(options))
 }
 
+/// The evidence of failed guests.
+#[must_use]
+pub fn evidence(options: &Options) -> EvidenceStore {
+    EvidenceStore::new(&state(options), options.keep_failures)
+}
+
 /// The settings of all guests. `accel` is the result of `--accel` on this host,
 /// `netfilter` owns the rules of all redirects.
 pub fn guest(
     options: &Options,
     accel: Accel,
     netfilter: &Netfilter,
+    evidence: &EvidenceStore,
 ) -> Result<guest::GuestSettings> {
     Ok(guest::GuestSettings {
         owner: owner(options),
@@ -61,6 +69,7 @@ pub fn guest(
         ram_kb: options.ram,
         user: user(options)?,
         hold: options.hold,
+        evidence: evidence.clone(),
     })
 }
 
@@ -80,6 +89,7 @@ pub fn sweep(options: &Options) -> sweep::SweepSettings {
         machines: options.machines.clone(),
         tftp: options.tftp.clone(),
         run_dir: run_dir(options),
+        failed: evidence::directory(&state(options)),
         toolchain: options.toolchain_name.clone(),
         owner: owner(options),
     }

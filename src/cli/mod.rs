@@ -36,6 +36,8 @@ pub enum Invocation {
     Check(Box<Options>, Format),
     /// Say what running agents are doing.
     Status(StatusOf, Format),
+    /// Print the failed guests whose evidence is kept.
+    Failed(StatusOf, Format),
     /// Remove what crashed agents left behind.
     Gc {
         /// Whose: `run_dir`, toolchain, instance, machines and so on.
@@ -69,15 +71,15 @@ pub enum AboutText {
 /// Whose status is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StatusOf {
-    /// Of every agent under this directory.
+    /// Of every agent below a directory.
     All {
-        /// `--run-dir`.
-        run_dir: PathBuf,
+        /// `--run-dir`, or for failed guests `--state`.
+        directory: PathBuf,
     },
     /// Of one agent.
     One {
-        /// `--run-dir`.
-        run_dir: PathBuf,
+        /// `--run-dir`, or for failed guests `--state`.
+        directory: PathBuf,
         /// `--toolchain-name`.
         toolchain_name: String,
         /// `--instance`.

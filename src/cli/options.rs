@@ -110,6 +110,8 @@ plain! {
         pub build_retries: u32,
         /// How long a guest that went wrong is kept for inspection.
         pub hold: Hold,
+        /// The number of failed guests whose evidence is kept.
+        pub keep_failures: usize,
 
         /// Directory for what must survive a reboot: results, journal.
         pub state: PathBuf,

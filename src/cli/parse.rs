@@ -83,6 +83,9 @@ fn invocation(
     if draft.dry_run && mode != Some(Mode::Gc) {
         return wrong("--dry-run is for --gc only");
     }
+    if draft.failed && !matches!(mode, Some(Mode::Status(_))) {
+        return wrong("--failed is for --status only");
+    }
     if draft.no_wait && !draft.once {
         return wrong("--no-wait is for --once only");
     }
@@ -118,18 +121,25 @@ fn invocation(
                     .flag
                     .is_some_and(|flag| matches!(flag.name, "toolchain-name" | "instance"))
             };
+            let directory = if draft.failed {
+                options.state
+            } else {
+                options.run_dir
+            };
             let of = if settings.iter().any(named) {
                 StatusOf::One {
-                    run_dir: options.run_dir,
+                    directory,
                     toolchain_name: options.toolchain_name,
                     instance: options.instance,
                 }
             } else {
-                StatusOf::All {
-                    run_dir: options.run_dir,
-                }
+                StatusOf::All { directory }
             };
-            Invocation::Status(of, format)
+            if draft.failed {
+                Invocation::Failed(of, format)
+            } else {
+                Invocation::Status(of, format)
+            }
         }
         Mode::Gc => Invocation::Gc {
             options,
@@ -322,21 +332,30 @@ mod tests {
 
     #[test]
     fn status_is_of_one_agent_when_one_is_named() {
-        let run_dir = PathBuf::from("/r");
+        let directory = PathBuf::from("/r");
         assert_eq!(
             parsed("--status=json --run-dir /r", "").unwrap(),
             Invocation::Status(
                 StatusOf::All {
-                    run_dir: run_dir.clone()
+                    directory: directory.clone()
                 },
                 Format::Json
+            )
+        );
+        assert_eq!(
+            parsed("--status --failed --state /r", "--run-dir /x").unwrap(),
+            Invocation::Failed(
+                StatusOf::All {
+                    directory: directory.clone()
+                },
+                Format::Text
             )
         );
         assert_eq!(
             parsed("--status", "--instance 2 --run-dir /r").unwrap(),
             Invocation::Status(
                 StatusOf::One {
-                    run_dir,
+                    directory,
                     toolchain_name: "default".to_owned(),
                     instance: 2
                 },

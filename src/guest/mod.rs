@@ -8,6 +8,7 @@
 //! together, so that whatever ends a phase ends it at once.
 
 mod directory;
+mod failure;
 mod limit;
 mod phase;
 mod refusals;
@@ -20,8 +21,9 @@ use std::time::{Duration, Instant};
 use nix::libc;
 
 use crate::error::{Context as _, Error, Result};
+use crate::evidence::EvidenceStore;
 use crate::machine::{Accel, Purpose, Spec, VirtualMachine};
-use crate::manifest::MachineManifest;
+use crate::manifest::{MachineManifest, TaskManifest};
 use crate::network::{Bridge, Mac, Netfilter, Redirect, Strategy, Tap, Target};
 use crate::settings::{Hold, RedirectKind};
 use crate::sys::poll;
@@ -33,6 +35,7 @@ pub use directory::Directory;
 pub use phase::{Ended, GuestPhase, Step, Why};
 pub use wait::Upload;
 
+use failure::{GuestProfile, PendingEvidence};
 use refusals::Refusals;
 
 /// How long QEMU may take from its start until the guest runs.
@@ -84,6 +87,8 @@ pub struct GuestSettings {
     pub user: Option<Credentials>,
     /// How long a failed guest is kept for inspection.
     pub hold: Hold,
+    /// Where the evidence of a failed guest goes.
+    pub evidence: EvidenceStore,
 }
 
 /// The settings of one run.
@@ -99,6 +104,8 @@ pub struct GuestRun<'a> {
     pub directory: &'a Path,
     /// The purpose of the run.
     pub purpose: Purpose,
+    /// The task manifest of a build, for evidence.
+    pub task: Option<&'a TaskManifest>,
     /// The files that the guest can read, and the place of its uploads.
     pub map: Map,
     /// The largest upload, in octets.
@@ -120,6 +127,10 @@ pub struct Guest<'a> {
     refusals: Refusals,
     /// Whether the warning about too many requests was given.
     flood_reported: bool,
+    evidence: EvidenceStore,
+    profile: GuestProfile,
+    /// Evidence that was begun.
+    pending: Option<PendingEvidence>,
     watch: &'a Watch,
 }
 
@@ -135,6 +146,7 @@ impl<'a> Guest<'a> {
         boot: GuestRun<'_>,
         watch: &'a Watch,
     ) -> Result<Step<Guest<'a>>> {
+        let profile = GuestProfile::new(config, &boot);
         let begin = Instant::now();
         let bridge = Bridge::probe(&config.bridge)?;
         let mac = mac(boot.machine, None)?.of_instance(config.instance);
@@ -154,7 +166,11 @@ impl<'a> Guest<'a> {
             Instant::now() + QEMU_START_TIMEOUT,
             &mut |fds, deadline| watch.wait(fds, deadline),
         );
-        let Some(machine) = started? else {
+        let started = match started {
+            Ok(started) => started,
+            Err(error) => return Err(profile.keep_start(&config.evidence, &spec, error)),
+        };
+        let Some(machine) = started else {
             return Ok(Step::Ended(Ended {
                 phase: GuestPhase::Startup,
                 limit: QEMU_START_TIMEOUT,
@@ -176,22 +192,30 @@ impl<'a> Guest<'a> {
             uploads,
             refusals: Refusals::default(),
             flood_reported: false,
+            evidence: config.evidence.clone(),
+            profile,
+            pending: None,
             watch,
         }))
     }
 
-    /// Tells QEMU to end and does not wait for it; [`Guest::close`] does.
+    /// Tells QEMU to end, once its evidence is kept, and does not wait for it;
+    /// [`Guest::close`] does.
     pub fn quit(&mut self) {
-        self.machine.quit(Instant::now());
+        match &mut self.pending {
+            Some(pending) => pending.quits = true,
+            None => self.machine.quit(Instant::now()),
+        }
     }
 
     /// Forces the guest down, if it still runs, and removes everything that was
-    /// made for it.
+    /// made for it, but for its evidence.
     ///
     /// # Errors
     ///
     /// The first error; the rest is removed all the same.
-    pub fn close(self) -> Result<()> {
+    pub fn close(mut self) -> Result<()> {
+        self.keep_evidence();
         let Guest {
             mut machine,
             redirect,

@@ -10,7 +10,7 @@ use super::refusals::Refusals;
 use super::{Ended, Guest, GuestPhase, Step, Why};
 use crate::diag;
 use crate::error::{Context as _, Result};
-use crate::machine::{Event, ShutdownReason};
+use crate::machine::{Event, ShutdownReason, VirtualMachine};
 use crate::settings::Hold;
 use crate::snapshot::sync;
 use crate::status;
@@ -251,16 +251,19 @@ impl Guest<'_> {
         }
     }
 
-    /// Reports what happened, with all the evidence, then holds the guest.
+    /// Reports what happened, keeps the evidence, then holds the guest.
     pub fn report_and_hold(&mut self, what: &str, ended: &Ended) -> Result<()> {
-        match self.report(what, ended) {
+        let holds = self.report(what, ended);
+        self.keep_evidence();
+        match holds {
             true => self.hold(),
             false => Ok(()),
         }
     }
 
-    /// Reports what happened, with all the evidence. Suspends the guest and returns
-    /// true if it is to be held for inspection: see [`Guest::hold`].
+    /// Reports what happened, and begins the evidence, see [`Guest::keep_evidence`].
+    /// Suspends the guest and returns true if it is to be held for inspection, see
+    /// [`Guest::hold`].
     pub fn report(&mut self, what: &str, ended: &Ended) -> bool {
         if ended.why == Why::Stopped {
             // The guest did not fail, so there is nothing to inspect.
@@ -296,7 +299,7 @@ impl Guest<'_> {
                 Hold::Forever => format!("holding it until it ends: kill {}", self.machine.pid()),
             });
         }
-        record.emit();
+        self.note_evidence(what, ended, record).emit();
         holds
     }
 
@@ -309,11 +312,21 @@ impl Guest<'_> {
         };
         let deadline = length.map(|length| Instant::now() + length);
         self.watch.enter(status::Phase::Holding, length);
+        self.attend(deadline, |machine| machine.exited().is_some())
+    }
+
+    /// Hears QEMU, without serving the guest, until `deadline`, until `done`, or until
+    /// the agent is told to stop.
+    pub(super) fn attend(
+        &mut self,
+        deadline: Option<Instant>,
+        done: impl Fn(&VirtualMachine) -> bool,
+    ) -> Result<()> {
         loop {
             let now = Instant::now();
             self.watch.tick(now);
             while self.machine.handle(now).is_some() {}
-            if self.machine.exited().is_some()
+            if done(&self.machine)
                 || self.watch.must_stop()
                 || deadline.is_some_and(|deadline| now >= deadline)
             {

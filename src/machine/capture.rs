@@ -50,12 +50,18 @@ impl Tail {
         self.total
     }
 
+    /// The bytes that are kept.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        self.bytes.iter().copied().collect()
+    }
+
     /// The last `most` lines that are not blank, fit for a terminal: without escape
     /// sequences and control characters. Long lines are cut.
     #[must_use]
     pub fn lines(&self, most: usize) -> Vec<String> {
         const WIDTH: usize = 200;
-        let bytes: Vec<u8> = self.bytes.iter().copied().collect();
+        let bytes = self.bytes();
         let text = sanitize(&bytes);
         let lines: Vec<&str> = text
             .lines()
@@ -161,6 +167,12 @@ impl Capture {
     #[must_use]
     pub fn tail(&self) -> &Tail {
         &self.tail
+    }
+
+    /// Whether the log has all of the output, but for what was rotated away.
+    #[must_use]
+    pub fn is_logged(&self) -> bool {
+        self.log.is_some()
     }
 
     /// Reads what is there, up to 64 KiB, so that a guest that writes without end does

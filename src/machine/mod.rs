@@ -14,6 +14,7 @@ pub mod accel;
 pub mod capture;
 pub mod events;
 pub mod files;
+pub mod inspect;
 pub mod monitor;
 pub mod options;
 pub mod program;
@@ -23,7 +24,7 @@ mod start;
 
 use std::collections::VecDeque;
 use std::fs;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, RawFd};
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
@@ -42,6 +43,7 @@ pub use events::{Event, ShutdownReason};
 pub use qemu::{Purpose, Spec};
 
 use capture::Capture;
+use inspect::Inspection;
 use monitor::{ANSWER_TIMEOUT, Monitor, Said};
 
 /// The interval of requests to power off. A guest that boots ignores them.
@@ -65,6 +67,8 @@ const EVIDENCE_LINES: usize = 20;
 #[derive(Debug)]
 pub struct VirtualMachine {
     label: String,
+    /// Virtual processors.
+    cpus: u32,
     process: Process,
     monitor: Monitor,
     console: Capture,
@@ -80,6 +84,8 @@ pub struct VirtualMachine {
     exited: Option<ExitStatus>,
     /// QEMU was killed and has not ended in time.
     stuck: bool,
+    /// QEMU was asked for the state of a guest that failed.
+    inspection: Option<Inspection>,
     files: Files,
 }
 
@@ -87,6 +93,8 @@ pub struct VirtualMachine {
 #[derive(Debug)]
 struct Files {
     vnc: PathBuf,
+    /// The descriptor of its directory in QEMU's process.
+    vnc_directory: RawFd,
     operator: PathBuf,
     console: PathBuf,
     script: PathBuf,
@@ -161,6 +169,9 @@ impl VirtualMachine {
     }
 
     fn hear(&mut self, said: Said) {
+        let Some(said) = self.note_answer(said) else {
+            return;
+        };
         match said {
             Said::Event(name, data) => self.note(events::event(&name, &data)),
             // `internal-error`: KVM could not execute an instruction (run-state.json).

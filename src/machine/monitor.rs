@@ -19,6 +19,10 @@ use crate::json::Value;
 /// state of all disks with their backing files some 100 KiB at most.
 const MAX_LINE: usize = 1024 * 1024;
 
+/// The number of events that are kept for evidence, and the size of each, in bytes.
+const MAX_EVENTS: usize = 64;
+const MAX_EVENT_BYTES: usize = 2048;
+
 /// The time for QEMU to answer. `stop` waits for disk writes.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -65,6 +69,8 @@ pub struct Protocol {
     /// The length of the start of `buffer` that holds no newline.
     scanned: usize,
     last_id: u64,
+    /// The last events, as QEMU wrote them.
+    events: VecDeque<String>,
 }
 
 impl Protocol {
@@ -100,6 +106,11 @@ impl Protocol {
             }
             let value = Value::parse(text).map_err(|_| Violation::NotJson)?;
             if let Some(message) = message(&value) {
+                if matches!(message, Message::Event(..)) && text.len() <= MAX_EVENT_BYTES {
+                    self.events.push_back(text.trim().to_owned());
+                    let excess = self.events.len().saturating_sub(MAX_EVENTS);
+                    self.events.drain(..excess);
+                }
                 return Ok(Some(message));
             }
         }
@@ -206,6 +217,12 @@ impl Monitor {
         self.pending.push_back(Pending { id, name, due });
         self.unsent.extend_from_slice(&bytes);
         self.flush();
+    }
+
+    /// The last events, as QEMU wrote them, a line each.
+    #[must_use]
+    pub fn events(&self) -> Vec<&str> {
+        self.protocol.events.iter().map(String::as_str).collect()
     }
 
     /// The earliest time at which an answer is due.

@@ -20,7 +20,8 @@ pub(super) fn write(path: &Path, spec: &Spec) -> io::Result<()> {
     durable::publish(path, text(spec).as_bytes())
 }
 
-fn text(spec: &Spec) -> String {
+/// The text of the script.
+pub(super) fn text(spec: &Spec) -> String {
     let word = |text: &str| {
         let mut word = String::new();
         quote(&mut word, text);

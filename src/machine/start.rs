@@ -62,13 +62,15 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<VirtualMachine> {
     fs::metadata(&spec.directory)
         .context(|| format!("unable to enter {}", spec.directory.display()))?;
     // They go with an error, too.
-    let files = Files {
+    let mut files = Files {
+        vnc_directory: -1,
         vnc: qemu::vnc_path(&spec.run_dir),
         operator: spec.run_dir.join("qmp"),
         console: spec.run_dir.join("console.log"),
         script: spec.run_dir.join(script::NAME),
     };
     let vnc_directory = prepare_directory(&files.vnc, spec.user.as_ref())?;
+    files.vnc_directory = vnc_directory.as_raw_fd();
     if let Some(user) = &spec.user {
         hand_over(&spec.directory, user)?;
     }
@@ -118,6 +120,7 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<VirtualMachine> {
         .context(|| "unable to read the messages of qemu")?;
     Ok(VirtualMachine {
         label: spec.label.clone(),
+        cpus: spec.cpus,
         process,
         monitor: Monitor::new(monitor),
         console: Capture::new(console, CONSOLE_TAIL, Some(log)),
@@ -129,6 +132,7 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<VirtualMachine> {
         shutdown: None,
         exited: None,
         stuck: false,
+        inspection: None,
         files,
     })
 }

@@ -130,7 +130,8 @@ pub struct Remains<'w> {
 
 /// A guest whose build has ended.
 pub trait HeldGuest {
-    /// Waits until the hold of the guest is over, if it is to be held at all.
+    /// Stores the evidence of a failed guest, and waits until its hold is over, if it is
+    /// to be held at all.
     fn hold(&mut self) -> Result<()>;
 
     /// Removes all that was made for the guest. Returns the first error; the rest is
@@ -140,6 +141,7 @@ pub trait HeldGuest {
 
 impl HeldGuest for Remains<'_> {
     fn hold(&mut self) -> Result<()> {
+        self.guest.keep_evidence();
         match std::mem::take(&mut self.holds) {
             true => self.guest.hold(),
             false => Ok(()),
@@ -255,22 +257,26 @@ fn attempt<'w>(
         source: job.directory,
         directory: snapshot.path(),
         purpose: Purpose::Build,
+        task: Some(job.task),
         map,
         upload_limit: config.upload_limit,
     };
     let Step::Done(mut guest) = Guest::boot(&config.guest, boot, watch)? else {
         return Ok(Some(Performed::of(BuildEnd::Stopped)));
     };
-    let step = converse(config, &mut guest, stage, laps, watch)?;
-    let (end, holds) = match step {
-        Step::Done(upload) => conclude(config, &mut guest, &upload)?,
+    let step = converse(config, &mut guest, stage, laps, watch);
+    let (end, holds) = match guest.with_evidence("build failure", step)? {
+        Step::Done(upload) => {
+            let concluded = conclude(config, &mut guest, &upload);
+            guest.with_evidence("build failure", concluded)?
+        }
         Step::Ended(ended) if ended.never_asked() && !last => {
-            diag::warning(format_args!(
-                "build {} for machine {}, trying again: {ended}",
-                ended.title(),
+            let what = format!("build {}", ended.title());
+            let warning = diag::warning(format_args!(
+                "{what} for machine {}, trying again: {ended}",
                 job.directory.display()
-            ))
-            .emit();
+            ));
+            guest.report_attempt(&what, &ended, warning);
             guest.close().and(snapshot.close())?;
             laps.lap("clean-up", Instant::now());
             return Ok(None);

@@ -9,6 +9,7 @@
 //! | scratch snapshots, of any instance | their name, which has our toolchain | the lock on the subvolume |
 //! | a QEMU in one of them | working directory and `-name` | the same, and its parent |
 //! | rules, sockets, files of the run directory | being in it | its `agent.lock`, which we hold |
+//! | evidence that is incomplete | being in the state directory | the same |
 //! | TFTP directories | their name, `<toolchain>-<instance>` | the same, and the lock on the directory |
 //!
 //! Looking ([`find`]) changes nothing, so that `--gc --dry-run` can print what
@@ -25,6 +26,7 @@ use std::path::{Path, PathBuf};
 
 use crate::diag;
 use crate::error::{Context as _, Result};
+use crate::evidence;
 use crate::guest::Directory;
 use crate::lock::Lock;
 use crate::sys::tree::remove_tree;
@@ -38,6 +40,8 @@ pub struct SweepSettings {
     pub tftp: PathBuf,
     /// Our own run directory, `<run-dir>/<owner>`.
     pub run_dir: PathBuf,
+    /// The evidence of failed guests, in our own state directory.
+    pub failed: PathBuf,
     /// The name of our toolchain.
     pub toolchain: String,
     /// `<toolchain>-<instance>`.
@@ -56,6 +60,7 @@ enum What {
     Guest(u32),
     File,
     RunDirectory,
+    Evidence,
     Tree,
     Scratch,
 }
@@ -73,6 +78,7 @@ impl Litter {
         match self.what {
             What::Guest(_) => "qemu of a dead agent",
             What::File | What::RunDirectory => "run file of a dead agent",
+            What::Evidence => "incomplete evidence of a dead agent",
             What::Tree => "tftp directory of a dead agent",
             What::Scratch => "scratch snapshot of a dead agent",
         }
@@ -83,7 +89,7 @@ impl Litter {
         match self.what {
             What::Guest(pid) => guests::kill(pid, &self.path),
             What::File => gone(fs::remove_file(&self.path), &self.path),
-            What::RunDirectory => gone(remove_tree(&self.path), &self.path),
+            What::RunDirectory | What::Evidence => gone(remove_tree(&self.path), &self.path),
             What::Tree => Directory::remove_left(&self.path),
             What::Scratch => scratch::remove(&self.path),
         }
@@ -111,6 +117,8 @@ pub fn find(config: &SweepSettings, lock: Option<&Lock>) -> Vec<Litter> {
     let mut litter = guests::find(&config.machines, &config.toolchain, &scratch);
     if lock.is_some() {
         litter.extend(run_files(&config.run_dir));
+        let partials = evidence::partials(&config.failed).into_iter();
+        litter.extend(partials.map(|path| Litter::new(What::Evidence, path)));
         litter.extend(["bootstrap", "build"].into_iter().filter_map(|purpose| {
             let tree = config.tftp.join(purpose).join(&config.owner);
             Directory::is_left(&tree).then(|| Litter::new(What::Tree, tree))

@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
+use bbot_agent::json::Value;
 use bbot_agent::network::{Bridge, Tap, tap_name};
 
-use crate::support::host::{Host, TURN, ended};
+use crate::support::host::{Host, TURN, ended, finish, names};
 use crate::support::{eventually, guest, isolated, within};
 
 #[test]
@@ -45,6 +47,100 @@ fn a_failed_guest_is_held_for_inspection() {
         assert!(!ran.err.contains("guest running"), "{}", ran.err);
         assert!(ran.err.contains("holding it for 3 seconds"), "{}", ran.err);
         assert!(ran.err.contains("vnc socket "), "{}", ran.err);
+    });
+}
+
+#[test]
+fn the_evidence_of_a_failed_guest_outlasts_it() {
+    isolated(|| {
+        let Some(host) = Host::new() else { return };
+        host.add_bootstrapped("linux-gcc", "");
+        host.task("one", "linux-gcc", "target-config: mode=stall\n");
+        let ran = host.run(&["--once", "--build-timeout", "2"]);
+        let directory = host.path("state/default-1/failed");
+        let found = names(&directory);
+        let [name] = &found[..] else {
+            panic!("{found:?}: {}", ran.err);
+        };
+        assert!(name.ends_with("Z-linux-gcc"), "{name}");
+        let failure = directory.join(name);
+        let told = format!("evidence in {}\n", failure.display());
+        assert!(ran.err.contains(&told), "{}", ran.err);
+        let mode = |name: &str| {
+            let metadata = fs::metadata(failure.join(name)).unwrap();
+            metadata.permissions().mode() & 0o777
+        };
+        assert_eq!(mode(""), 0o700);
+        let files = names(&failure);
+        assert_eq!(
+            files,
+            [
+                "agent.txt",
+                "block.json",
+                "console.txt",
+                "events.txt",
+                "failure.json",
+                "qemu.txt",
+                "registers.txt",
+                "screen.png",
+                "start-machine.sh",
+                "task.manifest",
+            ]
+        );
+        for name in &files {
+            assert_eq!(mode(name), 0o600, "{name}");
+        }
+        let read = |name: &str| fs::read(failure.join(name)).unwrap();
+        let text = |name: &str| String::from_utf8(read(name)).unwrap();
+        assert!(text("agent.txt").contains("error: libfoo/1.2.3 on linux-gcc"));
+        // Essential steps are kept whether they were shown or not.
+        assert!(text("agent.txt").contains("start_machine: qemu-system-x86_64 -name"));
+        assert!(!ran.err.contains("start_machine"));
+        let block = Value::parse(&text("block.json")).unwrap();
+        assert!(!block.as_array().unwrap().is_empty(), "{block}");
+        assert!(text("console.txt").contains("guest: task"));
+        assert!(text("events.txt").contains("\"event\": \"STOP\""));
+        assert!(text("registers.txt").contains("RIP="));
+        assert!(read("screen.png").starts_with(b"\x89PNG\r\n\x1a\n"));
+        assert!(text("task.manifest").contains("target-config: mode=stall"));
+
+        let summary = Value::parse(&text("failure.json")).unwrap();
+        let word = |name| summary.get(name).and_then(Value::as_str);
+        for (name, value) in [
+            ("machine", "linux-gcc"),
+            ("task", "libfoo/1.2.3"),
+            ("session", "one"),
+            ("what", "build timeout"),
+            (
+                "reason",
+                "2 seconds passed before it had uploaded its manifest",
+            ),
+            ("purpose", "build"),
+            ("phase", "work"),
+            ("qemu", "running"),
+        ] {
+            assert_eq!(word(name), Some(value), "{summary}");
+        }
+        let missing = summary.get("missing").unwrap();
+        assert_eq!(missing.as_array().unwrap().len(), 0, "{missing}");
+        assert!(summary.get("console_bytes").and_then(Value::as_u64) > Some(100));
+
+        let listed = finish(host.agent(&["--status", "--failed"]), TURN);
+        assert_eq!(listed.code, Some(0), "{}", listed.err);
+        let (head, rest) = listed.out.split_once('\n').unwrap();
+        assert_eq!(Some(head.split_once(' ').unwrap().0), word("time"));
+        assert!(head.ends_with(" libfoo/1.2.3 on linux-gcc: build timeout"));
+        assert_eq!(
+            rest,
+            format!(
+                "  reason    2 seconds passed before it had uploaded its manifest\n  evidence  {}\n",
+                failure.display()
+            )
+        );
+        let listed = finish(host.agent(&["--status=json", "--failed"]), TURN);
+        let listed = Value::parse(&listed.out).unwrap();
+        let path = listed.as_array().unwrap()[0].get("path").unwrap();
+        assert_eq!(path.as_str(), failure.to_str());
     });
 }
 

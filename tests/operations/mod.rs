@@ -4,6 +4,7 @@
 mod addresses;
 mod airgap;
 mod cron;
+mod evidence;
 mod exit;
 mod first_steps;
 mod needrestart;

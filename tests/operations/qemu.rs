@@ -13,14 +13,14 @@ use super::super::support::{Process, eventually, isolated, require, run};
 use super::{Host, said, signal};
 
 /// A host whose QEMU is a script.
-struct Stage {
-    host: Host,
+pub(super) struct Stage {
+    pub(super) host: Host,
     /// The number of seconds that the script's processes sleep, and no others.
     length: String,
 }
 
 impl Stage {
-    fn new(test: u32, script: &str) -> Option<Stage> {
+    pub(super) fn new(test: u32, script: &str) -> Option<Stage> {
         let host = Host::new()?;
         let length = format!("{}.{}", 86400 + test, std::process::id());
         let qemu = host.path("qemu");
@@ -35,7 +35,7 @@ impl Stage {
         Some(Stage { host, length })
     }
 
-    fn agent(&self) -> Command {
+    pub(super) fn agent(&self) -> Command {
         let option = format!("--qemu={}", self.host.path("qemu").display());
         let words = ["--once", "--build-retries=0", &option, &self.host.spool()];
         let mut command = self.host.agent(&words);

@@ -354,5 +354,15 @@ pub(super) const GUESTS: Group = Group {
             set: |d, v| put(&mut d.options.hold, v.hold()),
             ..FLAG
         },
+        Flag {
+            name: "keep-failures",
+            takes: Takes::Value("num"),
+            default: Default::Is("20"),
+            help: "Number of failed guests whose evidence is kept. It is in failed/ below the \
+                   agent's directory in --state, at most 64 MiB in all; the oldest is removed \
+                   first. 0: none is kept. --status --failed lists it.",
+            set: |d, v| put(&mut d.options.keep_failures, v.number(0, 10000)),
+            ..FLAG
+        },
     ],
 };

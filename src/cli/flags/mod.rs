@@ -129,6 +129,7 @@ pub(super) struct Draft {
     /// The modes that were asked for, each with its option, in order.
     pub(super) modes: Vec<(&'static str, Mode)>,
     pub(super) dry_run: bool,
+    pub(super) failed: bool,
     pub(super) once: bool,
     pub(super) no_wait: bool,
     pub(super) dump_task: bool,
@@ -152,6 +153,7 @@ pub(super) fn defaults() -> Draft {
         options: Options::blank(),
         modes: Vec::new(),
         dry_run: false,
+        failed: false,
         once: false,
         no_wait: false,
         dump_task: false,

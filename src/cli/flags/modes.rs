@@ -70,6 +70,13 @@ pub(super) const MODES: Group = Group {
             ..MODE
         },
         Flag {
+            name: "failed",
+            help: "With --status: print the failed guests. Those whose evidence is kept below \
+                   --state, the newest first. Exits with 0.",
+            set: |d, v| put(&mut d.failed, v.switch()),
+            ..MODE
+        },
+        Flag {
             name: "gc",
             help: "Remove what crashed agents left behind, and exit. Limited to the agents of \
                    this toolchain and instance.",

@@ -100,6 +100,7 @@ pub(super) const FILES: &[(&str, &str)] = &[
     ),
     (
         "/var/lib/bbot-agent/<toolchain>-<instance>/",
-        "the journal of tasks and undelivered results; aside/ holds those that are no longer sent",
+        "the journal of tasks and undelivered results; aside/ holds those that are no longer sent, \
+         failed/ the evidence of failed guests",
     ),
 ];

@@ -6,6 +6,7 @@ _arguments -s \
   '--no-wait[With --once exit with 75 if another agent holds the lock]' \
   '--check=-[Examine the host, and print a remedy for each problem]::format:(text json)' \
   '--status=-[Print the state of running agents]::format:(text json)' \
+  '--failed[With --status print the failed guests]' \
   '--gc[Remove what crashed agents left behind, and exit]' \
   '--dry-run[With --gc print each path with the reason, and remove nothing]' \
   '--dump-machines[Print the headers of all machines and exit]' \
@@ -57,6 +58,7 @@ _arguments -s \
   '--build-timeout=[Build timeout, from there to the result]:time: ' \
   '--build-retries=[Further build attempts without a first request]:num: ' \
   '--hold=[Time to keep a failed guest for inspection]:time:(0 600 forever)' \
+  '--keep-failures=[Number of failed guests whose evidence is kept]:num: ' \
   '--state=[Directory of persistent state]:dir:_files -/' \
   '--run-dir=[Directory of locks, sockets and status files]:dir:_files -/' \
   '--metrics=[Prometheus text file to keep up to date]:file:_files' \
