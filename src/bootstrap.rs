@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::diag;
 use crate::error::{Class, Context as _, Error, Result};
 use crate::guest::{self, Directory, Guest, GuestPhase, GuestRun, Step, Why};
-use crate::machine::{Purpose, files};
+use crate::machine::{Memory, Purpose, files};
 use crate::manifest::reuse::{self, Age};
 use crate::manifest::{
     BootstrapManifest, BootstrappedMachine, MachineManifest, Style, ToolchainManifest,
@@ -236,6 +236,7 @@ fn attempts(
             directory: snapshot.path(),
             purpose: Purpose::Bootstrap,
             task: None,
+            memory: Memory::Anonymous,
             map: Map::new()
                 .get(config.tftp.join("toolchain").join(&config.toolchain))
                 .get(config.tftp.join("toolchains").join(&config.toolchain))

@@ -44,8 +44,9 @@
 //! | 4 | [`qemu_version`] | the version of QEMU, which may be too old |
 //! | 5 | [`bootstrap`] | makes the copy of a machine |
 //! | 5 | [`delivery`] | journal of tasks, queue of results, and when they are sent |
-//! | 5 | [`perform`] | builds a task in a guest |
+//! | 5 | [`warm`] | templates of guests that wait for a task |
 //! | 6 | [`machines`] | lists machines and decides which need a bootstrap |
+//! | 6 | [`perform`] | builds a task in a guest |
 //! | 7 | [`check`] | examines the host (`--check`) |
 //! | 7 | [`sweep`] | removes what a killed agent left behind |
 //! | 8 | [`agent`] | the loop |
@@ -125,4 +126,5 @@ pub mod tar;
 pub mod tftp;
 pub mod units;
 pub mod user;
+pub mod warm;
 pub mod watch;

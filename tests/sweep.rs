@@ -53,6 +53,8 @@ impl Host {
             failed: self.dir.path().join("state/failed"),
             toolchain: toolchain.to_owned(),
             owner,
+            instance: 1,
+            warm: Vec::new(),
         }
     }
 
@@ -97,6 +99,33 @@ fn tree(dir: &Path) -> BTreeSet<PathBuf> {
 fn lines(config: &SweepSettings, lock: Option<&Lock>) -> Vec<String> {
     let litter = sweep::find(config, lock);
     litter.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn templates_without_a_copy_or_a_use_are_litter() {
+    on_host(|host| {
+        let config = host.config("gcc");
+        let lock = Host::lock(&config);
+        let template = |name: &str| subvolume(&host.machine.join(name));
+        template("a-b-gcc");
+        let own = template("a-b-gcc-@warm.1");
+        template("a-b-gcc-@warm.2");
+        template("a-b-other-@warm.1");
+        let found = [format!("{}: template that is not used", own.display())];
+        assert_eq!(lines(&config, Some(&lock)), found);
+        // An agent of this instance may run with --warm.
+        assert!(lines(&config, None).is_empty());
+        let warm = SweepSettings {
+            warm: vec!["a-*".to_owned()],
+            ..config.clone()
+        };
+        assert!(lines(&warm, Some(&lock)).is_empty());
+        fs::remove_dir(host.machine.join("a-b-gcc")).unwrap();
+        assert_eq!(lines(&warm, None).len(), 2);
+        sweep::sweep(&warm, None);
+        assert!(!own.exists());
+        assert!(host.machine.join("a-b-other-@warm.1").exists());
+    });
 }
 
 /// What the file system's index of subvolumes does not tell has to be read.

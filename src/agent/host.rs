@@ -1,8 +1,8 @@
 //! The real world: this host, its guests, its controllers.
 
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::setup;
@@ -18,19 +18,22 @@ use crate::error::{Class, Error, Result};
 use crate::evidence::EvidenceStore;
 use crate::guest;
 use crate::lock::Lock;
-use crate::machine::program::INSTALL;
+use crate::machine::program::{self, INSTALL};
 use crate::machine::{Accel, accel};
 use crate::machines::low_space::{self, LowVolumes};
 use crate::machines::{Bootstrapper, Enumeration, Machine, Machines, MachinesSettings};
 use crate::manifest::{TaskManifest, TaskRequest};
 use crate::network::{Bridge, Netfilter};
 use crate::perform::{
-    BuildEnd, BuildFailure, BuildStage, FailedSide, Job, Performed, Remains, perform,
+    BuildEnd, BuildFailure, BuildStage, FailedSide, Job, Performed, Remains, TASKS, perform,
 };
 use crate::qemu_version;
 use crate::settings::AccelChoice;
-use crate::status::{Idle, Laps, Phase};
+use crate::snapshot;
+use crate::status::{self, Idle, Laps, Phase, Subject};
 use crate::sweep;
+use crate::trace;
+use crate::warm::{self, Made, TemplateState};
 use crate::watch::Watch;
 
 /// How long a guest may take to show that KVM works.
@@ -38,9 +41,6 @@ const KVM_PROBE: Duration = Duration::from_secs(10);
 
 /// How long the agent waits for the first attempt to send a result.
 const DELIVERY_WAIT: Duration = Duration::from_secs(10);
-
-/// Where execvp(3) of musl looks for programs if `$PATH` is not set.
-const DEFAULT_PATH: &str = "/usr/local/bin:/bin:/usr/bin";
 
 /// This host.
 #[derive(Debug)]
@@ -114,6 +114,60 @@ impl GuestHost<'_> {
     }
 }
 
+/// The outcome of a look at the template of a machine.
+enum Prepared {
+    /// Nothing was to be done.
+    Nothing,
+    /// It is to be made, and cannot be for now.
+    Later(String),
+    /// It was made, or found to be impossible.
+    Template,
+}
+
+impl GuestHost<'_> {
+    /// Makes the template of a machine, if it has none that is valid.
+    fn prepare(&mut self, machine: &Machine) -> Result<Prepared> {
+        let settings = setup::warm(self.options, self.settings()?);
+        let why = match warm::look(&settings, &machine.manifest, &machine.dir)? {
+            TemplateState::Ready(_) | TemplateState::Unable => return Ok(Prepared::Nothing),
+            TemplateState::Missing => "is missing".to_owned(),
+            TemplateState::Stale(why) => why,
+        };
+        let shown = machine.dir.display();
+        trace!(3, "prepare", "the template of {shown} {why}");
+        // The memory is on the disk, and all of it may be in use.
+        let space = snapshot::space(&machine.dir)?;
+        let least = self.options.min_free.of(space.total) + self.options.ram * 1024;
+        if space.available < least {
+            return Ok(Prepared::Later(format!(
+                "no template of {shown}: {} are free, {} wanted (--min-free and --ram)",
+                status::bytes(space.available),
+                status::bytes(least)
+            )));
+        }
+        self.watch.subject(Subject {
+            machine: Some(machine.manifest.machine.name().to_owned()),
+            ..Subject::default()
+        });
+        let made = warm::make(
+            &settings,
+            &machine.manifest,
+            &machine.dir,
+            &TASKS,
+            self.watch,
+        );
+        self.watch.subject(Subject::default());
+        match made? {
+            Made::Done => diag::info(format_args!("made template of {shown}")).emit(),
+            Made::Unable(why) => {
+                diag::warning(format_args!("{shown} cannot start warm: {why}")).emit();
+            }
+            Made::Stopped => return Ok(Prepared::Nothing),
+        }
+        Ok(Prepared::Template)
+    }
+}
+
 impl Bootstrapper for GuestHost<'_> {
     fn uptime(&self) -> Duration {
         Now::read().uptime
@@ -177,10 +231,11 @@ impl<'w> Host<'w> {
         laps: &mut Laps,
     ) -> Result<Performed<Remains<'w>>> {
         let guest = self.guests.settings()?;
-        let config = setup::perform(self.options, guest);
+        let name = machine.manifest.machine.name();
+        let config = setup::perform(self.options, guest, name);
         let job = Job {
             task,
-            machine: &machine.manifest.machine,
+            machine: &machine.manifest,
             directory: &machine.dir,
         };
         Ok(perform(&config, &job, laps, self.watch))
@@ -248,7 +303,7 @@ impl<'w> World for Host<'w> {
                     .hint("name another: --tftp <dir>"),
             );
         }
-        if !is_program(&options.qemu) {
+        if program::find(&options.qemu).is_none() {
             return Err(Error::new(format!("no program {}", options.qemu.display()))
                 .with_class(Class::Config)
                 .hint(format!("install it: {INSTALL}"))
@@ -345,6 +400,26 @@ impl<'w> World for Host<'w> {
             })
     }
 
+    fn prepare(&mut self, machines: &[Rc<Machine>]) -> bool {
+        let options = self.options;
+        if is_trial(options) {
+            return false;
+        }
+        let covered =
+            |machine: &&Rc<Machine>| warm::covers(&options.warm, machine.manifest.machine.name());
+        for machine in machines.iter().filter(covered) {
+            let prepared = self.guests.prepare(machine);
+            let subject = format!("template {}", machine.dir.display());
+            match prepared {
+                Ok(Prepared::Nothing) => self.note(&subject, None),
+                Ok(Prepared::Later(why)) => self.note(&subject, Some(why)),
+                Ok(Prepared::Template) => return true,
+                Err(error) => self.note(&subject, Some(error.to_string())),
+            }
+        }
+        false
+    }
+
     fn idle(&mut self, reason: Idle, detail: &str, length: Duration) {
         let _ = self.watch.idle(reason, detail, length);
     }
@@ -353,17 +428,4 @@ impl<'w> World for Host<'w> {
 /// Whether no guest is started.
 fn is_trial(options: &Options) -> bool {
     options.fake_build || options.fake_machine.is_some() || options.fake_bootstrap
-}
-
-/// Whether a name or path is that of a file that can be executed.
-fn is_program(program: &Path) -> bool {
-    let is_executable = |path: &Path| {
-        path.metadata()
-            .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
-    };
-    if program.components().count() > 1 {
-        return is_executable(program);
-    }
-    let path = std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
-    std::env::split_paths(&path).any(|directory| is_executable(&directory.join(program)))
 }

@@ -17,6 +17,7 @@ use crate::network::{Netfilter, tap_name};
 use crate::perform::{self, Fake};
 use crate::sweep;
 use crate::sys::process::Credentials;
+use crate::warm;
 use crate::watch::Watch;
 
 /// The largest upload of a guest, in bytes: a result before it is cut to size, or an
@@ -92,6 +93,8 @@ pub fn sweep(options: &Options) -> sweep::SweepSettings {
         failed: evidence::directory(&state(options)),
         toolchain: options.toolchain_name.clone(),
         owner: owner(options),
+        instance: options.instance,
+        warm: options.warm.clone(),
     }
 }
 
@@ -115,7 +118,11 @@ pub fn bootstrap(options: &Options, guest: guest::GuestSettings) -> bootstrap::B
 
 /// The settings of builds.
 #[must_use]
-pub fn perform(options: &Options, guest: guest::GuestSettings) -> perform::BuildSettings {
+pub fn perform(
+    options: &Options,
+    guest: guest::GuestSettings,
+    machine: &str,
+) -> perform::BuildSettings {
     perform::BuildSettings {
         guest,
         tftp: options.tftp.clone(),
@@ -129,6 +136,17 @@ pub fn perform(options: &Options, guest: guest::GuestSettings) -> perform::Build
         } else {
             options.fake_machine.is_some().then_some(Fake::Machine)
         },
+        warm: warm::covers(&options.warm, machine).then_some(options.warm_age),
+    }
+}
+
+/// The settings of templates.
+#[must_use]
+pub fn warm(options: &Options, guest: guest::GuestSettings) -> warm::WarmSettings {
+    warm::WarmSettings {
+        guest,
+        startup: options.build_startup,
+        age: options.warm_age,
     }
 }
 

@@ -20,6 +20,8 @@ use crate::status::{self, Idle};
 pub(super) enum Turn {
     /// A task was performed: the next one may be waiting.
     Worked,
+    /// There was no task, and the template of a machine was made.
+    Prepared,
     /// There was nothing to do; why, and the numbers behind it.
     Idle(Idle, String),
     /// All machines are broken, as was reported.
@@ -92,6 +94,9 @@ impl<W: World> Agent<W> {
             .watch()
             .enter(status::Phase::Asking, Some(self.options.request_timeout));
         let asked = self.ask(&machines)?;
+        if matches!(asked, Asked::Nothing(Idle::NoTask, _)) && self.world.prepare(&machines) {
+            return Ok(Turn::Prepared);
+        }
         // Other agents may use the machines that no task is for.
         drop(machines);
         match asked {

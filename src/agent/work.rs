@@ -89,8 +89,8 @@ impl<W: World> Agent<W> {
             let once = self.options.turns != Turns::Endless;
             let (reason, detail) = match turn {
                 Ok(Turn::Dumped) => return Ok(0),
-                Ok(Turn::Worked) if once => return Ok(0),
-                Ok(Turn::Worked) => continue,
+                Ok(Turn::Worked | Turn::Prepared) if once => return Ok(0),
+                Ok(Turn::Worked | Turn::Prepared) => continue,
                 Ok(Turn::Idle(Idle::ControllersDown | Idle::ResultsWaiting, _)) if once => {
                     return Ok(Class::Unavailable.exit_code());
                 }

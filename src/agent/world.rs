@@ -2,6 +2,7 @@
 //! and starts no process, so that a test can play the world and make days pass in
 //! milliseconds.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::controller::Assignment;
@@ -72,6 +73,10 @@ pub trait World: Courier {
         machine: &Machine,
         laps: &mut Laps,
     ) -> Performed<Self::Guest>;
+
+    /// Makes the template of one of the machines, if one of them is to start warm and
+    /// has none. Returns whether it was made or found to be impossible.
+    fn prepare(&mut self, machines: &[Rc<Machine>]) -> bool;
 
     /// Waits between turns for `length`, or until a signal comes in.
     fn idle(&mut self, reason: Idle, detail: &str, length: Duration);

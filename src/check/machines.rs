@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
@@ -14,10 +15,11 @@ use crate::machines::inspect::{self, Inspection};
 use crate::machines::tree::{self, MachineDir};
 use crate::machines::{MachinesSettings, toolchain};
 use crate::manifest::reuse::BootstrapReason;
-use crate::manifest::{BootstrappedMachine, MachineManifest};
+use crate::manifest::{BootstrappedMachine, MachineManifest, TemplateContents};
 use crate::snapshot;
 use crate::status;
-use crate::watch::Watch;
+use crate::warm;
+use crate::watch::{Watch, moment};
 
 /// Number of `CAP_SYS_ADMIN` (capabilities(7)).
 const SYS_ADMIN: u32 = 21;
@@ -160,6 +162,7 @@ pub(super) fn each(options: &Options, _watch: &Watch) -> Vec<Finding> {
     for machine in &machines.found {
         let finding = examine(machine, options);
         findings.push(finding.unwrap_or_else(|error| Finding::error(SUBJECT, &error)));
+        findings.extend(template(machine, options));
     }
     if !findings.iter().any(|finding| finding.grade == Grade::Good) {
         let finding = Finding::failure("machines", format!("none in {}", root.display()));
@@ -252,6 +255,45 @@ fn examine(machine: &MachineDir, options: &Options) -> Result<Finding> {
     let (name, id) = (&machine.name, manifest.id());
     let text = format!("{name} {id} in {}, {state}", current.display());
     Ok(Finding::good(SUBJECT, text))
+}
+
+/// The template of a machine that is to start warm. It is compared with the host when a
+/// task comes.
+fn template(machine: &MachineDir, options: &Options) -> Option<Finding> {
+    const SUBJECT: &str = "warm start";
+    let name = &machine.name;
+    let copy = machine.copy(&options.toolchain_name);
+    if !warm::covers(&options.warm, name) || !copy.exists() {
+        return None;
+    }
+    let path = warm::path(&copy, options.instance);
+    Some(match warm::read(&path) {
+        Ok(None) => {
+            let most = status::bytes(options.ram * 1024);
+            let text = format!("{name}: a template of up to {most} is made when there is no task");
+            Finding::good(SUBJECT, text)
+        }
+        Ok(Some(manifest)) => match manifest.contents {
+            TemplateContents::Unable(why) => {
+                let text = format!("{name} starts cold: {why}");
+                Finding::warning(SUBJECT, text).remedy(format!(
+                    "to have it tried again: btrfs subvolume delete {}",
+                    path.display()
+                ))
+            }
+            TemplateContents::Guest(_) => {
+                let age = moment()
+                    .wall
+                    .saturating_sub(Duration::from_secs(manifest.made));
+                let (age, size) = (status::human(age), status::bytes(warm::size(&path)));
+                Finding::good(SUBJECT, format!("{name}: a template of {size}, {age} old"))
+            }
+        },
+        Err(error) => {
+            let text = format!("{name} starts cold: {error}");
+            Finding::good(SUBJECT, format!("{text}; the template is made anew"))
+        }
+    })
 }
 
 /// The remedy for a link that is missing or dangling: to an existing revision, or a new

@@ -112,6 +112,10 @@ plain! {
         pub hold: Hold,
         /// The number of failed guests whose evidence is kept.
         pub keep_failures: usize,
+        /// `--warm`: patterns of the names of machines.
+        pub warm: Vec<String>,
+        /// `--warm-age`.
+        pub warm_age: Duration,
 
         /// Directory for what must survive a reboot: results, journal.
         pub state: PathBuf,

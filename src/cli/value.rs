@@ -63,6 +63,14 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// A pattern of names; any name when there is none.
+    pub(super) fn pattern(self) -> Result<String> {
+        match self.raw {
+            None => Ok("*".to_owned()),
+            Some(_) => self.word(),
+        }
+    }
+
     /// A switch: on when it stands alone, else what it says.
     pub(super) fn switch(self) -> Result<bool> {
         match self.raw.map(OsStr::to_str) {

@@ -13,6 +13,7 @@ mod limit;
 mod phase;
 mod refusals;
 mod space;
+mod template;
 mod wait;
 
 use std::path::{Path, PathBuf};
@@ -22,7 +23,8 @@ use nix::libc;
 
 use crate::error::{Context as _, Error, Result};
 use crate::evidence::EvidenceStore;
-use crate::machine::{Accel, Purpose, Spec, VirtualMachine};
+use crate::machine::qemu::{self, Descriptors};
+use crate::machine::{Accel, Memory, Purpose, Spec, VirtualMachine};
 use crate::manifest::{MachineManifest, TaskManifest};
 use crate::network::{Bridge, Mac, Netfilter, Redirect, Strategy, Tap, Target};
 use crate::settings::{Hold, RedirectKind};
@@ -106,6 +108,8 @@ pub struct GuestRun<'a> {
     pub purpose: Purpose,
     /// The task manifest of a build, for evidence.
     pub task: Option<&'a TaskManifest>,
+    /// The place of the guest's memory.
+    pub memory: Memory,
     /// The files that the guest can read, and the place of its uploads.
     pub map: Map,
     /// The largest upload, in octets.
@@ -121,6 +125,8 @@ pub struct Guest<'a> {
     server: TftpServer,
     label: String,
     directory: PathBuf,
+    /// The hardware address of the bridge with the guest on it.
+    gateway: Mac,
     hold: Hold,
     /// Where its uploads go.
     uploads: PathBuf,
@@ -155,6 +161,7 @@ impl<'a> Guest<'a> {
             tap,
             mut server,
         } = Link::open(config, &boot, mac, &bridge)?;
+        let gateway = bridge.hardware_address()?;
         let spec = spec(config, &boot, tap.name(), mac);
         let peers = redirect.peers();
         server.set_accept(Box::new(move |peer| peers.admits(peer)));
@@ -188,6 +195,7 @@ impl<'a> Guest<'a> {
             server,
             label,
             directory,
+            gateway,
             hold,
             uploads,
             refusals: Refusals::default(),
@@ -358,7 +366,41 @@ fn spec(config: &GuestSettings, boot: &GuestRun<'_>, tap: &str, mac: Mac) -> Spe
         tap: tap.to_owned(),
         options: boot.machine.options(),
         purpose: boot.purpose,
+        memory: boot.memory,
         run_dir: config.run_dir.clone(),
         user: config.user.clone(),
     }
 }
+
+/// The command line of the guests of builds of a machine that start warm, with fixed
+/// descriptors and directories: for comparison.
+pub fn command_line(
+    config: &GuestSettings,
+    machine: &MachineManifest,
+    copy: &Path,
+) -> Result<String> {
+    let run = GuestRun {
+        machine,
+        label: copy,
+        source: copy,
+        directory: copy,
+        purpose: Purpose::Build,
+        task: None,
+        memory: Memory::Saved,
+        map: Map::new(),
+        upload_limit: 0,
+    };
+    let mac = mac(machine, None)?.of_instance(config.instance);
+    let argv = qemu::argv(&spec(config, &run, &config.tap, mac), &FIXED);
+    let words: Vec<_> = argv.iter().map(|word| word.to_string_lossy()).collect();
+    Ok(words.join(" "))
+}
+
+/// Numbers that stand for descriptors.
+const FIXED: Descriptors = Descriptors {
+    tap: 0,
+    monitor: 1,
+    operator: 2,
+    console: 3,
+    vnc_directory: 4,
+};

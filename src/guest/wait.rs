@@ -57,7 +57,7 @@ impl Upload {
 }
 
 /// The events that can end a wait.
-enum Seen {
+pub(super) enum Seen {
     Served(Served),
     Event(Event),
 }
@@ -108,7 +108,7 @@ impl Guest<'_> {
         })
     }
 
-    fn wait<T>(
+    pub(super) fn wait<T>(
         &mut self,
         phase: GuestPhase,
         limit: Duration,

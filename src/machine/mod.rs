@@ -15,15 +15,17 @@ pub mod capture;
 pub mod events;
 pub mod files;
 pub mod inspect;
+pub mod memory;
 pub mod monitor;
 pub mod options;
 pub mod program;
 pub mod qemu;
+mod save;
 mod script;
 mod start;
 
 use std::collections::VecDeque;
-use std::fs;
+use std::fs::{self, File};
 use std::os::fd::{AsFd as _, BorrowedFd, RawFd};
 use std::path::PathBuf;
 use std::process::ExitStatus;
@@ -40,6 +42,7 @@ use crate::sys::tree::remove_tree;
 
 pub use accel::Accel;
 pub use events::{Event, ShutdownReason};
+pub use memory::Memory;
 pub use qemu::{Purpose, Spec};
 
 use capture::Capture;
@@ -86,6 +89,8 @@ pub struct VirtualMachine {
     stuck: bool,
     /// QEMU was asked for the state of a guest that failed.
     inspection: Option<Inspection>,
+    /// The file with the state of the devices.
+    state: Option<File>,
     files: Files,
 }
 

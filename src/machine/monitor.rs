@@ -8,10 +8,12 @@
 //! Format: QEMU's `docs/interop/qmp-spec.txt`; events: `qapi/run-state.json`.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io::IoSlice;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 use crate::json::Value;
 
@@ -185,7 +187,6 @@ pub struct Monitor {
 
 impl Monitor {
     /// Uses `fd`, a non-blocking stream socket.
-    #[must_use]
     pub fn new(fd: OwnedFd) -> Monitor {
         Monitor {
             fd: Some(fd),
@@ -196,7 +197,6 @@ impl Monitor {
     }
 
     /// The descriptor to poll, while the connection is open.
-    #[must_use]
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.fd.as_ref().map(AsFd::as_fd)
     }
@@ -225,8 +225,24 @@ impl Monitor {
         self.protocol.events.iter().map(String::as_str).collect()
     }
 
+    /// Gives QEMU the descriptor `file` by the name `name` (`getfd`, qapi `misc.json`). If
+    /// QEMU has not read the commands before it, the answer is overdue.
+    pub fn send_file(&mut self, name: &str, file: BorrowedFd<'_>, due: Instant) {
+        self.flush();
+        let Some(fd) = &self.fd else { return };
+        let arguments = Value::object([("fdname", Value::from(name))]);
+        let name = "getfd";
+        let (id, bytes) = self.protocol.command(name, Some(arguments));
+        self.pending.push_back(Pending { id, name, due });
+        if self.unsent.is_empty() {
+            let files = [file.as_raw_fd()];
+            let (control, parts) = ([ControlMessage::ScmRights(&files)], [IoSlice::new(&bytes)]);
+            // A command of this size is sent as a whole or not at all.
+            let _ = sendmsg::<()>(fd.as_raw_fd(), &parts, &control, MsgFlags::empty(), None);
+        }
+    }
+
     /// The earliest time at which an answer is due.
-    #[must_use]
     pub fn due(&self) -> Option<Instant> {
         self.pending.iter().map(|pending| pending.due).min()
     }

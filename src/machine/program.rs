@@ -1,13 +1,33 @@
 //! The program qemu.
 
 use std::io;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Class, Context as _, Result};
 use crate::sys::process::Process;
 
 /// How Debian's package is installed.
 pub const INSTALL: &str = "apt-get install --no-install-recommends qemu-system-x86";
+
+/// Where execvp(3) of musl looks for programs if `$PATH` is not set.
+const DEFAULT_PATH: &str = "/usr/local/bin:/bin:/usr/bin";
+
+/// The file of a program: a path is one, and a name is looked up in `PATH`.
+#[must_use]
+pub fn find(program: &Path) -> Option<PathBuf> {
+    let is_executable = |path: &Path| {
+        path.metadata()
+            .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+    };
+    if program.components().count() > 1 {
+        return is_executable(program).then(|| program.to_owned());
+    }
+    let path = std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
+    std::env::split_paths(&path)
+        .map(|directory| directory.join(program))
+        .find(|path| is_executable(path))
+}
 
 /// Adds a remedy to the error of a missing program.
 pub(super) fn executed(started: io::Result<Process>, qemu: &Path) -> Result<Process> {

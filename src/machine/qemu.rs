@@ -9,6 +9,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
 use super::accel::Accel;
+use super::memory::Memory;
 use super::options;
 use crate::network::Mac;
 use crate::sys::process::Credentials;
@@ -35,6 +36,8 @@ pub struct Spec {
     pub cpus: u32,
     /// Memory in kB (1024 bytes).
     pub ram_kb: u64,
+    /// The place of the memory.
+    pub memory: Memory,
     /// The subvolume that the snapshot was taken of.
     pub source: PathBuf,
     /// The snapshot of the machine: QEMU's working directory, so that
@@ -88,6 +91,8 @@ pub fn argv(spec: &Spec, fds: &Descriptors) -> Vec<OsString> {
     let mut argv = hardware(spec, &format!("fd={}", fds.tap), &vnc);
     argv.extend(console(fds.console));
     argv.extend(monitors(fds.monitor, fds.operator));
+    argv.extend(spec.memory.argv(spec.ram_kb));
+    argv.extend(spec.memory.incoming());
     argv
 }
 
@@ -312,6 +317,7 @@ mod tests {
             accel: Accel::Tcg,
             cpus: 2,
             ram_kb: 1_048_576,
+            memory: Memory::Anonymous,
             source: "/build/machines/v/linux-gcc/linux-gcc-default".into(),
             directory: "/build/machines/v/linux-gcc/x".into(),
             bridge: "br1".into(),

@@ -11,6 +11,7 @@ use std::time::Instant;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::capture::{Capture, Log};
+use super::memory::{self, Memory};
 use super::monitor::{Monitor, Said};
 use super::program::executed;
 use super::qemu::{self, Descriptors, Spec};
@@ -50,7 +51,7 @@ impl VirtualMachine {
     ) -> Result<Option<VirtualMachine>> {
         launch(spec, tap)
             .and_then(|mut machine| {
-                let runs = converse(&mut machine, deadline, wait)?;
+                let runs = converse(&mut machine, spec.memory, deadline, wait)?;
                 Ok(runs.then_some(machine))
             })
             .context(|| format!("unable to start machine {}", spec.label))
@@ -71,6 +72,7 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<VirtualMachine> {
     };
     let vnc_directory = prepare_directory(&files.vnc, spec.user.as_ref())?;
     files.vnc_directory = vnc_directory.as_raw_fd();
+    let state = spec.memory.prepare(&spec.directory, spec.ram_kb)?;
     if let Some(user) = &spec.user {
         hand_over(&spec.directory, user)?;
     }
@@ -133,13 +135,19 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<VirtualMachine> {
         exited: None,
         stuck: false,
         inspection: None,
+        state,
         files,
     })
 }
 
 /// Reads the greeting, negotiates capabilities, and starts the guest. Returns whether
 /// it runs; if not, `wait` was stopped.
-fn converse(machine: &mut VirtualMachine, deadline: Instant, wait: &mut Wait<'_>) -> Result<bool> {
+fn converse(
+    machine: &mut VirtualMachine,
+    memory: Memory,
+    deadline: Instant,
+    wait: &mut Wait<'_>,
+) -> Result<bool> {
     let mut runs = false;
     loop {
         // First, so that all that QEMU wrote before its end is read below.
@@ -154,10 +162,18 @@ fn converse(machine: &mut VirtualMachine, deadline: Instant, wait: &mut Wait<'_>
                     crate::trace!(4, "start_machine", "qemu {version}, pid {}", machine.pid());
                     machine.monitor.send("qmp_capabilities", deadline);
                 }
+                Said::Done("qmp_capabilities", _) if memory == Memory::Restored => {
+                    machine.load(deadline);
+                }
                 Said::Done("qmp_capabilities", _) => machine.monitor.send("cont", deadline),
-                Said::Done(..) => {
+                Said::Done("cont", _) => {
                     machine.suspended = false;
                     runs = true;
+                }
+                Said::Done(..) => {}
+                // QEMU ends if it fails.
+                Said::Event(name, data) if memory::migrated(&name, &data) == Some(true) => {
+                    machine.monitor.send("cont", deadline);
                 }
                 Said::Refused(command, reason) => {
                     return Err(failed(

@@ -39,6 +39,7 @@ mod sanitize;
 mod shorten;
 pub mod syntax;
 mod task;
+mod template;
 pub mod value;
 mod values;
 
@@ -53,4 +54,5 @@ pub use sanitize::sanitize;
 pub use shorten::Shortener;
 pub use syntax::{Pair, ParseError, ParseLimits, Parser, SerializeError, Serializer, Style};
 pub use task::TaskManifest;
+pub use template::{TemplateContents, TemplateManifest, WaitingGuest};
 pub use values::Values;

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 
 use nix::libc;
 
+use super::Mac;
 use crate::error::{Class, Context as _, Error, Result};
 use crate::sys::net::{Control, InterfaceName};
 use crate::sys::netlink::{self, Batch, NetlinkSocket};
@@ -110,6 +111,17 @@ impl Bridge {
             address,
             networks: networks(&socket, index).context(unable)?,
         })
+    }
+}
+
+impl Bridge {
+    /// Its hardware address at present: a bridge that was not given one may take that of
+    /// a port.
+    pub fn hardware_address(&self) -> Result<Mac> {
+        Control::open()
+            .and_then(|control| control.hardware_address(&self.name))
+            .map(Mac)
+            .context(|| format!("unable to examine bridge {}", self.name))
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod fake;
 mod result;
+mod warm;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,8 +15,8 @@ use std::time::{Duration, Instant};
 use crate::diag;
 use crate::error::{Context as _, Result};
 use crate::guest::{self, Directory, Ended, Guest, GuestPhase, GuestRun, Step, Upload, Why};
-use crate::machine::Purpose;
-use crate::manifest::{MachineManifest, ResultManifest, ResultStatus, Style, TaskManifest};
+use crate::machine::{Memory, Purpose};
+use crate::manifest::{BootstrappedMachine, ResultManifest, ResultStatus, Style, TaskManifest};
 use crate::snapshot::Snapshot;
 use crate::status::{self, Laps};
 use crate::tftp::Map;
@@ -26,7 +27,7 @@ pub use fake::Fake;
 
 /// The names of the task in the requests of workers: those of the original and of
 /// today.
-const TASKS: [&str; 2] = ["manifest", "task.manifest"];
+pub const TASKS: [&str; 2] = ["manifest", "task.manifest"];
 
 /// The names of the result in the uploads of workers; the first complete one counts.
 const RESULTS: [&str; 3] = ["manifest", "result.manifest", "result.manifest.lz4"];
@@ -53,6 +54,8 @@ pub struct BuildSettings {
     pub result_limit: u64,
     /// The replacement of the guest in a trial run.
     pub fake: Option<Fake>,
+    /// The age up to which the machine's template is used, if the machine may start warm.
+    pub warm: Option<Duration>,
 }
 
 /// A task and its machine.
@@ -61,7 +64,7 @@ pub struct Job<'a> {
     /// The task that the worker gets.
     pub task: &'a TaskManifest,
     /// The machine.
-    pub machine: &'a MachineManifest,
+    pub machine: &'a BootstrappedMachine,
     /// Its bootstrapped copy.
     pub directory: &'a Path,
 }
@@ -215,12 +218,15 @@ fn perform_at<'w>(
     });
 
     let mut left = config.retries;
-    let mut performed = loop {
-        let last = left == 0;
-        match attempt(config, job, map.clone(), last, stage, laps, watch)? {
-            Some(performed) => break performed,
-            None => left -= 1,
-        }
+    let mut performed = match warm::attempt(config, job, &map, stage, laps, watch)? {
+        Some(performed) => performed,
+        None => loop {
+            let last = left == 0;
+            match attempt(config, job, map.clone(), last, stage, laps, watch)? {
+                Some(performed) => break performed,
+                None => left -= 1,
+            }
+        },
     };
     let path = put.join(ARTIFACTS);
     if path.is_file() {
@@ -252,12 +258,13 @@ fn attempt<'w>(
     };
     laps.lap("snapshot", Instant::now());
     let boot = GuestRun {
-        machine: job.machine,
+        machine: &job.machine.machine,
         label: job.directory,
         source: job.directory,
         directory: snapshot.path(),
         purpose: Purpose::Build,
         task: Some(job.task),
+        memory: Memory::Anonymous,
         map,
         upload_limit: config.upload_limit,
     };
@@ -265,25 +272,40 @@ fn attempt<'w>(
         return Ok(Some(Performed::of(BuildEnd::Stopped)));
     };
     let step = converse(config, &mut guest, stage, laps, watch);
-    let (end, holds) = match guest.with_evidence("build failure", step)? {
+    let step = guest.with_evidence("build failure", step)?;
+    if let Step::Ended(ended) = &step
+        && ended.never_asked()
+        && !last
+    {
+        let what = format!("build {}", ended.title());
+        let warning = diag::warning(format_args!(
+            "{what} for machine {}, trying again: {ended}",
+            job.directory.display()
+        ));
+        guest.report_attempt(&what, ended, warning);
+        guest.close().and(snapshot.close())?;
+        laps.lap("clean-up", Instant::now());
+        return Ok(None);
+    }
+    finish(config, guest, snapshot, step, *stage).map(Some)
+}
+
+/// The end of a build, and the remains of its guest.
+fn finish<'w>(
+    config: &BuildSettings,
+    mut guest: Guest<'w>,
+    snapshot: Snapshot,
+    step: Step<Upload>,
+    stage: BuildStage,
+) -> Result<Performed<Remains<'w>>> {
+    let (end, holds) = match step {
         Step::Done(upload) => {
             let concluded = conclude(config, &mut guest, &upload);
             guest.with_evidence("build failure", concluded)?
         }
-        Step::Ended(ended) if ended.never_asked() && !last => {
-            let what = format!("build {}", ended.title());
-            let warning = diag::warning(format_args!(
-                "{what} for machine {}, trying again: {ended}",
-                job.directory.display()
-            ));
-            guest.report_attempt(&what, &ended, warning);
-            guest.close().and(snapshot.close())?;
-            laps.lap("clean-up", Instant::now());
-            return Ok(None);
-        }
         Step::Ended(ended) => {
             let holds = guest.report(&format!("build {}", ended.title()), &ended);
-            (failed(*stage, &ended), holds)
+            (failed(stage, &ended), holds)
         }
     };
     if !holds {
@@ -295,11 +317,11 @@ fn attempt<'w>(
         snapshot,
         holds,
     };
-    Ok(Some(Performed {
+    Ok(Performed {
         end,
         artifacts: None,
         guest: Some(remains),
-    }))
+    })
 }
 
 /// The end of a build whose guest failed.
@@ -333,6 +355,17 @@ fn converse(
     if let Step::Ended(ended) = step {
         return Ok(Step::Ended(ended));
     }
+    work(config, guest, stage, laps, watch)
+}
+
+/// The guest's side of the task once it has it.
+fn work(
+    config: &BuildSettings,
+    guest: &mut Guest<'_>,
+    stage: &mut BuildStage,
+    laps: &mut Laps,
+    watch: &Watch,
+) -> Result<Step<Upload>> {
     *stage = BuildStage::WithTask;
     watch.enter(status::Phase::Building, Some(config.work));
     let step = guest.await_upload(&RESULTS, config.work)?;

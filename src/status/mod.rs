@@ -51,6 +51,8 @@ pub enum Phase {
     Booting,
     /// Bootstrapping a machine.
     Bootstrapping,
+    /// Making the template of a machine.
+    Preparing,
     /// Performing a task.
     Building,
     /// Delivering a result.
@@ -146,11 +148,12 @@ impl Idle {
 
 impl Phase {
     /// The words a phase can have, [`DRAINING`] included.
-    pub const KEYWORDS: [&'static str; 10] = [
+    pub const KEYWORDS: [&'static str; 11] = [
         "enumerating",
         "asking",
         "booting",
         "bootstrapping",
+        "preparing",
         "building",
         "uploading",
         "holding",
@@ -167,6 +170,7 @@ impl Phase {
             Phase::Asking => "asking",
             Phase::Booting => "booting",
             Phase::Bootstrapping => "bootstrapping",
+            Phase::Preparing => "preparing",
             Phase::Building => "building",
             Phase::Uploading => "uploading",
             Phase::Holding => "holding",
@@ -187,8 +191,11 @@ impl Phase {
 
     /// Whether a guest runs in it.
     fn has_guest(self) -> bool {
-        use Phase::{Booting, Bootstrapping, Building, Holding};
-        matches!(self, Booting | Bootstrapping | Building | Holding)
+        use Phase::{Booting, Bootstrapping, Building, Holding, Preparing};
+        matches!(
+            self,
+            Booting | Bootstrapping | Preparing | Building | Holding
+        )
     }
 
     /// Whether an idle turn passes through it at once.

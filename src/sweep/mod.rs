@@ -10,6 +10,7 @@
 //! | a QEMU in one of them | working directory and `-name` | the same, and its parent |
 //! | rules, sockets, files of the run directory | being in it | its `agent.lock`, which we hold |
 //! | evidence that is incomplete | being in the state directory | the same |
+//! | templates of guests | their name | no copy, or `--warm` does not cover them |
 //! | TFTP directories | their name, `<toolchain>-<instance>` | the same, and the lock on the directory |
 //!
 //! Looking ([`find`]) changes nothing, so that `--gc --dry-run` can print what
@@ -29,7 +30,10 @@ use crate::error::{Context as _, Result};
 use crate::evidence;
 use crate::guest::Directory;
 use crate::lock::Lock;
+use crate::snapshot;
 use crate::sys::tree::remove_tree;
+use crate::warm;
+use scratch::Found;
 
 /// Where we leave things.
 #[derive(Clone, Debug)]
@@ -46,6 +50,10 @@ pub struct SweepSettings {
     pub toolchain: String,
     /// `<toolchain>-<instance>`.
     pub owner: String,
+    /// The number of the agent among those for the toolchain.
+    pub instance: u16,
+    /// Patterns of the machines that start warm.
+    pub warm: Vec<String>,
 }
 
 /// Something to remove.
@@ -63,6 +71,7 @@ enum What {
     Evidence,
     Tree,
     Scratch,
+    Template,
 }
 
 impl Litter {
@@ -81,6 +90,7 @@ impl Litter {
             What::Evidence => "incomplete evidence of a dead agent",
             What::Tree => "tftp directory of a dead agent",
             What::Scratch => "scratch snapshot of a dead agent",
+            What::Template => "template that is not used",
         }
     }
 
@@ -92,6 +102,7 @@ impl Litter {
             What::RunDirectory | What::Evidence => gone(remove_tree(&self.path), &self.path),
             What::Tree => Directory::remove_left(&self.path),
             What::Scratch => scratch::remove(&self.path),
+            What::Template => snapshot::delete(&self.path),
         }
     }
 }
@@ -113,7 +124,7 @@ impl fmt::Display for Litter {
 /// `lock` is the lock of our own run directory. Without it (another agent has
 /// it) only what has locks of its own is looked at.
 pub fn find(config: &SweepSettings, lock: Option<&Lock>) -> Vec<Litter> {
-    let scratch = scratch::find(&config.machines, &config.toolchain);
+    let Found { scratch, templates } = scratch::find(&config.machines, &config.toolchain);
     let mut litter = guests::find(&config.machines, &config.toolchain, &scratch);
     if lock.is_some() {
         litter.extend(run_files(&config.run_dir));
@@ -129,7 +140,26 @@ pub fn find(config: &SweepSettings, lock: Option<&Lock>) -> Vec<Litter> {
             .into_iter()
             .map(|path| Litter::new(What::Scratch, path)),
     );
+    let is_unused = |path: &PathBuf| is_unused(path, config, lock.is_some());
+    litter.extend(
+        templates
+            .into_iter()
+            .filter(is_unused)
+            .map(|path| Litter::new(What::Template, path)),
+    );
     litter
+}
+
+/// Whether a template has no copy, or is that of a machine that this agent no longer
+/// starts warm.
+fn is_unused(path: &Path, config: &SweepSettings, is_alone: bool) -> bool {
+    let Some((copy, instance)) = warm::copy_of(path) else {
+        return false;
+    };
+    let machine = path.parent().and_then(Path::file_name);
+    let machine = machine.unwrap_or_default().to_string_lossy();
+    let is_own = is_alone && instance == config.instance;
+    !copy.exists() || is_own && !warm::covers(&config.warm, &machine)
 }
 
 /// Finds litter and removes it, saying so.

@@ -5,7 +5,7 @@
 //! locked exclusively while a snapshot is judged. When that cannot be had
 //! another agent is making one, and the next sweep looks again.
 
-use std::fs::{self, DirEntry, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -17,43 +17,65 @@ use crate::snapshot;
 use crate::sys::file::open_directory;
 use crate::sys::flock::{How, Locked};
 use crate::trace;
+use crate::warm;
 
-/// The litter among the machines, sorted.
-pub(super) fn find(machines: &Path, toolchain: &str) -> Vec<PathBuf> {
+/// Subvolumes among the machines, sorted.
+#[derive(Default)]
+pub(super) struct Found {
+    /// Scratch snapshots whose owner is dead.
+    pub(super) scratch: Vec<PathBuf>,
+    /// Templates.
+    pub(super) templates: Vec<PathBuf>,
+}
+
+/// Finds the snapshots for the toolchain among the machines.
+pub(super) fn find(machines: &Path, toolchain: &str) -> Found {
     let volumes = match tree::volumes(machines) {
         Ok(volumes) => volumes,
         Err(error) => {
             // The enumeration reports it.
             trace!(3, "find", "{error}");
-            return Vec::new();
+            return Found::default();
         }
     };
-    let mut found = Vec::new();
+    let mut found = Found::default();
     for volume in volumes {
         for name in tree::directories(&volume).unwrap_or_default() {
             let dir = volume.join(&name);
-            let candidates = candidates(&dir, &format!("{name}-{toolchain}"));
+            let target = format!("{name}-{toolchain}");
+            let Found {
+                scratch: candidates,
+                mut templates,
+            } = candidates(&dir, &target);
+            found.templates.append(&mut templates);
             // No lock is taken where there is nothing to judge.
             if !candidates.is_empty()
                 && let Some(_alone) = alone(&dir)
             {
-                found.extend(candidates.into_iter().filter(|path| is_dead(path)));
+                let dead = candidates.into_iter().filter(|path| is_dead(path));
+                found.scratch.extend(dead);
             }
         }
     }
-    found.sort();
+    found.scratch.sort();
+    found.templates.sort();
     found
 }
 
-/// The scratch snapshots in a machine directory. An unreadable one has none: the
-/// enumeration reports it.
-fn candidates(dir: &Path, target: &str) -> Vec<PathBuf> {
+/// The scratch snapshots and templates in a machine directory. An unreadable one has
+/// none: the enumeration reports it.
+fn candidates(dir: &Path, target: &str) -> Found {
+    let mut found = Found::default();
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    let is_scratch = |entry: &DirEntry| snapshot::is_scratch(&entry.file_name(), target.as_ref());
-    entries
-        .filter(is_scratch)
-        .map(|entry| entry.path())
-        .collect()
+    for path in entries.map(|entry| entry.path()) {
+        let name = path.file_name().unwrap_or_default();
+        if snapshot::is_scratch(name, target.as_ref()) {
+            found.scratch.push(path);
+        } else if warm::copy_of(&path).is_some_and(|(copy, _)| copy.ends_with(target)) {
+            found.templates.push(path);
+        }
+    }
+    found
 }
 
 /// Removes one that is still dead.

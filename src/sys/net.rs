@@ -119,6 +119,7 @@ mod ioctl {
     nix::ioctl_write_ptr_bad!(set_flags, libc::SIOCSIFFLAGS, IfReq);
     nix::ioctl_readwrite_bad!(get_address, libc::SIOCGIFADDR, IfReq);
     nix::ioctl_readwrite_bad!(get_index, libc::SIOCGIFINDEX, IfReq);
+    nix::ioctl_readwrite_bad!(get_mac, libc::SIOCGIFHWADDR, IfReq);
     nix::ioctl_write_ptr_bad!(set_mac, libc::SIOCSIFHWADDR, IfReq);
     nix::ioctl_write_ptr_bad!(bridge_add, 0x89a2, IfReq); // SIOCBRADDIF
     nix::ioctl_readwrite_bad!(get_arp, libc::SIOCGARP, ArpReq);
@@ -176,6 +177,13 @@ impl Control {
     pub fn index(&self, name: &InterfaceName) -> io::Result<u32> {
         let answer = self.get(ioctl::get_index, name)?;
         Ok(u32::from_ne_bytes(answer.bytes(0)))
+    }
+
+    /// The interface's hardware address.
+    pub fn hardware_address(&self, name: &InterfaceName) -> io::Result<[u8; 6]> {
+        let answer = self.get(ioctl::get_mac, name)?;
+        // struct sockaddr: the family in two bytes, then the address.
+        Ok(answer.bytes(2))
     }
 
     /// The interface's (first) IPv4 address.

@@ -100,10 +100,21 @@ pub enum Served {
         /// The refusal that the peer got, if the server ended the transfer.
         refusal: Option<Refusal>,
     },
+    /// A request for a deferred file of the [`Map`](super::Map) was not answered.
+    Deferred(DeferredRequest),
     /// The deadline has passed.
     Deadline,
     /// The descriptor of this index is readable (or in error).
     Ready(usize),
+}
+
+/// A request that another server is going to answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeferredRequest {
+    /// The peer.
+    pub peer: SocketAddrV4,
+    /// The packet.
+    pub octets: Vec<u8>,
 }
 
 /// Counters of a server since it was bound.

@@ -4,7 +4,7 @@
 //! "outside" means is decided here; the kernel then holds symlinks to it
 //! (`openat2(RESOLVE_BENEATH)`, in `tree`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -81,6 +81,7 @@ impl Name {
 #[derive(Clone, Debug, Default)]
 pub struct Map {
     contents: BTreeMap<String, Arc<[u8]>>,
+    deferred: BTreeSet<String>,
     get: Vec<PathBuf>,
     put: Option<PathBuf>,
 }
@@ -103,6 +104,14 @@ impl Map {
         self
     }
 
+    /// Adds a file whose readers get no answer for now: see [`Served::Deferred`].
+    ///
+    /// [`Served::Deferred`]: super::Served::Deferred
+    pub fn deferred(mut self, name: impl Into<String>) -> Map {
+        self.deferred.insert(name.into());
+        self
+    }
+
     /// Sets the directory to write to. It need not exist yet.
     pub fn put(mut self, root: impl Into<PathBuf>) -> Map {
         self.put = Some(root.into());
@@ -112,6 +121,11 @@ impl Map {
     /// The contents in memory under `name`.
     pub fn find(&self, name: &str) -> Option<Arc<[u8]>> {
         self.contents.get(name).cloned()
+    }
+
+    /// Whether readers of `name` get no answer for now.
+    pub fn is_deferred(&self, name: &str) -> bool {
+        self.deferred.contains(name)
     }
 
     /// Whether anything can be read at all.

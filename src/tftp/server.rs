@@ -8,7 +8,7 @@ use nix::poll::{PollFd, PollFlags};
 
 use super::dispatch::Dispatcher;
 use super::earlier;
-use super::event::{Accept, Counters, Served, ServerSettings};
+use super::event::{Accept, Counters, DeferredRequest, Served, ServerSettings};
 use super::map::Map;
 use crate::error::{Context as _, Result};
 use crate::sys::inbox::Inbox;
@@ -80,6 +80,11 @@ impl TftpServer {
     /// packet that belongs to no transfer.
     pub fn set_accept(&mut self, accept: Accept) {
         self.dispatcher.set_accept(accept);
+    }
+
+    /// Answers a request that another server has deferred, and returns the event of it.
+    pub fn resume(&mut self, request: &DeferredRequest) -> Option<Served> {
+        self.dispatcher.resume(Instant::now(), request)
     }
 
     /// The counters so far.

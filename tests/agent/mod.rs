@@ -9,3 +9,4 @@ mod failures;
 mod faults;
 mod machines;
 mod turns;
+mod warm;

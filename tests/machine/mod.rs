@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bbot_agent::error::Result;
-use bbot_agent::machine::{Accel, Event, Purpose, Spec, VirtualMachine};
+use bbot_agent::machine::{Accel, Event, Memory, Purpose, Spec, VirtualMachine};
 use bbot_agent::network::Mac;
 use bbot_agent::sys::poll::{self, Waited};
 
@@ -34,6 +34,7 @@ fn spec(dir: &TempDir, qemu: &Path) -> Spec {
         accel: Accel::Tcg,
         cpus: 1,
         ram_kb: 128 * 1024,
+        memory: Memory::Anonymous,
         source: directory.clone(),
         directory,
         bridge: "br1".into(),

@@ -139,3 +139,20 @@ fn a_request_offers_as_many_machines_as_controllers_take() {
     assert_eq!(record.notes.len(), 1, "{:?}", record.notes);
     assert!(record.notes[0].contains("some of the 300 machines"));
 }
+
+#[test]
+fn templates_are_made_one_at_a_time_when_there_is_no_task() {
+    // Three tasks of a minute, one of which comes while a template is made.
+    let mut tasks = [0, 1, 150].into_iter().peekable();
+    let mut script = Script::new().controller(move |now| match tasks.next_if(|at| *at <= now) {
+        Some(_) => Offers::Task("linux", ""),
+        None => Offers::Nothing,
+    });
+    script.templates = 2;
+    let record = play(script, &[], HOUR);
+    let built: Vec<u64> = record.built.iter().map(|(at, ..)| *at).collect();
+    assert_eq!(built, [0, MINUTE, 3 * MINUTE]);
+    assert_eq!(record.templates, [2 * MINUTE, 4 * MINUTE]);
+    // The agent pauses only when there is neither a task nor a template to make.
+    assert_eq!(record.idle[0].0, 5 * MINUTE);
+}

@@ -93,6 +93,8 @@ pub struct Script {
     pub takes: Box<dyn FnMut(usize, u64) -> std::result::Result<(), Failure>>,
     /// Of a machine: the course of its guest.
     pub guests: Guests,
+    /// How many templates there are to make, a minute each.
+    pub templates: u32,
     /// What the host lacks.
     pub lacks: Box<dyn FnMut(u64) -> Option<&'static str>>,
 }
@@ -109,6 +111,7 @@ impl Script {
             priorities: Vec::new(),
             takes: Box::new(|_, _| Ok(())),
             guests: Box::new(|_, _| success(MINUTE)),
+            templates: 0,
             lacks: Box::new(|_| None),
         }
     }
@@ -326,6 +329,16 @@ impl World for Play {
             result_url: UploadTarget::parse(&format!("http://c{number}/?c={number}")).unwrap(),
             ..Assignment::fake(TaskManifest::parse(text.as_bytes(), "").unwrap())
         }))
+    }
+
+    fn prepare(&mut self, _: &[Rc<Machine>]) -> bool {
+        let is_due = self.script.templates > 0;
+        if is_due {
+            self.script.templates -= 1;
+            self.record.borrow_mut().templates.push(self.second());
+            self.pass(MINUTE);
+        }
+        is_due
     }
 
     fn perform(&mut self, task: &TaskManifest, machine: &Machine, _: &mut Laps) -> Performed<Held> {

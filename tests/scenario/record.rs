@@ -30,6 +30,8 @@ pub struct Record {
     /// When the agent began to wait, for how many seconds, and why.
     pub idle: Vec<(u64, u64, Idle, String)>,
     pub probes: Vec<u64>,
+    /// When a template was made.
+    pub templates: Vec<u64>,
     /// Warnings that were given once.
     pub notes: Vec<String>,
     /// When a bootstrap of which machine began, seconds that it took, and whether its

@@ -144,7 +144,9 @@ fn describe(served: &Served) -> Option<String> {
             reason,
             ..
         } => format!("{peer} {kind} {name}: failed: {reason}"),
-        Served::Requested { .. } | Served::Deadline | Served::Ready(_) => return None,
+        Served::Requested { .. } | Served::Deferred(_) | Served::Deadline | Served::Ready(_) => {
+            return None;
+        }
     })
 }
 

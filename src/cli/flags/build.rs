@@ -364,5 +364,24 @@ pub(super) const GUESTS: Group = Group {
             set: |d, v| put(&mut d.options.keep_failures, v.number(0, 10000)),
             ..FLAG
         },
+        Flag {
+            name: "warm",
+            takes: Takes::Maybe("pattern"),
+            repeats: true,
+            help: "Start the guests of tasks from a template, made while there is no task, and \
+                   not by a boot. <pattern> selects machines by name, where * is any text and ? \
+                   any character. Without it: all machines.",
+            set: |d, v| v.push(&mut d.options.warm, v.pattern()),
+            ..FLAG
+        },
+        Flag {
+            name: "warm-age",
+            takes: Takes::Value("time"),
+            default: Default::Is("24h"),
+            help: "Age up to which a template is used. The clock of a guest that does not set it \
+                   is behind by so much.",
+            set: |d, v| put(&mut d.options.warm_age, v.time(1)),
+            ..FLAG
+        },
     ],
 };

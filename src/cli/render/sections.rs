@@ -91,6 +91,10 @@ pub(super) const FILES: &[(&str, &str)] = &[
         "bootstrapped copy of that revision; names that begin so belong to the agent",
     ),
     (
+        "/build/machines/<volume>/<name>/<name>-<toolchain>-@warm.<instance>",
+        "template of the copy (--warm)",
+    ),
+    (
         "/build/tftp/toolchain/<toolchain>/",
         "files that guests fetch when they are bootstrapped",
     ),

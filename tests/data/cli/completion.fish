@@ -55,6 +55,8 @@ complete -c bbot-agent -l build-timeout -r -f -d 'Build timeout, from there to t
 complete -c bbot-agent -l build-retries -r -f -d 'Further build attempts without a first request'
 complete -c bbot-agent -l hold -r -f -a '0 600 forever' -d 'Time to keep a failed guest for inspection'
 complete -c bbot-agent -l keep-failures -r -f -d 'Number of failed guests whose evidence is kept'
+complete -c bbot-agent -l warm -f -d 'Start the guests of tasks from a template, made while there is no task, and not by a boot'
+complete -c bbot-agent -l warm-age -r -f -d 'Age up to which a template is used'
 complete -c bbot-agent -l state -r -f -a '(__fish_complete_directories)' -d 'Directory of persistent state'
 complete -c bbot-agent -l run-dir -r -f -a '(__fish_complete_directories)' -d 'Directory of locks, sockets and status files'
 complete -c bbot-agent -l metrics -r -F -d 'Prometheus text file to keep up to date'

@@ -59,6 +59,8 @@ _arguments -s \
   '--build-retries=[Further build attempts without a first request]:num: ' \
   '--hold=[Time to keep a failed guest for inspection]:time:(0 600 forever)' \
   '--keep-failures=[Number of failed guests whose evidence is kept]:num: ' \
+  '*--warm=-[Start the guests of tasks from a template, made while there is no task, and not by a boot]::pattern: ' \
+  '--warm-age=[Age up to which a template is used]:time: ' \
   '--state=[Directory of persistent state]:dir:_files -/' \
   '--run-dir=[Directory of locks, sockets and status files]:dir:_files -/' \
   '--metrics=[Prometheus text file to keep up to date]:file:_files' \

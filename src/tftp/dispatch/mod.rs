@@ -2,27 +2,31 @@
 //!
 //! No socket and no clock: packets go to a [`Wire`], and time is an argument.
 
+mod deferred;
+
 use std::collections::VecDeque;
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::active::{ActiveTransfer, Shared};
-use super::earlier;
-use super::event::{Accept, Counters, Served, ServerSettings};
-use super::map::{Map, Name};
-use super::options::Terms;
-use super::packet::{self, ErrorCode, Kind, Packet, Refusal, Request};
-use super::peers::{ActivePeer, Peer, Peers};
-use super::quota::{Reservation, UploadQuota};
-use super::rate::Bucket;
-use super::source::{Content, Source};
-use super::transfer::{Input, Linger, Reply, TransferEnd};
-use super::tree::{self, Tree};
-use super::upload::UploadFile;
-use super::wire::Wire;
+use deferred::is_station;
+
 use crate::sys::udp::{Route, SLOT};
+use crate::tftp::active::{ActiveTransfer, Shared};
+use crate::tftp::earlier;
+use crate::tftp::event::{Accept, Counters, Served, ServerSettings};
+use crate::tftp::map::{Map, Name};
+use crate::tftp::options::Terms;
+use crate::tftp::packet::{self, ErrorCode, Kind, Packet, Refusal, Request};
+use crate::tftp::peers::{ActivePeer, Peer, Peers};
+use crate::tftp::quota::{Reservation, UploadQuota};
+use crate::tftp::rate::Bucket;
+use crate::tftp::source::{Content, Source};
+use crate::tftp::transfer::{Input, Linger, Reply, TransferEnd};
+use crate::tftp::tree::{self, Tree};
+use crate::tftp::upload::UploadFile;
+use crate::tftp::wire::Wire;
 
 /// A server without its socket: it is handed packets and what is due.
 pub struct Dispatcher<W> {
@@ -82,19 +86,19 @@ impl<W: Wire> Dispatcher<W> {
         &self.shared.wire
     }
 
-    /// See [`super::TftpServer::set_map`].
+    /// See [`crate::tftp::TftpServer::set_map`].
     pub fn set_map(&mut self, map: Map) {
         self.get = map.get_roots().iter().cloned().map(Tree::new).collect();
         self.put = map.put_root().map(|root| Tree::new(root.to_owned()));
         self.map = map;
     }
 
-    /// See [`super::TftpServer::set_accept`].
+    /// See [`crate::tftp::TftpServer::set_accept`].
     pub fn set_accept(&mut self, accept: Accept) {
         self.accept = Some(accept);
     }
 
-    /// See [`super::TftpServer::counters`].
+    /// See [`crate::tftp::TftpServer::counters`].
     pub fn counters(&self) -> &Counters {
         &self.shared.counters
     }
@@ -123,11 +127,7 @@ impl<W: Wire> Dispatcher<W> {
     pub fn packet(&mut self, now: Instant, route: Route, octets: &[u8]) {
         let peer = route.peer;
         // A packet that cannot be answered is not acted upon.
-        if peer.port() == 0
-            || peer.ip().is_unspecified()
-            || peer.ip().is_broadcast()
-            || peer.ip().is_multicast()
-        {
+        if !is_station(peer) {
             return;
         }
         let packet = Packet::parse(octets);
@@ -219,7 +219,9 @@ impl<W: Wire> Dispatcher<W> {
         if restarted && let Some(old) = self.peers.forget(route.peer) {
             self.events.push_back(old.replaced());
         }
-        self.start(now, route, octets);
+        if !self.defers(route.peer, octets) {
+            self.start(now, route, octets);
+        }
     }
 
     fn start(&mut self, now: Instant, route: Route, octets: &[u8]) {

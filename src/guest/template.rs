@@ -1,0 +1,64 @@
+//! A guest that becomes a template, and one that is restored from it.
+
+use std::time::{Duration, Instant};
+
+use super::wait::Seen;
+use super::{Guest, GuestPhase, Step};
+use crate::error::{Error, Result};
+use crate::network::Mac;
+use crate::tftp::{DeferredRequest, Served};
+
+/// How long QEMU may take to save a guest: the state has a few megabytes.
+const SAVE_TIMEOUT: Duration = Duration::from_secs(60);
+
+impl Guest<'_> {
+    /// Waits for the first request for a deferred file.
+    pub fn await_deferred(&mut self, limit: Duration) -> Result<Step<DeferredRequest>> {
+        self.wait(GuestPhase::Startup, limit, |seen| match seen {
+            Seen::Served(Served::Deferred(request)) => Some(request.clone()),
+            _ => None,
+        })
+    }
+
+    /// Stops the guest, saves its state, and removes all that was made for it. `None`:
+    /// the agent was told to stop.
+    pub fn save(self) -> Result<Option<()>> {
+        let Guest {
+            machine,
+            redirect,
+            server,
+            watch,
+            ..
+        } = self;
+        let until = Instant::now() + SAVE_TIMEOUT;
+        let saved = machine.save(until, &mut |fds, deadline| watch.wait(fds, deadline));
+        let removed = redirect.close();
+        drop(server);
+        let saved = saved?;
+        removed.map(|()| saved)
+    }
+
+    /// The hardware address of its gateway, the bridge.
+    pub fn gateway(&self) -> Mac {
+        self.gateway
+    }
+
+    /// Answers the request that a restored guest waits with.
+    pub fn answer(&mut self, request: &DeferredRequest) -> Result<()> {
+        match self.server.resume(request) {
+            Some(Served::Requested { .. }) => Ok(()),
+            other => Err(Error::new(format!(
+                "unable to answer the guest's request: {other:?}"
+            ))),
+        }
+    }
+
+    /// Waits until a restored guest shows that it runs: it has the file that it waited
+    /// for, or has made a request.
+    pub fn await_word(&mut self, limit: Duration) -> Result<Step<()>> {
+        self.wait(GuestPhase::Startup, limit, |seen| match seen {
+            Seen::Served(Served::Sent { .. } | Served::Requested { .. }) => Some(()),
+            _ => None,
+        })
+    }
+}

@@ -1,0 +1,111 @@
+//! The memory of a guest: of QEMU's process, or in a file of the machine.
+//!
+//! A *template* is a machine that was stopped while it ran: its disks, its memory in
+//! the file [`RAM`], and the state of its devices in the file [`STATE`], of one
+//! instant. QEMU leaves memory out of the state if it is shared with a file
+//! (`x-ignore-shared`, qapi `migration.json`), so that a state has less than a
+//! megabyte and a guest is restored without reading its memory.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::path::Path;
+
+use crate::error::{Context as _, Result};
+use crate::json::Value;
+
+/// The name of the file with the guest's memory, in the directory of the machine.
+pub const RAM: &str = "warm.ram";
+
+/// The name of the file with the state of the devices.
+pub const STATE: &str = "warm.state";
+
+/// The place of a guest's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// Memory of QEMU's process.
+    Anonymous,
+    /// The file [`RAM`], which is made: the guest is going to be a template.
+    Saved,
+    /// The guest is that of a template. It does not change the files.
+    Restored,
+}
+
+impl Memory {
+    /// Makes or opens the files in `directory`. Returns that of the devices' state.
+    pub(super) fn prepare(self, directory: &Path, ram_kb: u64) -> Result<Option<File>> {
+        let open = |name: &str, options: &mut OpenOptions| {
+            let path = directory.join(name);
+            let file = options.open(&path);
+            file.context(|| format!("unable to open {}", path.display()))
+        };
+        match self {
+            Memory::Anonymous => Ok(None),
+            Memory::Saved => {
+                let mut new = OpenOptions::new();
+                new.read(true).write(true).create_new(true);
+                open(RAM, &mut new)?
+                    .set_len(ram_kb * 1024)
+                    .context(|| "unable to make a file for the guest's memory")?;
+                open(STATE, &mut new).map(Some)
+            }
+            Memory::Restored => open(STATE, OpenOptions::new().read(true)).map(Some),
+        }
+    }
+
+    /// The options of QEMU for the memory. `-m` is there for the size of the machine.
+    pub(super) fn argv(self, ram_kb: u64) -> Vec<OsString> {
+        let share = match self {
+            Memory::Anonymous => return Vec::new(),
+            Memory::Saved => "on",
+            Memory::Restored => "off",
+        };
+        let object =
+            format!("memory-backend-file,id=warm-ram,size={ram_kb}k,mem-path={RAM},share={share}");
+        vec![
+            "-machine".into(),
+            "memory-backend=warm-ram".into(),
+            "-object".into(),
+            object.into(),
+            // A new identity at each start, from which the guest's random numbers
+            // differ.
+            "-device".into(),
+            "vmgenid".into(),
+        ]
+    }
+
+    /// The options of QEMU for the state: a guest that is restored waits for it.
+    pub(super) fn incoming(self) -> Vec<OsString> {
+        match self {
+            Memory::Anonymous | Memory::Saved => Vec::new(),
+            Memory::Restored => vec!["-incoming".into(), "defer".into()],
+        }
+    }
+}
+
+/// The arguments of `migrate-set-capabilities`.
+pub(super) fn capabilities() -> Value {
+    let on = |name: &str| {
+        let state = ("state", Value::Bool(true));
+        Value::object([("capability", Value::from(name)), state])
+    };
+    let all = vec![on("x-ignore-shared"), on("events")];
+    Value::object([("capabilities", Value::Array(all))])
+}
+
+/// The name of the descriptor of the state in QEMU.
+pub(super) const STREAM: &str = "warm";
+
+/// The arguments of `migrate` and `migrate-incoming`.
+pub(super) fn stream() -> Value {
+    Value::object([("uri", Value::from(&*format!("fd:{STREAM}")))])
+}
+
+/// The end of a migration that an event tells: whether it succeeded.
+pub(super) fn migrated(name: &str, data: &Value) -> Option<bool> {
+    let status = data.get("status").and_then(Value::as_str);
+    match status.filter(|_| name == "MIGRATION")? {
+        "completed" => Some(true),
+        "failed" => Some(false),
+        _ => None,
+    }
+}

@@ -1,0 +1,80 @@
+//! Saving the state of a guest that is going to be a template, and loading it.
+
+use std::os::fd::AsFd as _;
+use std::time::Instant;
+
+use super::memory::{STREAM, capabilities, migrated, stream};
+use super::monitor::{self, Said};
+use super::{EVIDENCE_LINES, VirtualMachine};
+use crate::error::{Context as _, Error, Result};
+use crate::sys::poll::{Wait, Waited};
+
+impl VirtualMachine {
+    /// Asks QEMU to load the state that the guest of a template was saved with.
+    pub(super) fn load(&mut self, deadline: Instant) {
+        self.migrate("migrate-incoming", deadline);
+    }
+
+    fn migrate(&mut self, command: &'static str, deadline: Instant) {
+        if let Some(state) = &self.state {
+            let monitor = &mut self.monitor;
+            monitor.send_file(STREAM, state.as_fd(), deadline);
+            let given = Some(capabilities());
+            monitor.send_with("migrate-set-capabilities", given, deadline);
+            monitor.send_with(command, Some(stream()), deadline);
+        }
+    }
+
+    /// Stops the guest, saves the state of its devices, and ends QEMU, by `deadline` at
+    /// the latest. `None`: `wait` was stopped.
+    ///
+    /// # Errors
+    ///
+    /// With QEMU's reason when it cannot save the guest: some devices cannot be.
+    pub fn save(mut self, deadline: Instant, wait: &mut Wait<'_>) -> Result<Option<()>> {
+        self.power_down = None;
+        self.monitor.send("stop", deadline);
+        self.migrate("migrate", deadline);
+        let saved = self.await_saved(deadline, wait);
+        let ended = self.force_down();
+        let saved = saved.context(|| format!("unable to save {}", self.title()))?;
+        ended?;
+        Ok(saved)
+    }
+
+    fn await_saved(&mut self, deadline: Instant, wait: &mut Wait<'_>) -> Result<Option<()>> {
+        loop {
+            let exited = self.process.try_wait();
+            let exited = exited.context(|| "unable to wait for qemu")?;
+            self.console.read();
+            self.stderr.read();
+            for said in self.monitor.read() {
+                match said {
+                    Said::Event(name, data) => match migrated(&name, &data) {
+                        Some(true) => return Ok(Some(())),
+                        Some(false) => self.monitor.send("query-migrate", deadline),
+                        None => {}
+                    },
+                    Said::Done("query-migrate", value) => {
+                        let reason = value.get("error-desc").and_then(|text| text.as_str());
+                        return Err(Error::new(reason.unwrap_or("unknown reason")));
+                    }
+                    Said::Refused(_, reason) => return Err(Error::new(reason)),
+                    Said::Lost(why) if why != monitor::CLOSED => return Err(Error::new(why)),
+                    Said::Greeting(_) | Said::Done(..) | Said::Lost(_) => {}
+                }
+            }
+            if let Some(status) = exited {
+                self.exited = Some(status);
+                let last = self.stderr.tail().lines(EVIDENCE_LINES).pop();
+                let last = last.map_or_else(String::new, |line| format!(": {line}"));
+                return Err(Error::new(format!("qemu has ended, {status}{last}")));
+            }
+            match wait(&self.fds(), deadline).context(|| "unable to wait for qemu")? {
+                Waited::Readable => {}
+                Waited::Stopped => return Ok(None),
+                Waited::Deadline => return Err(Error::new("qemu was not ready in time")),
+            }
+        }
+    }
+}

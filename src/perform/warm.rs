@@ -1,0 +1,124 @@
+//! A task in the guest of a template.
+//!
+//! A fault of the template or of its guest costs time and not the task: the template is
+//! deleted, and the task starts cold.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use super::{BuildEnd, BuildSettings, BuildStage, Job, Performed, Remains, finish, work};
+use crate::diag;
+use crate::error::{Context as _, Error, Result};
+use crate::guest::{Guest, GuestPhase, GuestRun, Step, Why};
+use crate::machine::{Memory, Purpose};
+use crate::snapshot::Snapshot;
+use crate::status::{Laps, Phase};
+use crate::sys::tree::remove_tree;
+use crate::tftp::Map;
+use crate::warm::{self, Template, TemplateState, WarmSettings};
+use crate::watch::Watch;
+
+/// The time for a restored guest to show that it runs.
+const WORD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Performs a job in the guest of its machine's template. `None`: it starts cold.
+pub(super) fn attempt<'w>(
+    config: &BuildSettings,
+    job: &Job<'_>,
+    map: &Map,
+    stage: &mut BuildStage,
+    laps: &mut Laps,
+    watch: &'w Watch,
+) -> Result<Option<Performed<Remains<'w>>>> {
+    let Some(age) = config.warm else {
+        return Ok(None);
+    };
+    let settings = WarmSettings {
+        guest: config.guest.clone(),
+        startup: config.startup,
+        age,
+    };
+    let why = match warm::look(&settings, job.machine, job.directory) {
+        Ok(TemplateState::Missing | TemplateState::Unable) => return Ok(None),
+        Ok(TemplateState::Stale(why)) => format!("its template {why}"),
+        Ok(TemplateState::Ready(template)) => {
+            match restore(config, job, &template, map, stage, laps, watch) {
+                Ok(performed) => return Ok(Some(performed)),
+                Err(error) => error.to_string(),
+            }
+        }
+        Err(error) => error.to_string(),
+    };
+    diag::warning(format_args!(
+        "machine {} starts cold: {why}",
+        job.directory.display()
+    ))
+    .info("its template is made anew when there is no task")
+    .emit();
+    if let Err(error) = warm::discard(&warm::path(job.directory, config.guest.instance)) {
+        diag::failure(&error).emit();
+    }
+    if let Some(put) = map.put_root() {
+        // The guest may have uploaded something.
+        remove_tree(put)
+            .and_then(|()| fs::create_dir(put))
+            .context(|| format!("unable to empty directory {}", put.display()))?;
+    }
+    *stage = BuildStage::BeforeTask;
+    laps.lap("template", Instant::now());
+    Ok(None)
+}
+
+fn restore<'w>(
+    config: &BuildSettings,
+    job: &Job<'_>,
+    template: &Template,
+    map: &Map,
+    stage: &mut BuildStage,
+    laps: &mut Laps,
+    watch: &'w Watch,
+) -> Result<Performed<Remains<'w>>> {
+    let rest = &mut |length| watch.rest(length);
+    let snapshot = Snapshot::scratch_in_turn(&template.path, job.directory, rest)?;
+    let Some(snapshot) = snapshot else {
+        return Ok(Performed::of(BuildEnd::Stopped));
+    };
+    template.verify(snapshot.path())?;
+    laps.lap("snapshot", Instant::now());
+    watch.enter(Phase::Booting, Some(WORD_TIMEOUT));
+    let boot = GuestRun {
+        machine: &job.machine.machine,
+        label: job.directory,
+        source: job.directory,
+        directory: snapshot.path(),
+        purpose: Purpose::Build,
+        task: Some(job.task),
+        memory: Memory::Restored,
+        map: map.clone(),
+        upload_limit: config.upload_limit,
+    };
+    let Step::Done(mut guest) = Guest::boot(&config.guest, boot, watch)? else {
+        return Ok(Performed::of(BuildEnd::Stopped));
+    };
+    template.verify_gateway(guest.gateway())?;
+    guest.answer(&template.request()?)?;
+    let step = guest.await_word(WORD_TIMEOUT)?;
+    laps.lap("restore", Instant::now());
+    let step = match step {
+        Step::Done(()) => work(config, &mut guest, stage, laps, watch)?,
+        Step::Ended(ended) => Step::Ended(ended),
+    };
+    match &step {
+        // A guest that ends by itself, at whatever point, may do so because it was
+        // restored.
+        Step::Ended(ended)
+            if ended.phase == GuestPhase::Startup && ended.why != Why::Stopped
+                || matches!(ended.why, Why::Lost(_)) =>
+        {
+            let why = ended.to_string();
+            guest.close().and(snapshot.close())?;
+            Err(Error::new(why))
+        }
+        _ => finish(config, guest, snapshot, step, *stage),
+    }
+}

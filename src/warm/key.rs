@@ -1,0 +1,130 @@
+//! The key of a template: the host and the way to run the guest that it is valid for.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use crate::error::{Context as _, Error, Result};
+use crate::guest::{GuestSettings, command_line};
+use crate::machine::program;
+use crate::manifest::{BootstrappedMachine, Values};
+use crate::network::Bridge;
+
+/// Named values that are the same when a template is made and when it is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TemplateKey(Values);
+
+impl TemplateKey {
+    /// The key for the guests of `machine` as they are run now.
+    pub fn of(
+        settings: &GuestSettings,
+        machine: &BootstrappedMachine,
+        copy: &Path,
+    ) -> Result<TemplateKey> {
+        let bridge = Bridge::probe(&settings.bridge)?;
+        let host = nix::sys::utsname::uname().context(|| "unable to get the host's kernel")?;
+        let kernel = [host.release(), host.version()].map(|text| text.to_string_lossy());
+        let user = settings.user.as_ref().map(|user| user.uid);
+        let mut key = Values::default();
+        key.push("agent", env!("CARGO_PKG_VERSION"));
+        key.push("machine", machine.machine.id());
+        key.push("toolchain", machine.toolchain.id());
+        key.push("copy", file(&copy.join("manifest"))?);
+        key.push("instance", settings.instance.to_string());
+        key.push("qemu", qemu(&settings.qemu)?);
+        let command = command_line(settings, &machine.machine, copy)?;
+        key.push("command", command);
+        key.push("user", format!("{user:?}"));
+        key.push("processor", processor()?);
+        key.push("kernel", kernel.join(" "));
+        key.push("bridge", format!("{} {:?}", bridge.name, bridge.networks));
+        Ok(TemplateKey(key))
+    }
+
+    /// The values.
+    #[must_use]
+    pub fn values(&self) -> &Values {
+        &self.0
+    }
+
+    /// The difference of a template's key from this one, as in "is for another qemu".
+    #[must_use]
+    pub fn difference(&self, template: &Values) -> Option<String> {
+        if *template == self.0 {
+            return None;
+        }
+        let differs = |(name, value): &(&str, &str)| template.get(name) != Some(value);
+        let name = self.0.iter().find(differs).map(|(name, _)| name);
+        Some(format!("is for another {}", name.unwrap_or("agent")))
+    }
+}
+
+fn qemu(program: &Path) -> Result<String> {
+    let found = program::find(program)
+        .ok_or_else(|| Error::new(format!("no program {}", program.display())))?;
+    // A name may be a link that an upgrade changes.
+    let found =
+        fs::canonicalize(&found).context(|| format!("unable to examine {}", found.display()))?;
+    Ok(format!("{} {}", found.display(), file(&found)?))
+}
+
+/// The identity of a file: number, size, and time of its last change.
+fn file(path: &Path) -> Result<String> {
+    let metadata = fs::metadata(path);
+    let metadata = metadata.context(|| format!("unable to examine {}", path.display()))?;
+    Ok(format!(
+        "{} {} {}.{:09}",
+        metadata.ino(),
+        metadata.size(),
+        metadata.mtime(),
+        metadata.mtime_nsec()
+    ))
+}
+
+/// Model, microcode and features of the first processor (proc(5), `cpuinfo`).
+fn processor() -> Result<String> {
+    let all = fs::read_to_string("/proc/cpuinfo").context(|| "unable to read /proc/cpuinfo")?;
+    let first = all.split("\n\n").next().unwrap_or_default();
+    let parts = [
+        "vendor_id",
+        "cpu family",
+        "model",
+        "stepping",
+        "microcode",
+        "flags",
+    ];
+    let wanted = |line: &&str| {
+        let name = line.split(':').next().unwrap_or_default();
+        parts.contains(&name.trim_end()) || name.trim_end() == "model name"
+    };
+    let lines: Vec<&str> = first.lines().filter(wanted).collect();
+    Ok(lines.join("; ").replace('\t', ""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_difference_of_a_key_is_the_reason() {
+        let key = |qemu: &str, kernel: &str| -> Values {
+            let all = [("machine", "x-1.0"), ("qemu", qemu), ("kernel", kernel)];
+            all.into_iter().collect()
+        };
+        let now = TemplateKey(key("a", "b"));
+        assert_eq!(now.difference(&key("a", "b")), None);
+        let differs = |template: Values| now.difference(&template).unwrap();
+        assert_eq!(differs(key("x", "y")), "is for another qemu");
+        assert_eq!(differs(key("a", "y")), "is for another kernel");
+        assert_eq!(differs(Values::default()), "is for another machine");
+        let mut more = key("a", "b");
+        more.push("future", "x");
+        assert_eq!(differs(more), "is for another agent");
+    }
+
+    #[test]
+    fn the_processor_is_known() {
+        let processor = processor().unwrap();
+        assert!(processor.contains("model name"), "{processor}");
+    }
+}

@@ -1,0 +1,141 @@
+//! Making a template.
+
+use std::fs;
+use std::path::Path;
+
+use super::{MANIFEST, TemplateKey, WarmSettings, contents, path};
+use crate::error::{Class, Context as _, Error, Result};
+use crate::guest::{Guest, GuestRun, Step, Why};
+use crate::machine::memory::{RAM, STATE};
+use crate::machine::{Memory, Purpose};
+use crate::manifest::{BootstrappedMachine, TemplateContents, TemplateManifest, WaitingGuest, hex};
+use crate::snapshot::Snapshot;
+use crate::status::Phase;
+use crate::tftp::Map;
+use crate::watch::{Watch, moment};
+
+/// The outcome of the making of a template.
+#[derive(Debug)]
+pub enum Made {
+    /// It is in place.
+    Done,
+    /// The machine cannot have one, for this reason, which is kept in its place.
+    Unable(String),
+    /// The agent was told to stop.
+    Stopped,
+}
+
+/// The end of a guest that was to become a template.
+enum Frozen {
+    Waiting(WaitingGuest),
+    Unable(String),
+    Stopped,
+}
+
+/// Makes the template of `machine`, whose copy is `copy`, in place of a former one. The
+/// guest asks for its task by one of `names`.
+///
+/// # Errors
+///
+/// Failures of the host that have nothing to do with the machine.
+pub fn make(
+    settings: &WarmSettings,
+    machine: &BootstrappedMachine,
+    copy: &Path,
+    names: &[&str],
+    watch: &Watch,
+) -> Result<Made> {
+    let key = TemplateKey::of(&settings.guest, machine, copy)?;
+    let target = path(copy, settings.guest.instance);
+    let rest = &mut |length| watch.rest(length);
+    let Some(snapshot) = Snapshot::scratch_in_turn(copy, copy, rest)? else {
+        return Ok(Made::Stopped);
+    };
+    let directory = snapshot.path();
+    watch.enter(Phase::Preparing, Some(settings.startup));
+    let frozen = match freeze(settings, machine, copy, directory, names, watch) {
+        // The host's: the next turn may find it mended.
+        Err(error) if error.errno().is_some() || error.class() == Class::Config => {
+            return Err(error);
+        }
+        // QEMU's, about this machine.
+        Err(error) => Frozen::Unable(error.to_string()),
+        Ok(frozen) => frozen,
+    };
+    let contents = match frozen {
+        Frozen::Stopped => return snapshot.close().map(|()| Made::Stopped),
+        Frozen::Waiting(guest) => TemplateContents::Guest(guest),
+        Frozen::Unable(reason) => {
+            for name in [RAM, STATE] {
+                // There is none if QEMU did not start.
+                let _ = fs::remove_file(directory.join(name));
+            }
+            TemplateContents::Unable(reason)
+        }
+    };
+    let made = match &contents {
+        TemplateContents::Guest(_) => Made::Done,
+        TemplateContents::Unable(reason) => Made::Unable(reason.clone()),
+    };
+    let manifest = TemplateManifest {
+        made: moment().wall.as_secs(),
+        key: key.values().clone(),
+        contents,
+    };
+    let file = directory.join(MANIFEST);
+    let text = manifest
+        .to_text()
+        .context(|| "unable to compose the manifest of a template")?;
+    fs::write(&file, text).context(|| format!("unable to write {}", file.display()))?;
+    snapshot.keep(&target)?;
+    Ok(made)
+}
+
+/// Boots the machine in `directory`, and stops the guest at its first request.
+fn freeze(
+    settings: &WarmSettings,
+    machine: &BootstrappedMachine,
+    copy: &Path,
+    directory: &Path,
+    names: &[&str],
+    watch: &Watch,
+) -> Result<Frozen> {
+    let run = GuestRun {
+        machine: &machine.machine,
+        label: copy,
+        source: copy,
+        directory,
+        purpose: Purpose::Build,
+        task: None,
+        memory: Memory::Saved,
+        map: names
+            .iter()
+            .fold(Map::new(), |map, name| map.deferred(*name)),
+        upload_limit: 0,
+    };
+    let mut guest = match Guest::boot(&settings.guest, run, watch)? {
+        Step::Done(guest) => guest,
+        Step::Ended(_) => return Ok(Frozen::Stopped),
+    };
+    let request = match guest.await_deferred(settings.startup)? {
+        Step::Done(request) => request,
+        Step::Ended(ended) => {
+            guest.close()?;
+            return match ended.why {
+                Why::Stopped => Ok(Frozen::Stopped),
+                Why::Host(why) => Err(Error::new(why).with_class(Class::Config)),
+                _ => Ok(Frozen::Unable(ended.to_string())),
+            };
+        }
+    };
+    let gateway = guest.gateway().to_string();
+    if guest.save()?.is_none() {
+        return Ok(Frozen::Stopped);
+    }
+    Ok(Frozen::Waiting(WaitingGuest {
+        gateway,
+        peer: request.peer.to_string(),
+        request: hex(&request.octets),
+        checksum: contents::checksum(directory)?,
+    }))
+}

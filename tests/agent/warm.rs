@@ -1,0 +1,238 @@
+//! Warm starts: the same result as a cold one, and a cold one whatever is wrong.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use crate::support::host::{Host, Ran};
+use crate::support::{isolated, run};
+
+const WARM: &[&str] = &["--once", "--warm"];
+
+/// A host with the machine `m`, and a template of it.
+struct Prepared {
+    host: Host,
+    template: PathBuf,
+}
+
+impl Prepared {
+    /// `settings` steer the machine.
+    fn new(settings: &str) -> Option<Prepared> {
+        let host = Host::new()?;
+        // Its own address would change with its ports.
+        run("ip link set br1 address 02:00:00:00:00:01");
+        host.add_bootstrapped("m", settings);
+        let template = host.machine("m/m-default-@warm.1");
+        let prepared = Prepared { host, template };
+        prepared.make();
+        let (template, backup) = (prepared.template.display(), prepared.backup());
+        run(&format!(
+            "btrfs -q subvolume snapshot -r {template} {backup}"
+        ));
+        Some(prepared)
+    }
+
+    fn backup(&self) -> String {
+        self.host.machine("m/.backup").display().to_string()
+    }
+
+    /// Puts the template back, without a boot.
+    fn put_back(&self) {
+        let (template, backup) = (self.template.display(), self.backup());
+        run(&format!(
+            "btrfs -q subvolume snapshot -r {backup} {template}"
+        ));
+    }
+
+    /// An idle turn, which makes the template.
+    #[track_caller]
+    fn make(&self) {
+        let ran = self.host.run(WARM);
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        assert!(ran.err.contains("info: made template of "), "{}", ran.err);
+        assert!(self.template.join("warm.state").exists());
+    }
+
+    /// A turn with the task `name`, which succeeds.
+    #[track_caller]
+    fn task(&self, name: &str, words: &[&str]) -> Ran {
+        self.host.task(name, "m", "target-config: mode=clock\n");
+        let ran = self.host.run(words);
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        let result = self.host.result(name).expect(&ran.err);
+        assert!(result.contains("\nstatus: success\n"), "{result}");
+        ran
+    }
+
+    /// A task that starts warm.
+    #[track_caller]
+    fn warm(&self, name: &str) -> String {
+        let ran = self.task(name, WARM);
+        assert!(ran.err.contains(", restore "), "{}", ran.err);
+        assert!(!ran.err.contains("starts cold"), "{}", ran.err);
+        self.host.result(name).unwrap()
+    }
+
+    /// A task that starts cold, for this reason, which costs the template.
+    #[track_caller]
+    fn cold(&self, name: &str, why: &str, words: &[&str]) {
+        let ran = self.task(name, words);
+        let said = format!("m-default starts cold: {why}");
+        assert!(ran.err.contains(&said), "{}", ran.err);
+        assert_eq!(ran.err.matches("starts cold").count(), 1, "{}", ran.err);
+        assert!(ran.err.contains(", boot "), "{}", ran.err);
+        assert!(!self.template.exists());
+    }
+
+    /// Changes a file of the template, as no agent does.
+    fn damage(&self, name: &str, change: impl FnOnce(&File)) {
+        let template = self.template.display();
+        run(&format!("btrfs property set -ts {template} ro false"));
+        let path = self.template.join(name);
+        let file = File::options().read(true).write(true).open(path).unwrap();
+        change(&file);
+        run(&format!("btrfs property set -ts {template} ro true"));
+    }
+}
+
+/// Changes a bit, and not the time of the file.
+fn flip(file: &File, at: u64) {
+    let time = file.metadata().unwrap().modified().unwrap();
+    let mut octet = [0];
+    file.read_exact_at(&mut octet, at).unwrap();
+    file.write_all_at(&[octet[0] ^ 4], at).unwrap();
+    file.set_modified(time).unwrap();
+}
+
+/// The value behind a word of a result.
+fn value<'a>(result: &'a str, word: &str) -> &'a str {
+    let (_, rest) = result.split_once(word).unwrap();
+    rest.split([',', ' ', '\n']).next().unwrap()
+}
+
+fn now() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.unwrap().as_secs()
+}
+
+#[test]
+fn a_warm_task_has_the_result_of_a_cold_one() {
+    isolated(|| {
+        let Some(prepared) = Prepared::new("") else {
+            return;
+        };
+        let host = &prepared.host;
+        host.task("cold", "m", "");
+        let ran = host.run(&["--once"]);
+        assert!(ran.err.contains(", boot "), "{}", ran.err);
+        // An agent without the option has no use for the template.
+        assert!(ran.err.contains("template that is not used"), "{}", ran.err);
+        prepared.make();
+        host.task("warm", "m", "");
+        let ran = host.run(WARM);
+        assert!(ran.err.contains(", restore "), "{}", ran.err);
+        assert_eq!(host.result("warm"), host.result("cold"));
+        // The template outlives the task, an idle turn has nothing to say, and nothing
+        // else is left.
+        let ran = host.run(WARM);
+        assert_eq!((ran.code, &*ran.err), (Some(0), ""));
+        assert_eq!(
+            host.subvolumes("m"),
+            [".backup", "m-1", "m-1.0", "m-default", "m-default-@warm.1"]
+        );
+        assert_eq!(run("nft list ruleset"), "");
+    });
+}
+
+#[test]
+fn the_clock_of_a_warm_guest_is_right_when_it_builds() {
+    isolated(|| {
+        // By its clock the template is an hour old.
+        let Some(prepared) = Prepared::new("clock=3600\n") else {
+            return;
+        };
+        let result = prepared.warm("task");
+        let found: u64 = value(&result, "now ").parse().unwrap();
+        assert!(found.abs_diff(now()) <= 30, "{found}");
+    });
+}
+
+#[test]
+fn a_damaged_template_is_not_used() {
+    isolated(|| {
+        let Some(prepared) = Prepared::new("") else {
+            return;
+        };
+        prepared.damage("warm.state", |file| flip(file, 5000));
+        prepared.cold("state", "its files have changed", WARM);
+        prepared.put_back();
+        prepared.damage("warm.ram", |file| flip(file, 16));
+        prepared.cold("ram", "its files have changed", WARM);
+        prepared.put_back();
+        prepared.damage("warm.ram", |file| file.set_len(1 << 20).unwrap());
+        prepared.cold("length", "its files have changed", WARM);
+        prepared.put_back();
+        prepared.damage("warm.manifest", |file| file.set_len(40).unwrap());
+        prepared.cold("manifest", "its template cannot be read: ", WARM);
+        prepared.put_back();
+        prepared.warm("mended");
+    });
+}
+
+#[test]
+fn a_template_for_another_way_to_run_the_guest_is_not_used() {
+    isolated(|| {
+        let Some(prepared) = Prepared::new("") else {
+            return;
+        };
+        let words = &["--once", "--warm", "--cpu", "2"];
+        prepared.cold("cpu", "its template is for another command", words);
+        prepared.put_back();
+
+        let words = &["--once", "--warm", "--warm-age", "1"];
+        std::thread::sleep(std::time::Duration::from_secs(2));
+        prepared.cold("age", "its template is too old", words);
+        prepared.put_back();
+
+        run("ip link set br1 address 02:00:00:00:00:02");
+        let why = "the bridge's hardware address was 02:00:00:00:00:01, and is \
+                   02:00:00:00:00:02";
+        prepared.cold("bridge", why, WARM);
+        prepared.put_back();
+
+        // The package was upgraded.
+        let qemu = prepared.host.path("qemu");
+        let program = crate::support::program("qemu-system-x86_64").unwrap();
+        let script = format!("#!/bin/sh\nexec {} \"$@\"\n", program.display());
+        fs::write(&qemu, script).unwrap();
+        run(&format!("chmod 755 {}", qemu.display()));
+        let words = &["--once", "--warm", "--qemu", qemu.to_str().unwrap()];
+        prepared.cold("qemu", "its template is for another qemu", words);
+    });
+}
+
+#[test]
+fn a_machine_that_cannot_be_saved_is_tried_once_and_stays_cold() {
+    isolated(|| {
+        let Some(host) = Host::new() else { return };
+        host.add_bootstrapped("m", "");
+        let manifest = host.machine("m/m-default/manifest");
+        // QEMU does not save this device.
+        let text = fs::read_to_string(&manifest).unwrap();
+        let options = "options: -netdev tap,id=net0,ifname=?,script=no \
+                       -device virtio-net-pci,netdev=net0,mac=?,romfile= \
+                       -drive if=none,id=disk0,file=disk.img,format=raw \
+                       -device virtio-blk-pci,drive=disk0 -device nvme,serial=1";
+        fs::write(
+            &manifest,
+            text.replacen("mac: ", &format!("{options}\nmac: "), 1),
+        )
+        .unwrap();
+        let ran = host.run(WARM);
+        assert!(ran.err.contains(" cannot start warm: "), "{}", ran.err);
+        // It is not tried again, and the reason not said again.
+        let ran = host.run(WARM);
+        assert_eq!((ran.code, &*ran.err), (Some(0), ""));
+    });
+}
