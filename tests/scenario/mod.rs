@@ -332,10 +332,10 @@ impl World for Play {
     }
 
     fn prepare(&mut self, _: &[Rc<Machine>]) -> bool {
-        let is_due = self.script.templates > 0;
+        let (now, is_due) = (self.second(), self.script.templates > 0);
         if is_due {
             self.script.templates -= 1;
-            self.record.borrow_mut().templates.push(self.second());
+            self.record.borrow_mut().templates.push(now);
             self.pass(MINUTE);
         }
         is_due
