@@ -26,6 +26,17 @@ pub enum AccelChoice {
     Auto,
 }
 
+/// The proxies on the way to controllers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProxyChoice {
+    /// The proxy for `http:` URLs.
+    pub http: Option<String>,
+    /// The proxy for `https:` URLs.
+    pub https: Option<String>,
+    /// The hosts that are reached without one, as in `no_proxy`.
+    pub exceptions: String,
+}
+
 /// The time for which a failed guest is kept, suspended, for inspection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hold {

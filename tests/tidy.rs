@@ -10,6 +10,7 @@ const CLOCK: &[&str] = &[
     "agent/build.rs",
     "agent/host.rs",
     "controller/http.rs",
+    "controller/strict.rs",
     "controller/transport.rs",
     "delivery/clock.rs",
     "delivery/deliverer.rs",

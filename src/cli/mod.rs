@@ -12,6 +12,7 @@ mod input;
 mod options;
 mod output;
 mod parse;
+mod proxies;
 mod render;
 mod similar;
 mod sources;

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::settings::{AccelChoice, Hold, RedirectKind};
+use crate::settings::{AccelChoice, Hold, ProxyChoice, RedirectKind};
 
 /// Defines a struct together with its blank value, in which every field has
 /// the `Default` of its type. The defaults that operators see are texts in the
@@ -56,8 +56,8 @@ plain! {
         pub legacy_request: bool,
         /// Certificates of the authorities to trust; absent: the host's bundle.
         pub ca_file: Option<PathBuf>,
-        /// Proxy for controllers.
-        pub proxy: Option<String>,
+        /// Proxies for controllers.
+        pub proxy: ProxyChoice,
         /// RSA private key in PEM.
         pub auth_key: Option<PathBuf>,
         /// The `openssl` program, by name or path.

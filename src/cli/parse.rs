@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::flags::{self, Complete, Draft, Mode};
 use super::options::{Dump, Turns};
+use super::proxies;
 use super::sources::{self, Origin, Setting};
 use super::{AboutText, Invocation, StatusOf};
 use crate::error::Result;
@@ -105,6 +106,7 @@ fn invocation(
     if draft.options.auth_key.is_none() {
         draft.options.auth_key = credential(env, "auth-key");
     }
+    draft.options.proxy = proxies::choose(draft.proxy, env);
     let options = Box::new(draft.options);
     let Some(mode) = mode else {
         directories(settings)?;

@@ -7,8 +7,8 @@
 //!   they are failures that show where they point.
 //! - It makes an error of 4xx and 5xx and drops the body: switched off, as the
 //!   first line of the body says what the controller minds.
-//! - It takes a proxy from the environment: only `--proxy` counts here. With
-//!   one, `http:` requests go through CONNECT, too.
+//! - With a proxy, `http:` requests go through CONNECT, too. Which one is used is
+//!   decided here (`proxies`).
 //! - It keeps connections: polls are further apart than any server waits, so
 //!   each request has its own.
 //! - Its waits block: see `transport`.
@@ -23,13 +23,16 @@ use ureq::http::StatusCode;
 use ureq::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::unversioned::transport::{ConnectProxyConnector, Connector as _, RustlsConnector};
-use ureq::{Agent, Proxy, SendBody};
+use ureq::{Agent, SendBody};
 
 use super::failure::{Failure, FailureClass, WireError, classify};
+use super::proxies::Proxies;
 use super::roots;
-use super::transport::{Dial, Names, Strict};
+use super::strict::Strict;
+use super::transport::{Dial, Names};
 use super::url::{Url, masked};
-use crate::error::{Class, Context as _, Error, Result};
+use crate::error::Result;
+use crate::settings::ProxyChoice;
 use crate::trace;
 use crate::watch::Watch;
 
@@ -49,8 +52,8 @@ pub struct Settings {
     pub request_timeout: Duration,
     /// PEM file with the certificates to trust, instead of the host's.
     pub ca_file: Option<PathBuf>,
-    /// `http://[user:password@]host[:port]` of a proxy.
-    pub proxy: Option<String>,
+    /// Proxies, as `http://[user:password@]host[:port]`.
+    pub proxy: ProxyChoice,
 }
 
 impl Default for Settings {
@@ -59,7 +62,7 @@ impl Default for Settings {
             connect_timeout: Duration::from_secs(60),
             request_timeout: Duration::from_secs(300),
             ca_file: None,
-            proxy: None,
+            proxy: ProxyChoice::default(),
         }
     }
 }
@@ -90,7 +93,7 @@ pub struct Client {
     /// For `https:`, made when it is needed, or why there is none.
     secure: OnceCell<Result<Agent, Failure>>,
     settings: Settings,
-    proxy: Option<Proxy>,
+    proxies: Proxies,
     watch: Watch,
 }
 
@@ -99,15 +102,14 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Of class [`Class::Config`]: a CA file that cannot be read or has no
+    /// Of class [`Class::Config`](crate::error::Class::Config): a CA file that cannot be read or has no
     /// certificate in it, a proxy that is not `http:`.
     pub fn new(settings: &Settings, watch: &Watch) -> Result<Client> {
-        let proxy = settings.proxy.as_deref().map(proxy).transpose()?;
         let client = Client {
-            plain: agent(settings, proxy.clone(), watch, Certificates::new()),
+            plain: agent(settings, watch, Certificates::new()),
             secure: OnceCell::new(),
             settings: settings.clone(),
-            proxy,
+            proxies: Proxies::new(&settings.proxy)?,
             watch: watch.clone(),
         };
         if let Some(path) = &settings.ca_file {
@@ -119,8 +121,7 @@ impl Client {
     fn trusting(&self, certificates: Certificates) -> Agent {
         // Fails when it is installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let proxy = self.proxy.clone();
-        agent(&self.settings, proxy, &self.watch, certificates)
+        agent(&self.settings, &self.watch, certificates)
     }
 
     fn secure(&self) -> Result<&Agent, Failure> {
@@ -183,6 +184,8 @@ impl Client {
             .post(url.uri())
             .header(CONTENT_TYPE, content_type)
             .header(CONNECTION, "close");
+        let proxy = self.proxies.of(url);
+        request = request.config().proxy(proxy.cloned()).build();
         if let Some(left) = left {
             request = request.config().timeout_global(Some(left)).build();
         }
@@ -196,7 +199,15 @@ impl Client {
                     .send(SendBody::from_reader(&mut reader))
             }
         };
-        let mut response = sent.map_err(|e| classify(&e))?;
+        let mut response = sent.map_err(|e| {
+            let failure = classify(&e);
+            match proxy {
+                Some(proxy) => {
+                    failure.hint(format!("by the proxy {}", masked(&proxy.uri().to_string())))
+                }
+                None => failure,
+            }
+        })?;
         let status = response.status();
         trace!(4, "post", "{status} from {url}");
         if matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
@@ -225,12 +236,7 @@ impl Client {
     }
 }
 
-fn agent(
-    settings: &Settings,
-    proxy: Option<Proxy>,
-    watch: &Watch,
-    certificates: Certificates,
-) -> Agent {
+fn agent(settings: &Settings, watch: &Watch, certificates: Certificates) -> Agent {
     let tls = TlsConfig::builder()
         .root_certs(RootCerts::from(certificates))
         .build();
@@ -244,7 +250,6 @@ fn agent(
         .input_buffer_size(HEADER_LIMIT)
         .output_buffer_size(16 * 1024)
         .user_agent(concat!("bbot-agent/", env!("CARGO_PKG_VERSION")))
-        .proxy(proxy)
         .build();
     let connector =
         ().chain(ConnectProxyConnector::default())
@@ -338,17 +343,6 @@ impl<R: Read> Read for Exactly<R> {
         }
         Ok(count)
     }
-}
-
-fn proxy(text: &str) -> Result<Proxy> {
-    let what = || format!("unable to use proxy '{}'", masked(text));
-    // A socks: proxy would be passed over in silence.
-    if !text.starts_with("http://") {
-        return Err(Error::new(format!("{}: not an http: url", what())).with_class(Class::Config));
-    }
-    Proxy::new(text)
-        .context(what)
-        .map_err(|e| e.with_class(Class::Config))
 }
 
 /// The certificates as ureq wants them.

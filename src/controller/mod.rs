@@ -9,12 +9,15 @@
 
 pub mod address;
 pub mod failure;
+mod header;
 pub mod http;
 pub mod multipart;
 mod notes;
 mod order;
+mod proxies;
 mod roots;
 pub mod spool;
+mod strict;
 mod transport;
 pub mod url;
 

@@ -64,6 +64,12 @@ impl Url {
         self.0.scheme_str().unwrap_or("http")
     }
 
+    /// The host in lower case, without the brackets of an IPv6 address.
+    pub(super) fn host(&self) -> String {
+        let host = self.0.host().unwrap_or_default();
+        host.trim_matches(['[', ']']).to_ascii_lowercase()
+    }
+
     /// Scheme, host and port, without a password.
     pub(super) fn origin(&self) -> String {
         let authority = self.0.authority().map_or("", |a| a.as_str());

@@ -29,6 +29,7 @@ use crate::controller::http::Settings;
 use crate::diag;
 use crate::error::{Context as _, Error, Result};
 use crate::json::Value;
+use crate::settings::ProxyChoice;
 use crate::sys::poll::Waited;
 use crate::sys::process::Process;
 use crate::watch::Watch;
@@ -115,6 +116,7 @@ impl DelivererSettings {
         let millis =
             |length: Duration| Value::from(u64::try_from(length.as_millis()).unwrap_or(u64::MAX));
         let path = |path: &Path| Value::from(path.to_string_lossy().into_owned());
+        let optional = |text: Option<&str>| text.map_or(Value::Null, Value::from);
         let http = &self.http;
         Value::object([
             ("state", path(&self.state)),
@@ -124,10 +126,9 @@ impl DelivererSettings {
             ("connect-timeout", millis(http.connect_timeout)),
             ("request-timeout", millis(http.request_timeout)),
             ("ca-file", http.ca_file.as_deref().map_or(Value::Null, path)),
-            (
-                "proxy",
-                http.proxy.as_deref().map_or(Value::Null, Value::from),
-            ),
+            ("http-proxy", optional(http.proxy.http.as_deref())),
+            ("https-proxy", optional(http.proxy.https.as_deref())),
+            ("no-proxy", Value::from(http.proxy.exceptions.as_str())),
             ("verbose", u64::from(self.verbose).into()),
             ("systemd", self.systemd.into()),
         ])
@@ -148,7 +149,11 @@ impl DelivererSettings {
                 connect_timeout: millis("connect-timeout")?,
                 request_timeout: millis("request-timeout")?,
                 ca_file: text("ca-file").map(PathBuf::from),
-                proxy: text("proxy").map(str::to_owned),
+                proxy: ProxyChoice {
+                    http: text("http-proxy").map(str::to_owned),
+                    https: text("https-proxy").map(str::to_owned),
+                    exceptions: text("no-proxy")?.to_owned(),
+                },
             },
             verbose: u8::try_from(number("verbose")?).ok()?,
             systemd: value.get("systemd")?.as_bool()?,

@@ -129,7 +129,10 @@ impl ResultManifest {
             read_status(&section, status)?,
         );
         let checksum = |name| -> Result<_, ParseError> {
-            Ok(section.optional(name)?.map(|p| p.value.to_string()))
+            let pair = section.unique(name)?;
+            // An empty one says nothing. It is no reason to lose the logs.
+            let pair = pair.filter(|pair| !pair.value.is_empty());
+            Ok(pair.map(|pair| pair.value.to_string()))
         };
         result.worker_checksum = checksum("worker-checksum")?;
         result.dependency_checksum = checksum("dependency-checksum")?;

@@ -196,75 +196,6 @@ fn a_file_is_streamed_with_what_goes_around_it() {
 }
 
 #[test]
-fn a_307_is_posted_again_in_full() {
-    for status in ["307 Temporary Redirect", "308 Permanent Redirect"] {
-        let server = Server::start(move |mut connection| {
-            let request = connection.request().unwrap();
-            match request.target.as_str() {
-                "/?build-task" => connection.send(format!(
-                    "HTTP/1.1 {status}\r\nLocation: /new/?build-task\r\nContent-Length: 3\r\n\r\nxyz"
-                )),
-                _ => connection.answer("200 OK", "done"),
-            }
-        });
-        assert_eq!(post(&server.url("/?build-task")).unwrap().body, b"done");
-        let requests = server.requests();
-        assert_eq!(requests[1].method, "POST");
-        assert_eq!(requests[1].target, "/new/?build-task");
-        assert_eq!(requests[1].body, requests[0].body);
-        assert_eq!(requests[1].header("content-type"), Some("text/manifest"));
-    }
-}
-
-#[test]
-fn a_redirect_that_loses_the_request_shows_where_it_points() {
-    for code in [301, 302, 303] {
-        let server = Server::start(move |mut connection| {
-            connection.request().unwrap();
-            connection.send(format!(
-                "HTTP/1.1 {code} Away\r\nLocation: http://u:p@elsewhere/?x\r\nContent-Length: 0\r\n\r\n"
-            ));
-        });
-        let failure = post(&server.url("/")).unwrap_err();
-        assert_eq!(failure.class(), FailureClass::Redirect);
-        assert_eq!(
-            failure.to_string(),
-            format!("redirected ({code}) to http://***@elsewhere/?x: would lose the request")
-        );
-        assert_eq!(server.connections(), 1);
-    }
-}
-
-#[test]
-fn a_redirect_loop_ends() {
-    let server = Server::start(|mut connection| {
-        connection.request().unwrap();
-        connection.send("HTTP/1.1 307 Away\r\nLocation: ?again\r\nContent-Length: 0\r\n\r\n");
-    });
-    let failure = post(&server.url("/")).unwrap_err();
-    assert_eq!(
-        failure.to_string(),
-        "redirected (307) to ?again: too many redirects"
-    );
-    assert_eq!(server.connections(), 5);
-}
-
-#[test]
-fn a_redirect_to_another_scheme_is_not_followed() {
-    for location in ["https://127.0.0.1/", "file:///etc/passwd", "gopher://x/"] {
-        let server = Server::start(move |mut connection| {
-            connection.request().unwrap();
-            connection.send(format!(
-                "HTTP/1.1 308 Away\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"
-            ));
-        });
-        let failure = post(&server.url("/")).unwrap_err();
-        assert_eq!(failure.class(), FailureClass::Redirect);
-        assert!(failure.to_string().contains(location), "{failure}");
-    }
-}
-
-#[test]
 fn a_hanging_server_costs_the_request_timeout_and_no_more() {
     let server = Server::start(|mut connection| {
         if connection.number == 0 {
@@ -490,42 +421,4 @@ fn sighup_lets_a_request_finish() {
     let url = Url::parse(&server.url("/")).unwrap();
     client.post(&url, "x/y", &Body::Bytes(b""), 10).unwrap();
     assert_eq!(watch.stop(), Some(Stop::Restart));
-}
-
-#[test]
-fn a_proxy_is_asked_for_a_tunnel() {
-    let server = Server::start(|mut connection| {
-        let request = connection.request().unwrap();
-        if request.method == "CONNECT" {
-            connection.send("HTTP/1.1 200 OK\r\n\r\n");
-            connection.request().unwrap();
-            connection.answer("200 OK", "through");
-        }
-    });
-    let settings = Settings {
-        proxy: Some(format!("http://me:pw@127.0.0.1:{}", server.port())),
-        ..patient()
-    };
-    let answer = post_with(&settings, "http://controller.invalid/?x", 100).unwrap();
-    assert_eq!(answer.body, b"through");
-    let requests = server.requests();
-    assert_eq!(requests[0].target, "controller.invalid:80");
-    assert_eq!(
-        requests[0].header("proxy-authorization"),
-        Some("Basic bWU6cHc=")
-    );
-    assert_eq!(requests[1].target, "/?x");
-}
-
-#[test]
-fn a_proxy_that_is_not_http_is_refused() {
-    let watch = Watch::start().unwrap();
-    for proxy in ["socks5://h:1", "h:3128", "http://"] {
-        let settings = Settings {
-            proxy: Some(proxy.to_owned()),
-            ..patient()
-        };
-        let error = Client::new(&settings, &watch).unwrap_err();
-        assert!(error.to_string().contains(proxy), "{error}");
-    }
 }

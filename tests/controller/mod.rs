@@ -1,7 +1,10 @@
 //! Controllers, against servers that misbehave on demand.
 
 mod garbage;
+mod headers;
 mod http;
+mod proxies;
+mod redirects;
 mod select;
 mod spool;
 mod tls;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use bbot_agent::controller::failure::FailureClass;
 use bbot_agent::controller::http::{Body, Client, Settings};
 use bbot_agent::controller::url::Url;
+use bbot_agent::settings::ProxyChoice;
 use bbot_agent::watch::Watch;
 use nix::sys::pthread::{pthread_kill, pthread_self};
 use nix::sys::signal::Signal;
@@ -248,7 +249,10 @@ fn https_goes_through_the_tunnel_of_a_proxy() {
     let port = server.port();
     let proxying = thread::spawn(move || tunnel(&listener, port));
     let settings = Settings {
-        proxy: Some(proxy),
+        proxy: ProxyChoice {
+            https: Some(proxy),
+            ..ProxyChoice::default()
+        },
         ..trusting(&authority.certificate)
     };
     // The host is known to the proxy only, and checked end to end.

@@ -1,8 +1,8 @@
 //! The kinds of manifests: what each one takes, keeps and refuses.
 
 use bbot_agent::manifest::{
-    BootstrapManifest, BootstrappedMachine, MachineHeader, MachineKind, MachineManifest, Role,
-    Style, TaskManifest, TaskRequest, TaskResponse, ToolchainManifest,
+    BootstrapManifest, BootstrappedMachine, MachineHeader, MachineKind, MachineManifest,
+    ResultManifest, Role, Style, TaskManifest, TaskRequest, TaskResponse, ToolchainManifest,
 };
 
 const TRUST: &str = "00:08:10:18:20:28:30:38:40:48:50:58:60:68:70:78:80:88:90:98:A0:A8:B0:B8:C0:C8:D0:D8:E0:E8:F0:F8";
@@ -114,6 +114,16 @@ fn our_trust_replaces_the_controllers_in_its_place() {
     let mut given = task(&TASK.replace("trust: yes\n", "")).unwrap();
     given.replace_trust(&["yes".to_owned()]);
     assert_eq!(given.to_text(Style::TODAY).unwrap(), TASK);
+}
+
+#[test]
+fn an_empty_checksum_is_none_and_no_reason_to_lose_the_logs() {
+    let text = b": 1\nname: p\nversion: 1\nstatus: success\nupdate-status: success\n\
+                 update-log: done\nworker-checksum:\ndependency-checksum:\n";
+    let result = ResultManifest::parse(text, "").unwrap();
+    assert_eq!(result.results[0].log, "done");
+    assert_eq!(result.worker_checksum, None);
+    assert_eq!(result.dependency_checksum, None);
 }
 
 #[test]

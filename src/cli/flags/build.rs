@@ -58,9 +58,10 @@ pub(super) const CONTROLLERS: Group = Group {
         Flag {
             name: "proxy",
             takes: Takes::Value("url"),
-            help: "HTTP proxy for all controllers. The proxy variables of the environment are \
-                   ignored.",
-            set: |d, v| put(&mut d.options.proxy, v.word().map(Some)),
+            default: Default::Means("that of http_proxy, https_proxy or all_proxy"),
+            help: "HTTP proxy for controllers, or none. The hosts in no_proxy are reached without \
+                   a proxy.",
+            set: |d, v| put(&mut d.proxy, v.word().map(Some)),
             ..FLAG
         },
         Flag {

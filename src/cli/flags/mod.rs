@@ -128,6 +128,8 @@ pub(super) struct Draft {
     pub(super) options: Options,
     /// The modes that were asked for, each with its option, in order.
     pub(super) modes: Vec<(&'static str, Mode)>,
+    /// The value of `--proxy`.
+    pub(super) proxy: Option<String>,
     pub(super) dry_run: bool,
     pub(super) failed: bool,
     pub(super) once: bool,
@@ -152,6 +154,7 @@ pub(super) fn defaults() -> Draft {
     let mut draft = Draft {
         options: Options::blank(),
         modes: Vec::new(),
+        proxy: None,
         dry_run: false,
         failed: false,
         once: false,

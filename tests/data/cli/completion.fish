@@ -23,7 +23,7 @@ complete -c bbot-agent -l connect-timeout -r -f -d 'Timeout of a connection to a
 complete -c bbot-agent -l request-timeout -r -f -d 'Timeout of a whole exchange with a controller'
 complete -c bbot-agent -l legacy-request -d 'Omit what controllers of 2017 do not know'
 complete -c bbot-agent -l ca-file -r -F -d 'Trusted certificate authorities (PEM)'
-complete -c bbot-agent -l proxy -r -f -d 'HTTP proxy for all controllers'
+complete -c bbot-agent -l proxy -r -f -d 'HTTP proxy for controllers, or none'
 complete -c bbot-agent -l auth-key -r -F -d 'RSA private key for authentication (PEM)'
 complete -c bbot-agent -l openssl -r -F -d 'The openssl program'
 complete -c bbot-agent -l openssl-option -r -f -d 'Additional option for openssl'

@@ -27,7 +27,7 @@ _arguments -s \
   '--request-timeout=[Timeout of a whole exchange with a controller]:time: ' \
   '--legacy-request[Omit what controllers of 2017 do not know]' \
   '--ca-file=[Trusted certificate authorities (PEM)]:file:_files' \
-  '--proxy=[HTTP proxy for all controllers]:url: ' \
+  '--proxy=[HTTP proxy for controllers, or none]:url: ' \
   '--auth-key=[RSA private key for authentication (PEM)]:file:_files' \
   '--openssl=[The openssl program]:path:_files' \
   '*--openssl-option=[Additional option for openssl]:option: ' \
