@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use crate::support::host::{Host, Ran};
-use crate::support::{isolated, run};
+use crate::support::{guest, isolated, run, skip};
 
 const WARM: &[&str] = &["--once", "--warm"];
 
@@ -155,6 +155,29 @@ fn the_clock_of_a_warm_guest_is_right_when_it_builds() {
         let result = prepared.warm("task");
         let found: u64 = value(&result, "now ").parse().unwrap();
         assert!(found.abs_diff(now()) <= 30, "{found}");
+    });
+}
+
+#[test]
+fn two_guests_of_one_template_have_different_random_numbers() {
+    isolated(|| {
+        let Some(host) = Host::new() else { return };
+        let image = match guest::image_that_notices() {
+            Ok(image) => image,
+            Err(why) => return skip(&why),
+        };
+        run("ip link set br1 address 02:00:00:00:00:01");
+        let disk = host.revision("m", 0).join("disk.img");
+        fs::copy(image, disk).unwrap();
+        let template = host.machine("m/m-default-@warm.1");
+        let prepared = Prepared { host, template };
+        prepared.make();
+        let random = ["one", "two"].map(|name| {
+            let result = prepared.warm(name);
+            value(&result, "random ").to_owned()
+        });
+        assert_eq!(random[0].len(), 64, "{random:?}");
+        assert_ne!(random[0], random[1]);
     });
 }
 

@@ -37,6 +37,20 @@ pub fn image() -> Result<&'static Path, &'static str> {
     }
 }
 
+/// The image with a kernel that notices when it is restored from a template, or why
+/// there is none. The package is Debian's largest kernel, so that one test has it.
+pub fn image_that_notices() -> Result<PathBuf, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let output = Command::new(root.join("tests/guest/build"))
+        .args([root.join("target/guest-vmgenid"), "amd64".into()])
+        .output()
+        .map_err(|error| error.to_string())?;
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).trim().into()),
+        false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+    }
+}
+
 /// Puts the image into `directory` as `disk.img`, with these settings.
 pub fn install(directory: &Path, settings: &str) {
     let disk = directory.join("disk.img");
