@@ -69,6 +69,7 @@ pub fn guest(
         cpus: options.cpu,
         ram_kb: options.ram,
         user: user(options)?,
+        idle_limit: Some(options.idle_limit).filter(|limit| !limit.is_zero()),
         hold: options.hold,
         evidence: evidence.clone(),
     })

@@ -108,6 +108,8 @@ plain! {
         pub build_timeout: Duration,
         /// Further attempts when it never made a request.
         pub build_retries: u32,
+        /// How long a guest may be idle; zero: until its other limits.
+        pub idle_limit: Duration,
         /// How long a guest that went wrong is kept for inspection.
         pub hold: Hold,
         /// The number of failed guests whose evidence is kept.

@@ -26,7 +26,7 @@ pub(super) struct GuestProfile {
     purpose: Purpose,
     task: Option<String>,
     accel: String,
-    cpus: u32,
+    pub(super) cpus: u32,
     ram_kb: u64,
     started: Moment,
 }

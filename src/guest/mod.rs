@@ -9,6 +9,7 @@
 
 mod directory;
 mod failure;
+mod idle;
 mod limit;
 mod phase;
 mod refusals;
@@ -87,6 +88,8 @@ pub struct GuestSettings {
     pub ram_kb: u64,
     /// The user of QEMU; `None` is the agent's own.
     pub user: Option<Credentials>,
+    /// A guest that is idle for so long is ended; `None`: its other limits end it.
+    pub idle_limit: Option<Duration>,
     /// How long a failed guest is kept for inspection.
     pub hold: Hold,
     /// Where the evidence of a failed guest goes.
@@ -128,6 +131,7 @@ pub struct Guest<'a> {
     /// The hardware address of the bridge with the guest on it.
     gateway: Mac,
     hold: Hold,
+    idle_limit: Option<Duration>,
     /// Where its uploads go.
     uploads: PathBuf,
     refusals: Refusals,
@@ -197,6 +201,7 @@ impl<'a> Guest<'a> {
             directory,
             gateway,
             hold,
+            idle_limit: config.idle_limit,
             uploads,
             refusals: Refusals::default(),
             flood_reported: false,

@@ -43,6 +43,8 @@ pub struct Ended {
 pub enum Why {
     /// The limit was reached.
     TimedOut,
+    /// The guest was idle for so long.
+    Idle(Duration),
     /// The guest ended or failed: the reason as a clause.
     Lost(String),
     /// The guest's upload is invalid; the reason as a clause.
@@ -57,7 +59,8 @@ impl Ended {
     /// Whether the guest may have failed to boot, so that another attempt may succeed.
     #[must_use]
     pub fn never_asked(&self) -> bool {
-        self.phase == GuestPhase::Startup && matches!(self.why, Why::TimedOut | Why::Lost(_))
+        self.phase == GuestPhase::Startup
+            && matches!(self.why, Why::TimedOut | Why::Idle(_) | Why::Lost(_))
     }
 
     /// Whether the fault is the host's and not the guest's.
@@ -71,6 +74,7 @@ impl Ended {
     pub fn title(&self) -> String {
         let what = match self.why {
             Why::TimedOut => "timeout",
+            Why::Idle(_) => "idle timeout",
             Why::Lost(_) | Why::Invalid(_) | Why::Host(_) => "failure",
             Why::Stopped => "interrupted",
         };
@@ -104,6 +108,12 @@ impl fmt::Display for Ended {
             Why::TimedOut => {
                 write!(f, "{} seconds passed before {before}", self.limit.as_secs())?;
             }
+            Why::Idle(length) => write!(
+                f,
+                "the guest was idle for {} seconds before {before}: it used neither processor, \
+                 disk, console nor TFTP",
+                length.as_secs()
+            )?,
             Why::Lost(how) => write!(f, "{how} before {before}")?,
             Why::Invalid(what) | Why::Host(what) => f.write_str(what)?,
             Why::Stopped => write!(f, "the agent was told to stop before {before}")?,
@@ -144,6 +154,13 @@ mod tests {
             "240 seconds passed before a request of it was granted (get of manifest was \
              refused: file not found)"
         );
+        let idle = ended(GuestPhase::Work, Why::Idle(Duration::from_secs(601)));
+        assert_eq!(idle.title(), "idle timeout");
+        assert_eq!(
+            idle.to_string(),
+            "the guest was idle for 601 seconds before it had uploaded its manifest: it used \
+             neither processor, disk, console nor TFTP"
+        );
         assert_eq!(
             ended(GuestPhase::Work, Why::Lost("the guest panicked".into())).to_string(),
             "the guest panicked before it had uploaded its manifest"
@@ -153,6 +170,7 @@ mod tests {
     #[test]
     fn only_a_guest_that_never_asked_is_worth_another_attempt() {
         assert!(ended(GuestPhase::Startup, Why::TimedOut).never_asked());
+        assert!(ended(GuestPhase::Startup, Why::Idle(Duration::ZERO)).never_asked());
         assert!(ended(GuestPhase::Startup, Why::Lost("x".into())).never_asked());
         assert!(!ended(GuestPhase::Startup, Why::Stopped).never_asked());
         assert!(!ended(GuestPhase::Startup, Why::Host("x".into())).never_asked());

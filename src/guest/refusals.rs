@@ -112,7 +112,7 @@ impl Refusals {
             (
                 Some((_, reason)),
                 GuestPhase::Startup | GuestPhase::Work,
-                Why::TimedOut | Why::Lost(_),
+                Why::TimedOut | Why::Idle(_) | Why::Lost(_),
             ) => Why::Host(format!(
                 "the host could not store what the guest uploaded ({reason})"
             )),

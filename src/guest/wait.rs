@@ -5,6 +5,7 @@ use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use super::idle::IdleTimer;
 use super::limit::Limit;
 use super::refusals::Refusals;
 use super::{Ended, Guest, GuestPhase, Step, Why};
@@ -116,6 +117,7 @@ impl Guest<'_> {
     ) -> Result<Step<T>> {
         let start = Instant::now();
         let mut time = Limit::new(start, limit);
+        let mut idle = IdleTimer::new(start, self.idle_limit, self.profile.cpus);
         let ended = |refusals: &Refusals, why| {
             Step::Ended(Ended {
                 phase,
@@ -150,11 +152,23 @@ impl Guest<'_> {
             if time.is_over(now) {
                 return Ok(ended(&self.refusals, Why::TimedOut));
             }
-            let until = [self.machine.deadline(), self.watch.until(Some(time.next()))]
-                .into_iter()
-                .flatten()
-                .fold(now + MAX_WAIT, Instant::min);
             let counters = self.server.counters();
+            if self.machine.is_suspended() {
+                idle.skip();
+            } else if idle.is_due(now) {
+                let usage = (self.machine.usage(now), counters.last_progress);
+                if let Some(length) = idle.sample(now, usage) {
+                    return Ok(ended(&self.refusals, Why::Idle(length)));
+                }
+            }
+            let until = [
+                self.machine.deadline(),
+                self.watch.until(Some(time.next())),
+                idle.next().filter(|_| !self.machine.is_suspended()),
+            ]
+            .into_iter()
+            .flatten()
+            .fold(now + MAX_WAIT, Instant::min);
             self.watch
                 .transferred(counters.octets_sent + counters.octets_received);
             let served = {
@@ -166,6 +180,7 @@ impl Guest<'_> {
             let woke = Instant::now();
             if woke.saturating_duration_since(until) > LATE_WAKE_UP {
                 time.was_away(woke - now);
+                idle.skip();
             }
             self.report_served(&served);
             if let Some(found) = reached(&Seen::Served(served)) {

@@ -23,6 +23,7 @@ pub mod qemu;
 mod save;
 mod script;
 mod start;
+mod usage;
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -44,6 +45,7 @@ pub use accel::Accel;
 pub use events::{Event, ShutdownReason};
 pub use memory::Memory;
 pub use qemu::{Purpose, Spec};
+pub use usage::MachineUsage;
 
 use capture::Capture;
 use inspect::Inspection;
@@ -87,6 +89,8 @@ pub struct VirtualMachine {
     exited: Option<ExitStatus>,
     /// QEMU was killed and has not ended in time.
     stuck: bool,
+    /// The bytes that the disks had transferred when QEMU was last asked.
+    disk_bytes: u64,
     /// QEMU was asked for the state of a guest that failed.
     inspection: Option<Inspection>,
     /// The file with the state of the devices.
@@ -184,6 +188,9 @@ impl VirtualMachine {
                 if value.get("status").and_then(Value::as_str) == Some("internal-error") =>
             {
                 self.queue.push_back(Event::ProcessorFailed);
+            }
+            Said::Done(usage::BLOCK_STATISTICS, value) => {
+                self.disk_bytes = usage::disk_bytes(&value);
             }
             Said::Refused(command, reason) => {
                 self.queue.push_back(Event::Refused { command, reason });

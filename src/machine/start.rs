@@ -134,6 +134,7 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<VirtualMachine> {
         shutdown: None,
         exited: None,
         stuck: false,
+        disk_bytes: 0,
         inspection: None,
         state,
         files,

@@ -5,10 +5,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use super::{Moment, State, StatusSettings, show};
+use super::{Moment, State, StatusSettings};
 use crate::durable;
 use crate::error::{Context as _, Error, Result};
 use crate::json::Value;
+use crate::sys::procfs::start_time;
 
 /// The name of the state file in an agent's run directory.
 pub(super) const NAME: &str = "status.json";
@@ -53,7 +54,7 @@ pub(super) fn document(config: &StatusSettings, started: Moment, state: &State) 
 /// The start time of this process, as proc(5) has it.
 fn own_start() -> u64 {
     static START: OnceLock<u64> = OnceLock::new();
-    *START.get_or_init(|| show::start_time(std::process::id().into()).unwrap_or(0))
+    *START.get_or_init(|| start_time(std::process::id()).unwrap_or(0))
 }
 
 /// Reads the state file at `path`; `None` if there is none.

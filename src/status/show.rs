@@ -1,10 +1,10 @@
 //! `--status`: the state file of another process, for people or programs.
 
-use std::fs;
 use std::time::Duration;
 
 use super::{Idle, Moment, human};
 use crate::json::Value;
+use crate::sys::procfs::start_time;
 
 /// Whether the process that wrote the state is still there: the same id, and
 /// started at the same time, since ids come again.
@@ -13,15 +13,7 @@ fn is_alive(state: &Value) -> bool {
     let (Some(pid), Some(start)) = (number("pid"), number("pid_start")) else {
         return false;
     };
-    start_time(pid) == Some(start)
-}
-
-/// When a process started, in clock ticks since boot (proc(5), `stat` field 22).
-pub(super) fn start_time(pid: u64) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name may contain blanks and brackets; what follows the last does not.
-    let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_ascii_whitespace().nth(19)?.parse().ok()
+    u32::try_from(pid).is_ok_and(|pid| start_time(pid) == Some(start))
 }
 
 fn elapsed(state: &Value, now: Moment) -> Duration {

@@ -14,6 +14,7 @@ pub mod net;
 pub mod netlink;
 pub mod poll;
 pub mod process;
+pub mod procfs;
 pub mod signal;
 pub mod start;
 pub mod tap;

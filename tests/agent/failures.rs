@@ -145,6 +145,21 @@ fn the_evidence_of_a_failed_guest_outlasts_it() {
 }
 
 #[test]
+fn a_guest_that_sleeps_is_ended_by_the_idle_limit() {
+    isolated(|| {
+        let Some(host) = Host::new() else { return };
+        host.add_bootstrapped("linux-gcc", "");
+        host.task("one", "linux-gcc", "target-config: mode=stall\n");
+        let ran = host.run(&["--once", "--idle-limit", "8"]);
+        let text = "build idle timeout for machine";
+        assert!(ran.err.contains(text), "{}", ran.err);
+        let result = host.result("one").unwrap();
+        assert!(result.contains("status: abort"), "{result}");
+        assert!(result.contains("the guest was idle for "), "{result}");
+    });
+}
+
+#[test]
 fn the_result_of_a_failed_guest_is_delivered_before_the_hold() {
     isolated(|| {
         let Some(host) = Host::new() else { return };

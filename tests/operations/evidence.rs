@@ -15,10 +15,10 @@ use super::super::support::{isolated, run};
 use super::qemu::Stage;
 use super::said;
 
-/// A QEMU whose guest never asks. `inspected` is what it does with each question about the
+/// A QEMU whose guest never asks. `inspected` is its reaction to each question about the
 /// guest: `$line` has the command, `$vm` is QEMU's own directory, and `answer` answers
 /// with a value.
-fn silent(inspected: &str) -> String {
+pub(super) fn silent(inspected: &str) -> String {
     format!(
         r#"for word; do case $word in
              socket,id=monitor,fd=*) mon=${{word##*=}} ;;

@@ -7,6 +7,7 @@ mod cron;
 mod evidence;
 mod exit;
 mod first_steps;
+mod idle;
 mod needrestart;
 mod notify;
 mod qemu;

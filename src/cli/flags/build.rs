@@ -346,6 +346,16 @@ pub(super) const GUESTS: Group = Group {
             ..FLAG
         },
         Flag {
+            name: "idle-limit",
+            takes: Takes::Value("time"),
+            default: Default::Is("0"),
+            help: "Time after which an idle guest is ended, before its other limits. A guest is idle \
+                   while it uses next to no processor time, reads and writes no disk, writes nothing \
+                   to its console, and moves no TFTP transfer on. 0: never.",
+            set: |d, v| put(&mut d.options.idle_limit, v.time(0)),
+            ..FLAG
+        },
+        Flag {
             name: "hold",
             takes: Takes::Value("time"),
             complete: Complete::Words(&["0", "600", "forever"]),

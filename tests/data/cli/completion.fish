@@ -53,6 +53,7 @@ complete -c bbot-agent -l bootstrap-retries -r -f -d 'Further bootstrap attempts
 complete -c bbot-agent -l build-startup -r -f -d 'Build timeout, up to the first request'
 complete -c bbot-agent -l build-timeout -r -f -d 'Build timeout, from there to the result'
 complete -c bbot-agent -l build-retries -r -f -d 'Further build attempts without a first request'
+complete -c bbot-agent -l idle-limit -r -f -d 'Time after which an idle guest is ended, before its other limits'
 complete -c bbot-agent -l hold -r -f -a '0 600 forever' -d 'Time to keep a failed guest for inspection'
 complete -c bbot-agent -l keep-failures -r -f -d 'Number of failed guests whose evidence is kept'
 complete -c bbot-agent -l warm -f -d 'Start the guests of tasks from a template, made while there is no task, and not by a boot'

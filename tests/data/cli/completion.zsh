@@ -57,6 +57,7 @@ _arguments -s \
   '--build-startup=[Build timeout, up to the first request]:time: ' \
   '--build-timeout=[Build timeout, from there to the result]:time: ' \
   '--build-retries=[Further build attempts without a first request]:num: ' \
+  '--idle-limit=[Time after which an idle guest is ended, before its other limits]:time: ' \
   '--hold=[Time to keep a failed guest for inspection]:time:(0 600 forever)' \
   '--keep-failures=[Number of failed guests whose evidence is kept]:num: ' \
   '*--warm=-[Start the guests of tasks from a template, made while there is no task, and not by a boot]::pattern: ' \

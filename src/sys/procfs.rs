@@ -1,0 +1,46 @@
+//! Numbers of a process in /proc (proc(5)).
+
+use std::fs;
+use std::time::Duration;
+
+/// The length of a clock tick in these files: `USER_HZ` is 100 on all architectures with
+/// Rust's musl targets.
+const TICK: Duration = Duration::from_millis(10);
+
+/// The number in field `field` of `stat`, from 3.
+fn stat(pid: u32, field: usize) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name may contain blanks and brackets; what follows the last does not.
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_ascii_whitespace().nth(field - 3)?.parse().ok()
+}
+
+/// When a process started, in clock ticks since boot.
+#[must_use]
+pub fn start_time(pid: u32) -> Option<u64> {
+    stat(pid, 22)
+}
+
+/// The processor time of all threads of a process, in user and in kernel mode.
+#[must_use]
+pub fn processor_time(pid: u32) -> Option<Duration> {
+    let ticks = stat(pid, 14)?.checked_add(stat(pid, 15)?)?;
+    TICK.checked_mul(u32::try_from(ticks).ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_processor_time_of_a_process_grows_with_its_work() {
+        let pid = std::process::id();
+        let before = processor_time(pid).unwrap();
+        let mut sum = 0_u64;
+        while processor_time(pid).unwrap() < before + Duration::from_millis(50) {
+            sum = std::hint::black_box(sum.wrapping_add(1));
+        }
+        assert!(start_time(pid).is_some());
+        assert_eq!(processor_time(0), None);
+    }
+}
