@@ -39,6 +39,7 @@
 //! | 3 | [`machine`] | QEMU: command line, start, monitor |
 //! | 3 | [`watch`] | signals, waits, and reports during them |
 //! | 4 | [`auth`] | the agent's key and signatures, by openssl |
+//! | 4 | [`console`] | follows the console of a guest that runs (`--console`) |
 //! | 4 | [`controller`] | HTTP and directory controllers |
 //! | 4 | [`guest`] | a running machine: boot, requests, uploads, power off |
 //! | 4 | [`qemu_version`] | the version of QEMU, which may be too old |
@@ -99,6 +100,7 @@ pub mod bootstrap;
 pub mod breaker;
 pub mod check;
 pub mod cli;
+pub mod console;
 pub mod controller;
 pub mod delivery;
 pub mod diag;

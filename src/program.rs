@@ -1,13 +1,14 @@
 //! The `bbot-agent` program: runs what the command line asks for and returns the
 //! exit status.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::cli::{self, Format, Invocation, Options, StatusOf};
 use crate::error::{Class, Result};
 use crate::json::Value;
 use crate::sys::start;
-use crate::{agent, check, delivery, diag, evidence, lock, status, watch};
+use crate::{agent, check, console, delivery, diag, evidence, lock, status, watch};
 
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
@@ -33,6 +34,10 @@ fn perform(invocation: Invocation) -> Result<ExitCode> {
     match invocation {
         Invocation::Print(text) => cli::print(cli::text(text).as_bytes())?,
         Invocation::Status(of, format) => return show_status(&of, format),
+        Invocation::Console(of, machine) => {
+            let (_, statuses) = status_files(&of)?;
+            console::follow(&statuses, machine.as_deref(), &watch::Watch::start()?)?;
+        }
         Invocation::Failed(of, format) => show_failed(&of, format)?,
         Invocation::Run(options) => {
             configure(&options);
@@ -51,9 +56,9 @@ fn perform(invocation: Invocation) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// `--status`: 0 if an agent is running, else 1.
-fn show_status(of: &StatusOf, format: Format) -> Result<ExitCode> {
-    let (run_dir, paths) = match of {
+/// The run directory, and the status files of agents in it.
+fn status_files(of: &StatusOf) -> Result<(&Path, Vec<PathBuf>)> {
+    Ok(match of {
         StatusOf::All { directory } => (directory, status::find(directory)?),
         StatusOf::One {
             directory,
@@ -63,7 +68,12 @@ fn show_status(of: &StatusOf, format: Format) -> Result<ExitCode> {
             let dir = lock::directory(directory, toolchain_name, *instance);
             (directory, vec![status::file_in(&dir)])
         }
-    };
+    })
+}
+
+/// `--status`: 0 if an agent is running, else 1.
+fn show_status(of: &StatusOf, format: Format) -> Result<ExitCode> {
+    let (run_dir, paths) = status_files(of)?;
     let now = watch::moment();
     let (mut out, mut objects, mut running) = (String::new(), Vec::new(), false);
     let mut code = Class::Failure.exit_code();

@@ -1,13 +1,13 @@
 //! From the sources to the one thing that is asked for.
 
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::flags::{self, Complete, Draft, Mode};
 use super::options::{Dump, Turns};
 use super::proxies;
 use super::sources::{self, Origin, Setting};
-use super::{AboutText, Invocation, StatusOf};
+use super::{AboutText, Invocation, Options, StatusOf};
 use crate::error::Result;
 
 /// Reads the command line (without the program's name) and the sources that it
@@ -117,31 +117,15 @@ fn invocation(
     };
     Ok(match mode {
         Mode::Check(format) => Invocation::Check(options, format),
+        Mode::Status(format) if draft.failed => {
+            Invocation::Failed(status_of(&options, &options.state, settings), format)
+        }
         Mode::Status(format) => {
-            let named = |setting: &Setting| {
-                setting
-                    .flag
-                    .is_some_and(|flag| matches!(flag.name, "toolchain-name" | "instance"))
-            };
-            let directory = if draft.failed {
-                options.state
-            } else {
-                options.run_dir
-            };
-            let of = if settings.iter().any(named) {
-                StatusOf::One {
-                    directory,
-                    toolchain_name: options.toolchain_name,
-                    instance: options.instance,
-                }
-            } else {
-                StatusOf::All { directory }
-            };
-            if draft.failed {
-                Invocation::Failed(of, format)
-            } else {
-                Invocation::Status(of, format)
-            }
+            Invocation::Status(status_of(&options, &options.run_dir, settings), format)
+        }
+        Mode::Console => {
+            let of = status_of(&options, &options.run_dir, settings);
+            Invocation::Console(of, draft.console)
         }
         Mode::Gc => Invocation::Gc {
             options,
@@ -153,6 +137,25 @@ fn invocation(
         }
         Mode::Print(text) => Invocation::Print(text),
     })
+}
+
+/// The agent that the settings name, or all agents below `directory`.
+fn status_of(options: &Options, directory: &Path, settings: &[Setting]) -> StatusOf {
+    let directory = directory.to_owned();
+    let named = |setting: &Setting| {
+        setting
+            .flag
+            .is_some_and(|flag| matches!(flag.name, "toolchain-name" | "instance"))
+    };
+    if settings.iter().any(named) {
+        StatusOf::One {
+            directory,
+            toolchain_name: options.toolchain_name.clone(),
+            instance: options.instance,
+        }
+    } else {
+        StatusOf::All { directory }
+    }
 }
 
 /// A credential that systemd handed over (systemd.exec(5), `LoadCredential=`).
@@ -197,7 +200,7 @@ fn directories(settings: &[Setting]) -> Result<()> {
 mod tests {
     use std::time::Duration;
 
-    use super::super::{Format, Options, Unit};
+    use super::super::{Format, Unit};
     use super::*;
     use crate::error::Class;
     use crate::settings::Hold;

@@ -82,6 +82,20 @@ impl Tail {
     }
 }
 
+/// The text of a guest in lines that cannot steer a terminal: without escape sequences
+/// and control characters.
+#[must_use]
+pub fn plain_text(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for line in sanitize(bytes).split_inclusive('\n') {
+        diag::escape(&mut text, line.trim_end_matches('\n'));
+        if line.ends_with('\n') {
+            text.push('\n');
+        }
+    }
+    text
+}
+
 /// A file of at most `limit` bytes with its predecessor: at half of that it is renamed
 /// to `<path>.1`, and a new one is begun.
 #[derive(Debug)]
@@ -237,6 +251,14 @@ mod tests {
         assert_eq!(tail.lines(9), [" \u{fffd}"]);
         tail.push(b"[  \x1b[32mOK\x1b[0m  ] a\x08\r\n\x1b[K\r\n");
         assert_eq!(tail.lines(1), ["[  OK  ] a?"]);
+    }
+
+    #[test]
+    fn text_of_a_guest_has_no_control_characters() {
+        assert_eq!(
+            plain_text(b"a\x1b[2Jb\r\nc\x07\xff\xe2\x80\xae\n\nd"),
+            "ab\nc?\u{fffd}?\n\nd"
+        );
     }
 
     #[test]

@@ -61,6 +61,9 @@ const QUIT_TIMEOUT: Duration = Duration::from_secs(2);
 /// for a disk.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The name of the console's log in a machine's run directory.
+pub const CONSOLE_LOG: &str = "console.log";
+
 /// The lines of the console that are evidence: a Linux kernel that panics writes its
 /// reason some 40 lines above its last one.
 const CONSOLE_LINES: usize = 50;

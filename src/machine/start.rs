@@ -16,7 +16,7 @@ use super::monitor::{Monitor, Said};
 use super::program::executed;
 use super::qemu::{self, Descriptors, Spec};
 use super::script;
-use super::{EVIDENCE_LINES, Files, VirtualMachine, accel};
+use super::{CONSOLE_LOG, EVIDENCE_LINES, Files, VirtualMachine, accel};
 use crate::error::{Context as _, Error, Result};
 use crate::sys::file::open_directory;
 use crate::sys::poll::{Wait, Waited};
@@ -26,7 +26,7 @@ use crate::sys::process::{Credentials, Process};
 const CONSOLE_TAIL: usize = 64 * 1024;
 
 /// The maximum size of the console on disk, in bytes.
-const CONSOLE_LOG: u64 = 4 * 1024 * 1024;
+const MAX_CONSOLE_LOG: u64 = 4 * 1024 * 1024;
 
 /// The size of the tail of QEMU's messages, in bytes.
 const STDERR_TAIL: usize = 16 * 1024;
@@ -67,7 +67,7 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<VirtualMachine> {
         vnc_directory: -1,
         vnc: qemu::vnc_path(&spec.run_dir),
         operator: spec.run_dir.join("qmp"),
-        console: spec.run_dir.join("console.log"),
+        console: spec.run_dir.join(CONSOLE_LOG),
         script: spec.run_dir.join(script::NAME),
     };
     let vnc_directory = prepare_directory(&files.vnc, spec.user.as_ref())?;
@@ -79,7 +79,7 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<VirtualMachine> {
     let operator = listen(&spec.run_dir, &files.operator)?;
     let (monitor, monitor_theirs) = pair()?;
     let (console, console_theirs) = pair()?;
-    let log = Log::create(&files.console, CONSOLE_LOG)
+    let log = Log::create(&files.console, MAX_CONSOLE_LOG)
         .context(|| format!("unable to create {}", files.console.display()))?;
 
     let fds = Descriptors {

@@ -204,6 +204,14 @@ impl Phase {
     }
 }
 
+/// Whether a guest runs in the phase of this word, in `work` of a state file.
+#[must_use]
+pub fn has_guest(work: &str) -> bool {
+    use Phase::{Booting, Bootstrapping, Building, Holding};
+    let phases = [Booting, Bootstrapping, Building, Holding];
+    phases.iter().any(|phase| phase.keyword() == work)
+}
+
 /// The word in place of the phase while the agent finishes its last task.
 pub const DRAINING: &str = "draining";
 

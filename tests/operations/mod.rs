@@ -3,6 +3,7 @@
 
 mod addresses;
 mod airgap;
+mod console;
 mod cron;
 mod evidence;
 mod exit;

@@ -132,6 +132,7 @@ pub(super) struct Draft {
     pub(super) proxy: Option<String>,
     pub(super) dry_run: bool,
     pub(super) failed: bool,
+    pub(super) console: Option<String>,
     pub(super) once: bool,
     pub(super) no_wait: bool,
     pub(super) dump_task: bool,
@@ -145,6 +146,7 @@ pub(super) enum Mode {
     Print(AboutText),
     Check(Format),
     Status(Format),
+    Console,
     Gc,
     DumpMachines,
 }
@@ -157,6 +159,7 @@ pub(super) fn defaults() -> Draft {
         proxy: None,
         dry_run: false,
         failed: false,
+        console: None,
         once: false,
         no_wait: false,
         dump_task: false,

@@ -77,6 +77,18 @@ pub(super) const MODES: Group = Group {
             ..MODE
         },
         Flag {
+            name: "console",
+            takes: Takes::Maybe("machine"),
+            help: "Print the console of a running guest, and follow it until the guest has ended. \
+                   Its agent takes no notice. <machine>, or --toolchain-name and --instance, \
+                   selects one of several guests. Exits with 1 if none is running.",
+            set: |d, v| {
+                d.console = v.raw.map(|_| v.word()).transpose()?;
+                ask(d, "--console", Mode::Console)
+            },
+            ..MODE
+        },
+        Flag {
             name: "gc",
             help: "Remove what crashed agents left behind, and exit. Limited to the agents of \
                    this toolchain and instance.",

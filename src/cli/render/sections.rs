@@ -4,7 +4,7 @@
 pub(super) const SYNOPSIS: &[&str] = &[
     "[options] [<priority>=]<url>...",
     "--once [options] [<priority>=]<url>...",
-    "--check|--status|--gc [options]",
+    "--check|--status|--console|--gc [options]",
 ];
 
 /// The description, in paragraphs.
