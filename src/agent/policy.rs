@@ -97,9 +97,9 @@ impl TaskEnd {
             TaskEnd::NotAcceptable | TaskEnd::Stopped => {
                 (C::Task, M::Nothing, BreakerGets::Nothing)
             }
-            TaskEnd::Failed(F::Host, B::BeforeTask) | TaskEnd::HostLacks => {
-                (C::Task, M::Nothing, BreakerGets::Fault)
-            }
+            TaskEnd::Failed(F::Host, B::BeforeTask)
+            | TaskEnd::Failed(F::Surroundings, _)
+            | TaskEnd::HostLacks => (C::Task, M::Nothing, BreakerGets::Fault),
             TaskEnd::Failed(F::Host, B::WithTask) => (C::Abort, M::Nothing, BreakerGets::Fault),
             TaskEnd::Failed(F::Guest, B::BeforeTask) => (C::Task, M::Rest, BreakerGets::Fault),
             TaskEnd::Failed(F::Guest, B::WithTask) => (C::Abort, M::Cleared, BreakerGets::Success),
@@ -194,6 +194,14 @@ mod tests {
                 M::Nothing,
                 B::Nothing,
                 false,
+                false,
+            ),
+            (
+                TaskEnd::Failed(FailedSide::Surroundings, WithTask),
+                C::Task,
+                M::Nothing,
+                B::Fault,
+                true,
                 false,
             ),
         ] {

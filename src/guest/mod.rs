@@ -128,6 +128,7 @@ pub struct Guest<'a> {
     server: TftpServer,
     label: String,
     directory: PathBuf,
+    bridge: Bridge,
     /// The hardware address of the bridge with the guest on it.
     gateway: Mac,
     hold: Hold,
@@ -199,6 +200,7 @@ impl<'a> Guest<'a> {
             server,
             label,
             directory,
+            bridge,
             gateway,
             hold,
             idle_limit: config.idle_limit,

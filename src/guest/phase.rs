@@ -51,6 +51,8 @@ pub enum Why {
     Invalid(String),
     /// The host failed under the guest, for instance because its disk is full.
     Host(String),
+    /// The host lost what the guest needs, and not by what the guest did.
+    Surroundings(String),
     /// The agent was told to stop.
     Stopped,
 }
@@ -66,7 +68,7 @@ impl Ended {
     /// Whether the fault is the host's and not the guest's.
     #[must_use]
     pub fn is_host_fault(&self) -> bool {
-        matches!(self.why, Why::Host(_))
+        matches!(self.why, Why::Host(_) | Why::Surroundings(_))
     }
 
     /// The end in one or two words, for the head of a report.
@@ -75,7 +77,7 @@ impl Ended {
         let what = match self.why {
             Why::TimedOut => "timeout",
             Why::Idle(_) => "idle timeout",
-            Why::Lost(_) | Why::Invalid(_) | Why::Host(_) => "failure",
+            Why::Lost(_) | Why::Invalid(_) | Why::Host(_) | Why::Surroundings(_) => "failure",
             Why::Stopped => "interrupted",
         };
         match self.phase {
@@ -115,7 +117,7 @@ impl fmt::Display for Ended {
                 length.as_secs()
             )?,
             Why::Lost(how) => write!(f, "{how} before {before}")?,
-            Why::Invalid(what) | Why::Host(what) => f.write_str(what)?,
+            Why::Invalid(what) | Why::Host(what) | Why::Surroundings(what) => f.write_str(what)?,
             Why::Stopped => write!(f, "the agent was told to stop before {before}")?,
         }
         match &self.refused {

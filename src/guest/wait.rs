@@ -24,7 +24,8 @@ use crate::trace;
 /// length of the stop is not known.
 const LATE_WAKE_UP: Duration = Duration::from_secs(2);
 
-/// The longest wait. It bounds the time that is lost by an unnoticed stop.
+/// The longest wait: the guest's bridge is examined after it. It bounds the time that is
+/// lost by an unnoticed stop.
 const MAX_WAIT: Duration = Duration::from_secs(10);
 
 /// An upload of the guest that is complete.
@@ -118,6 +119,7 @@ impl Guest<'_> {
         let start = Instant::now();
         let mut time = Limit::new(start, limit);
         let mut idle = IdleTimer::new(start, self.idle_limit, self.profile.cpus);
+        let mut next_look = start + MAX_WAIT;
         let ended = |refusals: &Refusals, why| {
             Step::Ended(Ended {
                 phase,
@@ -152,6 +154,13 @@ impl Guest<'_> {
             if time.is_over(now) {
                 return Ok(ended(&self.refusals, Why::TimedOut));
             }
+            if now >= next_look {
+                next_look = now + MAX_WAIT;
+                if !self.bridge.is_there() {
+                    let why = format!("the bridge {} was deleted", self.bridge.name);
+                    return Ok(ended(&self.refusals, Why::Surroundings(why)));
+                }
+            }
             let counters = self.server.counters();
             if self.machine.is_suspended() {
                 idle.skip();
@@ -168,7 +177,7 @@ impl Guest<'_> {
             ]
             .into_iter()
             .flatten()
-            .fold(now + MAX_WAIT, Instant::min);
+            .fold(next_look, Instant::min);
             self.watch
                 .transferred(counters.octets_sent + counters.octets_received);
             let served = {

@@ -15,6 +15,8 @@ use crate::sys::netlink::{self, Batch, NetlinkSocket};
 pub struct Bridge {
     /// Its name.
     pub name: InterfaceName,
+    /// Its number, which a bridge that takes its place does not have.
+    index: u32,
     /// Its IPv4 address: the guests' gateway, and where our server listens.
     pub address: Ipv4Addr,
     /// All of its IPv4 addresses, with the networks that they are in.
@@ -108,6 +110,7 @@ impl Bridge {
             };
         Ok(Bridge {
             name,
+            index,
             address,
             networks: networks(&socket, index).context(unable)?,
         })
@@ -115,6 +118,13 @@ impl Bridge {
 }
 
 impl Bridge {
+    /// Whether it is still there. With a bridge its ports lose their connection, also
+    /// when another one gets its name.
+    pub fn is_there(&self) -> bool {
+        let index = Control::open().and_then(|control| control.index(&self.name));
+        index.is_ok_and(|index| index == self.index)
+    }
+
     /// Its hardware address at present: a bridge that was not given one may take that of
     /// a port.
     pub fn hardware_address(&self) -> Result<Mac> {

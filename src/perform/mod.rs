@@ -107,8 +107,10 @@ pub struct BuildFailure {
 /// The side that a failure is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailedSide {
-    /// The host: its disk, its network, QEMU.
+    /// The host: its disk, QEMU. The package may be the reason.
     Host,
+    /// The host again, which lost its bridge for instance: the package is not the reason.
+    Surroundings,
     /// The guest: it did not boot, crashed, or took too long.
     Guest,
 }
@@ -329,10 +331,10 @@ fn failed(stage: BuildStage, ended: &Ended) -> BuildEnd {
     if ended.why == Why::Stopped {
         return BuildEnd::Stopped;
     }
-    let side = if ended.is_host_fault() {
-        FailedSide::Host
-    } else {
-        FailedSide::Guest
+    let side = match ended.why {
+        Why::Host(_) => FailedSide::Host,
+        Why::Surroundings(_) => FailedSide::Surroundings,
+        _ => FailedSide::Guest,
     };
     BuildEnd::Failed(BuildFailure {
         side,

@@ -123,7 +123,9 @@ fn freeze(
             guest.close()?;
             return match ended.why {
                 Why::Stopped => Ok(Frozen::Stopped),
-                Why::Host(why) => Err(Error::new(why).with_class(Class::Config)),
+                Why::Host(why) | Why::Surroundings(why) => {
+                    Err(Error::new(why).with_class(Class::Config))
+                }
                 _ => Ok(Frozen::Unable(ended.to_string())),
             };
         }

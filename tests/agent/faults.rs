@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::support::host::{TURN, finish};
 use crate::support::site::Site;
-use crate::support::{Process, eventually, guest, isolated, run};
+use crate::support::{Process, eventually, guest, isolated, run, within};
 
 /// Starts an agent whose guest takes its task and does nothing then.
 fn stalled(site: &Site, task: &str, timeout: &str) -> Process {
@@ -76,10 +77,32 @@ fn a_host_that_fails_under_a_guest_aborts_nothing() {
 }
 
 #[test]
+fn a_bridge_that_is_replaced_under_a_guest_is_noticed_within_seconds() {
+    isolated(|| {
+        let Some(site) = Site::new() else { return };
+        fs::write(site.machine().join("linux-1.0/pause"), "600000").unwrap();
+        let mut process = stalled(&site, "one", "600");
+        run("ip link del br1");
+        guest::bridge("br1");
+        within(Duration::from_secs(30), "the end of the turn", || {
+            process.0.try_wait().unwrap().is_some()
+        });
+        let log = fs::read_to_string(site.path("log")).unwrap();
+        assert!(log.contains("the bridge br1 was deleted"), "{log}");
+        assert_eq!(site.result("one"), None, "{log}");
+        assert!(site.path("controller/tasks/one.manifest").exists(), "{log}");
+    });
+}
+
+#[test]
 fn agents_with_one_tftp_directory_leave_each_others_uploads_alone() {
     isolated(|| {
         let Some(site) = Site::new() else { return };
         fs::write(site.machine().join("linux-1.0/pause"), "600000").unwrap();
+        // With an address of its own the machine would be left to the first agent.
+        let manifest = site.machine().join("linux-1.0/manifest");
+        let text = fs::read_to_string(&manifest).unwrap();
+        fs::write(&manifest, text.replace("mac: 52:54:00:00:01:02\n", "")).unwrap();
         let mut first = stalled(&site, "one", "600");
         let uploads = site.path("tftp/build/default-1/put");
         assert!(uploads.exists());
