@@ -63,9 +63,13 @@ fuzz:
 	@tests/tools/setup fuzz
 	tests/tools/fuzz
 
-# Root may have no Rust: then the binary that a user has built is installed.
+# Root may have no Rust: then the binary that a user has built is installed, if it is of
+# these sources.
 install:
-	@test -x $(BIN) || $(MAKE) build
+	@. tests/tools/rust && if command -v cargo >/dev/null; then $(MAKE) build; fi
+	@test -x $(BIN) || { echo "error: no $(BIN): run make first" >&2; exit 1; }
+	@test -z "$$(find src Cargo.toml Cargo.lock -newer $(BIN))" || \
+	  { echo "error: $(BIN) is older than the sources: run make first" >&2; exit 1; }
 	tests/tools/install $(BIN) "$(DESTDIR)" "$(PREFIX)" "$(UNITDIR)" "$(SYSCONFDIR)"
 
 clean:
