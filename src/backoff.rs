@@ -21,6 +21,11 @@ impl Backoff {
         }
     }
 
+    /// The same after some failures.
+    pub const fn after(self, failures: u32) -> Backoff {
+        Backoff { failures, ..self }
+    }
+
     /// Counts a failure, and returns the pause before the next attempt.
     pub fn failed(&mut self) -> Duration {
         let doubled = 1_u32.checked_shl(self.failures).unwrap_or(u32::MAX);

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::diag;
-use crate::error::{Class, Context as _, Error, Result};
+use crate::error::{Class, Context as _, Error, Result, word};
 use crate::guest::{self, Directory, Guest, GuestPhase, GuestRun, Step, Why};
 use crate::machine::{Memory, Purpose, files};
 use crate::manifest::reuse::{self, Age};
@@ -101,8 +101,11 @@ pub fn require_toolchain(tftp: &Path, toolchain: &str) -> Result<()> {
     if directories.iter().any(|directory| directory.is_dir()) {
         return Ok(());
     }
-    let directory = directories[0].display();
-    let error = Error::new(format!("no toolchain directory {directory}"));
+    let directory = word(&directories[0]);
+    let error = Error::new(format!(
+        "no toolchain directory {}",
+        directories[0].display()
+    ));
     Err(error.with_class(Class::Config).hint(format!(
         "put the files of the toolchain there: mkdir -p {directory} && cp -r <files> {directory}/"
     )))

@@ -1,7 +1,8 @@
 //! The real world: this host, its guests, its controllers.
 
+use std::io::{self, IsTerminal as _};
 use std::os::fd::BorrowedFd;
-use std::path::PathBuf;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use crate::controller::failure::Failure;
 use crate::controller::{Assignment, Controllers};
 use crate::delivery::{ControllerCourier, Courier, Deliverer, Now, StoredArtifact};
 use crate::diag;
-use crate::error::{Class, Error, Result};
+use crate::error::{Class, Error, Result, word};
 use crate::evidence::EvidenceStore;
 use crate::guest;
 use crate::lock::Lock;
@@ -207,9 +208,13 @@ impl<'w> Host<'w> {
         })
     }
 
-    /// Keeps the warnings that were given once in the file at `path`.
-    pub(super) fn keep_notes(&mut self, path: PathBuf) {
-        self.controllers.keep_notes(path);
+    /// Keeps the warnings that were given once, and failed bootstraps, in the directory
+    /// `state`.
+    pub(super) fn keep(&mut self, state: &Path) {
+        // A person at a terminal has not read what a former agent has said.
+        let repeats = io::stderr().is_terminal();
+        self.controllers.keep_notes(state.join("notes"), repeats);
+        self.machines.keep(state.join("bootstraps"), repeats);
     }
 
     /// Keeps other agents from a task whose result is stored.
@@ -292,14 +297,14 @@ impl<'w> World for Host<'w> {
             let machines = options.machines.display();
             return Err(Error::new(format!("no machines directory {machines}"))
                 .with_class(Class::Config)
-                .hint(format!("make it: mkdir -p {machines}"))
+                .hint(format!("make it: mkdir -p {}", word(&options.machines)))
                 .hint("name another: --machines <dir>"));
         }
         if !options.tftp.is_dir() {
             return Err(
                 Error::new(format!("no TFTP directory {}", options.tftp.display()))
                     .with_class(Class::Config)
-                    .hint(format!("make it: mkdir -p {}", options.tftp.display()))
+                    .hint(format!("make it: mkdir -p {}", word(&options.tftp)))
                     .hint("name another: --tftp <dir>"),
             );
         }
@@ -310,6 +315,7 @@ impl<'w> World for Host<'w> {
                 .hint("name another: --qemu <path>"));
         }
         if anew {
+            setup::user(options)?;
             self.guests.accel = None;
         }
         // With `auto` the guests are emulated if there is no KVM.

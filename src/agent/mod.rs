@@ -51,7 +51,7 @@ pub fn run(options: &Options) -> Result<u8> {
     } else {
         let state = setup::state(options);
         let opened = Delivery::open(&state, settings, key)?;
-        host.keep_notes(state.join("notes"));
+        host.keep(&state);
         opened
     };
     for target in delivery.targets()? {

@@ -9,7 +9,6 @@ use super::work::{Agent, compose};
 use super::world::World;
 use crate::breaker::{Breaker, Gate};
 use crate::cli::{self, Dump};
-use crate::diag;
 use crate::error::{Class, Error, Result};
 use crate::machines::{Enumeration, Machine, toolchain};
 use crate::manifest::{MachineKind, MachineManifest, Style, TaskManifest};
@@ -159,8 +158,9 @@ impl<W: World> Agent<W> {
                 let detail = "they are in use by other agents".to_owned();
                 return Ok(Offer::Nothing(Idle::NoMachines, detail));
             }
-            return Ok(self.no_machines(broken, full.first()));
+            return Ok(self.no_machines(broken, full.into_iter().next()));
         }
+        self.world.note("machines", None);
         self.agree(&mut ready)?;
         let now = self.world.now().uptime;
         ready.retain(|machine| !self.rests(machine, now));
@@ -216,27 +216,25 @@ impl<W: World> Agent<W> {
         resting.is_some_and(|resting| resting.id == manifest.id() && now < resting.until)
     }
 
-    fn no_machines(&self, broken: usize, full: Option<&String>) -> Offer {
-        if let Some(full) = full {
-            diag::warning("no work is asked for: too little free space (--min-free)")
-                .info(full)
-                .emit();
-            return Offer::Nothing(Idle::BelowFreeSpace, full.clone());
-        }
+    fn no_machines(&mut self, broken: usize, full: Option<String>) -> Offer {
         let name = &self.options.toolchain_name;
-        let record = diag::warning(format_args!("no build machines for toolchain {name}"));
-        match broken {
-            0 => record.info(format_args!(
-                "looked in {}",
-                self.options.machines.display()
-            )),
-            _ => record.info(format_args!("{broken} have something wrong with them")),
-        }
-        .emit();
-        match broken {
-            0 => Offer::Nothing(Idle::NoMachines, String::new()),
-            _ => Offer::Broken(format!("{broken} broken")),
-        }
+        let (text, offer) = match (full, broken) {
+            (Some(full), _) => {
+                let text = "no work is asked for: too little free space (--min-free)".to_owned();
+                (text, Offer::Nothing(Idle::BelowFreeSpace, full))
+            }
+            (None, 0) => {
+                let machines = self.options.machines.display();
+                let text = format!("no build machines for toolchain {name} in {machines}");
+                (text, Offer::Nothing(Idle::NoMachines, String::new()))
+            }
+            (None, broken) => {
+                let text = format!("no build machines for toolchain {name}: {broken} are broken");
+                (text, Offer::Broken(format!("{broken} broken")))
+            }
+        };
+        self.world.note("machines", Some(text));
+        offer
     }
 
     /// The machine that `--fake-machine` describes.

@@ -149,7 +149,8 @@ impl Key {
 /// The checks of a key file that need no use of the key.
 fn check_file(path: &Path) -> Result<()> {
     let config = |why: &str| Error::new(why).with_class(Class::Config);
-    let file = durable::open(path).context(|| "unable to open it")?;
+    let file = durable::open(path).context(|| "unable to open it");
+    let file = file.map_err(|error| error.with_class(Class::Config))?;
     let metadata = file.metadata().context(|| "unable to look at it")?;
     if !metadata.is_file() {
         return Err(config("not a file"));

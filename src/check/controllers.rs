@@ -77,9 +77,7 @@ fn directory(subject: &str, path: &Path) -> Finding {
             false => path,
         };
         if let Err(errno) = access(there, AccessFlags::W_OK | AccessFlags::X_OK) {
-            let text = format!("unable to write {}: {}", part.display(), errno.desc());
-            return Finding::failure(subject, text)
-                .remedy(format!("make it: mkdir -p {}", part.display()));
+            return super::host::unwritable(subject, there, errno);
         }
     }
     Finding::good(subject, format!("{}, a directory", path.display()))

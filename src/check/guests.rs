@@ -136,12 +136,8 @@ pub(super) fn tftp(options: &Options, _watch: &Watch) -> Vec<Finding> {
     const SUBJECT: &str = "tftp directory";
     let root = options.tftp.display();
     if let Err(errno) = access(&options.tftp, AccessFlags::W_OK | AccessFlags::X_OK) {
-        let text = format!("unable to write {root}: {}", errno.desc());
-        return vec![
-            Finding::failure(SUBJECT, text)
-                .remedy(format!("make it: mkdir -p {root}"))
-                .remedy("or name another: --tftp <dir>"),
-        ];
+        let finding = super::host::unwritable(SUBJECT, &options.tftp, errno);
+        return vec![finding.remedy("or name another: --tftp <dir>")];
     }
     let mut findings = vec![Finding::good(SUBJECT, format!("{root}, writable"))];
     findings.push(toolchain(options));

@@ -1,13 +1,16 @@
 //! The system, and the directories of the agent.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::sys::utsname::uname;
 use nix::unistd::{AccessFlags, access, gethostname};
 
 use super::Finding;
 use crate::cli::Options;
+use crate::error::{reason, word};
 use crate::lock;
 use crate::watch::{Watch, moment};
 
@@ -150,7 +153,7 @@ pub(super) fn directories(options: &Options, _watch: &Watch) -> Vec<Finding> {
             }
             (_, true) => directory("metrics", parent, "--metrics <file>"),
             (_, false) => Finding::failure("metrics", format!("no directory {}", parent.display()))
-                .remedy(format!("make it: mkdir -p {}", parent.display())),
+                .remedy(format!("make it: mkdir -p {}", word(parent))),
         });
     }
     let dir = lock::directory(&options.run_dir, &options.toolchain_name, options.instance);
@@ -176,15 +179,39 @@ fn directory(subject: &str, path: &Path, option: &str) -> Finding {
             Finding::failure(subject, format!("{} is not a directory", there.display()))
                 .remedy(format!("name another: {option}"))
         }
-        Err(errno) => Finding::failure(
-            subject,
-            format!("unable to write {}: {}", there.display(), errno.desc()),
-        )
-        .remedy(AS_ROOT)
-        .remedy(format!("or name another: {option}")),
+        Err(errno) => {
+            unwritable(subject, there, errno).remedy(format!("or name another: {option}"))
+        }
         Ok(()) if there == path => Finding::good(subject, path.display().to_string()),
-        Ok(()) => Finding::good(subject, format!("{}, to be made", path.display())),
+        Ok(()) => match try_create(there) {
+            Ok(()) => Finding::good(subject, format!("{}, to be made", path.display())),
+            Err(error) => {
+                let why = reason(&error);
+                let text = format!("unable to create a directory in {}: {why}", there.display());
+                Finding::failure(subject, text).remedy(format!("name another: {option}"))
+            }
+        },
     }
+}
+
+/// Creates a directory in `parent`, and removes it.
+fn try_create(parent: &Path) -> io::Result<()> {
+    let path = parent.join(format!(".bbot-agent-check-{}", std::process::id()));
+    fs::create_dir(&path)?;
+    fs::remove_dir(&path)
+}
+
+/// The finding about a directory that cannot be written for the reason `errno`.
+pub(super) fn unwritable(subject: &str, path: &Path, errno: Errno) -> Finding {
+    let text = format!("unable to write {}: {}", path.display(), errno.desc());
+    let operand = word(path);
+    Finding::failure(subject, text).remedy(match errno {
+        Errno::ENOENT => format!("make it: mkdir -p {operand}"),
+        Errno::EROFS => format!(
+            "mount it for writing: mount -o remount,rw \"$(findmnt -no TARGET -T {operand})\""
+        ),
+        _ => AS_ROOT.to_owned(),
+    })
 }
 
 #[cfg(test)]

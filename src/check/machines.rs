@@ -9,11 +9,11 @@ use nix::unistd::{AccessFlags, access};
 
 use super::{Finding, Grade};
 use crate::cli::Options;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, word};
 use crate::machine::files;
 use crate::machines::inspect::{self, Inspection};
 use crate::machines::tree::{self, MachineDir};
-use crate::machines::{MachinesSettings, toolchain};
+use crate::machines::{MachinesSettings, remedies, toolchain};
 use crate::manifest::reuse::BootstrapReason;
 use crate::manifest::{BootstrappedMachine, MachineManifest, TemplateContents};
 use crate::snapshot;
@@ -30,18 +30,12 @@ pub(super) fn root(options: &Options, _watch: &Watch) -> Vec<Finding> {
     let root = &options.machines;
     let volumes = match tree::volumes(root) {
         Ok(volumes) => volumes,
-        Err(error) => {
-            return vec![
-                Finding::error(SUBJECT, &error)
-                    .remedy(format!("make it: mkdir -p {}", root.display()))
-                    .remedy("or name another: --machines <dir>"),
-            ];
-        }
+        Err(error) => return vec![Finding::error(SUBJECT, &error)],
     };
     if volumes.is_empty() {
         return vec![
             Finding::failure(SUBJECT, format!("no volume in {}", root.display()))
-                .remedy(format!("make one: mkdir {}/default", root.display())),
+                .remedy(format!("make one: mkdir {}", word(&root.join("default")))),
         ];
     }
     let mut findings = Vec::new();
@@ -61,13 +55,8 @@ pub(super) fn root(options: &Options, _watch: &Watch) -> Vec<Finding> {
 
 fn writable(root: &Path, volume: &Path) -> Result<()> {
     if snapshot::require_btrfs(volume).is_err() {
-        let (root, volume) = (root.display(), volume.display());
-        return Err(
-            Error::new(format!("{volume} is not on btrfs")).hint(format!(
-                "mount one: truncate -s 50G {root}.img && mkfs.btrfs {root}.img && \
-             mount -o loop {root}.img {volume}"
-            )),
-        );
+        let error = Error::new(format!("{} is not on btrfs", volume.display()));
+        return Err(error.hint(remedies::mount(root, volume)));
     }
     access(volume, AccessFlags::W_OK | AccessFlags::X_OK).map_err(|errno| {
         let volume = volume.display();
@@ -169,7 +158,7 @@ pub(super) fn each(options: &Options, _watch: &Watch) -> Vec<Finding> {
         let volume = tree::volumes(root).unwrap_or_default().into_iter().next();
         findings.push(match volume {
             Some(volume) if findings.is_empty() => {
-                finding.remedy(format!("make one: mkdir {}/<name>", volume.display()))
+                finding.remedy(format!("make one: mkdir {}/<name>", word(&volume)))
             }
             _ => finding.remedy("make one of those above usable"),
         });
@@ -224,23 +213,18 @@ fn examine(machine: &MachineDir, options: &Options) -> Result<Finding> {
     let link = machine.link();
     let Some(current) = machine.current()? else {
         let text = format!("{}: no link {}", machine.name, link.display());
-        return Ok(Finding::warning(SUBJECT, text).remedy(revision(machine, None)));
+        return Ok(Finding::warning(SUBJECT, text).remedy(remedies::link(machine, None)));
     };
     if !current.exists() {
         let (link, target) = (link.display(), current.display());
         return Err(
             Error::new(format!("{link} leads to {target}, which does not exist"))
-                .hint(revision(machine, Some(&current))),
+                .hint(remedies::link(machine, Some(&current))),
         );
     }
     if !snapshot::is_subvolume(&current)? {
-        let path = current.display();
-        return Err(
-            Error::new(format!("{path} is not a subvolume")).hint(format!(
-                "make it one: mv {path} {path}.old && btrfs subvolume create {path} && \
-             cp -a --reflink=auto {path}.old/. {path}/ && rm -r {path}.old"
-            )),
-        );
+        let error = Error::new(format!("{} is not a subvolume", current.display()));
+        return Err(error.hint(snapshot::conversion(&current)));
     }
     let manifest = manifest(machine, &current)?;
     let state = match inspect::inspect(machine, &MachinesSettings::new(options))? {
@@ -294,29 +278,6 @@ fn template(machine: &MachineDir, options: &Options) -> Option<Finding> {
             Finding::good(SUBJECT, format!("{text}; the template is made anew"))
         }
     })
-}
-
-/// The remedy for a link that is missing or dangling: to an existing revision, or a new
-/// one at `target`.
-fn revision(machine: &MachineDir, target: Option<&Path>) -> String {
-    let beginning = format!("{}-{}.", machine.name, tree::PROTOCOL);
-    let entries = fs::read_dir(machine.dir()).into_iter().flatten().flatten();
-    let latest = entries
-        .filter(|entry| entry.path().is_dir())
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| name.starts_with(&beginning))
-        .max_by_key(|name| (name.len(), name.clone()));
-    match (latest, target) {
-        (Some(name), _) => format!(
-            "name the revision to use: ln -sfn {name} {}",
-            machine.link().display()
-        ),
-        (None, Some(target)) => format!("make it: btrfs subvolume create {}", target.display()),
-        (None, None) => {
-            let path = machine.dir().join(format!("{beginning}0"));
-            format!("make a revision: btrfs subvolume create {}", path.display())
-        }
-    }
 }
 
 fn manifest(machine: &MachineDir, current: &Path) -> Result<MachineManifest> {

@@ -128,9 +128,9 @@ impl Controllers {
     }
 
     /// Keeps the warnings that were given in the file at `path`, so that an agent that
-    /// is started for each turn gives each once.
-    pub fn keep_notes(&mut self, path: PathBuf) {
-        self.notes = Notes::open(path);
+    /// is started for each turn gives each once. With `repeats` they are given again.
+    pub fn keep_notes(&mut self, path: PathBuf, repeats: bool) {
+        self.notes = Notes::open(path, repeats);
     }
 
     /// Gives the warning `text` about `subject`, unless it was given before; without a

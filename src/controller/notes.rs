@@ -23,9 +23,13 @@ pub(super) struct Notes {
 }
 
 impl Notes {
-    /// The notes in the file at `path`. If it cannot be read there are none.
-    pub(super) fn open(path: PathBuf) -> Notes {
-        let text = durable::read(&path, MAX_NOTES_BYTES).unwrap_or_default();
+    /// The notes in the file at `path`. If it cannot be read there are none. With
+    /// `repeats` they are given again.
+    pub(super) fn open(path: PathBuf, repeats: bool) -> Notes {
+        let text = match repeats {
+            true => Vec::new(),
+            false => durable::read(&path, MAX_NOTES_BYTES).unwrap_or_default(),
+        };
         let lines = String::from_utf8_lossy(&text);
         Notes {
             given: lines.lines().map(str::to_owned).collect(),

@@ -23,7 +23,7 @@ use super::task::TaskRecord;
 use crate::controller::address::UploadTarget;
 use crate::diag;
 use crate::durable;
-use crate::error::{Context as _, Error, Result, reason};
+use crate::error::{Class, Context as _, Error, Result, reason};
 use crate::json::Value;
 use crate::trace;
 
@@ -71,7 +71,11 @@ impl Queue {
                 .mode(0o700)
                 .create(&path)
                 .context(|| format!("unable to create directory {}", path.display()))
-                .map_err(|error| error.hint("choose another place: --state <dir>"))?;
+                .map_err(|error| {
+                    error
+                        .with_class(Class::Os)
+                        .hint("choose another place: --state <dir>")
+                })?;
         }
         queue.tidy()?;
         Ok(queue)

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use nix::libc;
 
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Context as _, Error, Result, word};
 use crate::manifest::MachineManifest;
 use crate::sys::file::read_at_most;
 
@@ -52,10 +52,11 @@ pub fn manifest(subvolume: &Path, shown: &Path) -> Result<Vec<u8>> {
 /// the revision.
 pub fn machine_manifest(name: &str, subvolume: &Path, revision: &Path) -> Result<MachineManifest> {
     let text = manifest(subvolume, revision)?;
-    let path = revision.join("manifest").display().to_string();
+    let file = revision.join("manifest");
+    let (path, operand) = (file.display().to_string(), word(&file));
     let manifest = MachineManifest::parse(&text, &path).map_err(|error| {
         Error::new(error.to_string()).hint(format!(
-            "correct it (man bbot-agent, MACHINES, has an example): editor {path}"
+            "correct it (man bbot-agent, MAKING A MACHINE, has an example): editor {operand}"
         ))
     })?;
     if manifest.name() != name {
@@ -63,7 +64,7 @@ pub fn machine_manifest(name: &str, subvolume: &Path, revision: &Path) -> Result
             "unable to use {path}: it is that of a machine {}",
             manifest.name()
         );
-        let remedy = format!("correct it: sed -i 's/^name:.*/name: {name}/' {path}");
+        let remedy = format!("correct it: sed -i 's/^name:.*/name: {name}/' {operand}");
         return Err(Error::new(text).hint(remedy));
     }
     Ok(manifest)
@@ -79,9 +80,9 @@ pub fn require_disk(subvolume: &Path, manifest: &MachineManifest) -> Result<()> 
         return Ok(());
     }
     let image = subvolume.join("disk.img");
-    let path = image.display();
+    let (path, operand) = (image.display(), word(&image));
     let wrong = |what: &str| {
-        let remedy = format!("put a raw image there: cp <image> {path}");
+        let remedy = format!("put a raw image there: cp <image> {operand}");
         Error::new(format!("{what} {path}")).hint(remedy)
     };
     let Ok(metadata) = fs::metadata(&image) else {
@@ -103,7 +104,8 @@ pub fn require_disk(subvolume: &Path, manifest: &MachineManifest) -> Result<()> 
     if let Some((_, format)) = format {
         return Err(
             Error::new(format!("{path} is a {format} image, not a raw one")).hint(format!(
-                "convert it: qemu-img convert -O raw {path} {path}.raw && mv {path}.raw {path}"
+                "convert it: qemu-img convert -O raw {operand} {operand}.raw && \
+                 mv {operand}.raw {operand}"
             )),
         );
     }

@@ -1,11 +1,14 @@
 //! Broken machines: each is reported once per change, and bootstrapped again after
 //! growing pauses.
+//!
+//! The state can be kept in a file, for agents that make one turn for each start.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::backoff::Backoff;
+use crate::json::Value;
 
 /// The first and the longest pause after failed bootstraps.
 const FIRST_PAUSE: Duration = Duration::from_secs(60);
@@ -112,6 +115,67 @@ impl BootstrapBackoff {
         if let Some(broken) = self.0.get_mut(machine) {
             broken.is_current = true;
         }
+    }
+
+    /// Makes the next report of each machine news.
+    pub fn repeat_reports(&mut self) {
+        for broken in self.0.values_mut() {
+            broken.reported.clear();
+        }
+    }
+
+    /// The state, for [`BootstrapBackoff::from_json`].
+    pub fn to_json(&self) -> Value {
+        let text = |path: &Path| Value::from(path.to_string_lossy().into_owned());
+        let mut machines: Vec<_> = self.0.iter().collect();
+        machines.sort_by_key(|(machine, _)| *machine);
+        let machines = machines.into_iter().map(|(machine, broken)| {
+            let mut members = vec![
+                ("machine", text(machine)),
+                ("reported", Value::from(broken.reported.as_str())),
+            ];
+            if let Some(failed) = &broken.failed {
+                let reasons = failed
+                    .reasons
+                    .iter()
+                    .map(|reason| Value::from(reason.as_str()));
+                members.extend([
+                    ("revision", text(&failed.revision)),
+                    ("reasons", Value::Array(reasons.collect())),
+                    ("failures", u64::from(failed.backoff.failures()).into()),
+                    ("retry", failed.retry.as_secs().into()),
+                ]);
+            }
+            Value::object(members)
+        });
+        Value::Array(machines.collect())
+    }
+
+    /// Reads a state. Parts that cannot be read are left out.
+    pub fn from_json(value: &Value) -> BootstrapBackoff {
+        let machine = |value: &Value| {
+            let text = |name| value.get(name).and_then(Value::as_str);
+            let number = |name| value.get(name).and_then(Value::as_u64);
+            let failed = || {
+                let reasons = value.get("reasons")?.as_array()?.iter();
+                let reasons = reasons.filter_map(Value::as_str).map(str::to_owned);
+                let failures = u32::try_from(number("failures")?).ok()?;
+                Some(FailedBootstrap {
+                    revision: text("revision")?.into(),
+                    reasons: reasons.take(MAX_REASONS).collect(),
+                    backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE).after(failures),
+                    retry: Duration::from_secs(number("retry")?),
+                })
+            };
+            let broken = BrokenMachine {
+                reported: text("reported")?.to_owned(),
+                failed: failed(),
+                is_current: false,
+            };
+            Some((text("machine")?.into(), broken))
+        };
+        let machines = value.as_array().unwrap_or_default().iter();
+        BootstrapBackoff(machines.filter_map(machine).collect())
     }
 
     /// Ends all pauses.

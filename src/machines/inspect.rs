@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use nix::libc;
 
+use super::remedies;
 use super::tree::MachineDir;
 use super::{Machine, MachinesSettings};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, word};
 use crate::machine::files;
 use crate::manifest::reuse::{self, BootstrapReason, Reuse};
 use crate::manifest::{BootstrappedMachine, MachineKind, MachineManifest, Role};
@@ -97,7 +98,10 @@ fn current(machine: &MachineDir) -> Result<Option<(PathBuf, MachineManifest)>> {
             Err(error) if is_missing(&error) => {
                 revision = machine.current()?;
                 if revision.as_ref() == Some(&path) {
-                    return Err(error);
+                    return Err(match path.exists() {
+                        true => error,
+                        false => error.hint(remedies::link(machine, Some(&path))),
+                    });
                 }
             }
             manifest => return manifest.map(|manifest| Some((path, manifest))),
@@ -141,10 +145,7 @@ fn require_suitable(machine: &MachineManifest, revision: &Path, ram_kb: u64) -> 
     let unable = |why: &str| Error::new(format!("unable to use machine {name}: {why}"));
     if machine.kind() != MachineKind::Kvm {
         let path = revision.join("manifest");
-        let remedy = format!(
-            "correct it: sed -i 's/^type:.*/type: kvm/' {}",
-            path.display()
-        );
+        let remedy = format!("correct it: sed -i 's/^type:.*/type: kvm/' {}", word(&path));
         return Err(unable("only machines of type kvm are supported").hint(remedy));
     }
     match machine.ram_minimum() {

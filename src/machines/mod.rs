@@ -15,6 +15,7 @@
 pub mod backoff;
 pub mod inspect;
 pub mod low_space;
+pub mod remedies;
 pub mod toolchain;
 pub mod tree;
 
@@ -26,9 +27,12 @@ use std::time::Duration;
 
 use crate::bootstrap::{BootstrapOrder, Bootstrapped};
 use crate::cli::Options;
+use crate::delivery::Boot;
 use crate::diag;
-use crate::error::{Class, Error, Result};
+use crate::durable;
+use crate::error::{Class, Error, Result, reason};
 use crate::guest;
+use crate::json::Value;
 use crate::manifest::reuse::Age;
 use crate::manifest::{
     BootstrapManifest, BootstrappedMachine, MachineHeader, MachineManifest, ToolchainManifest,
@@ -45,6 +49,9 @@ use tree::{MachineDir, MachineDirs};
 /// After a failed bootstrap the next one waits for this many times its length while
 /// other machines can build.
 const BUILD_SHARE: u32 = 4;
+
+/// The largest file of failed bootstraps, in bytes.
+const MAX_KEPT_BYTES: u64 = 1 << 20;
 
 /// The machines to look for, and the checks of their copies.
 #[derive(Clone, Debug)]
@@ -140,6 +147,8 @@ pub struct Machines {
     backoff: BootstrapBackoff,
     /// No bootstrap begins before this uptime while other machines can build.
     next_bootstrap: Duration,
+    /// The file that keeps the two, if any, and its text.
+    kept: Option<(PathBuf, String)>,
 }
 
 /// The result of an enumeration.
@@ -164,13 +173,56 @@ impl Machines {
             settings,
             backoff: BootstrapBackoff::default(),
             next_bootstrap: Duration::ZERO,
+            kept: None,
         }
+    }
+
+    /// Keeps the failures of bootstraps in the file at `path`, for as long as the host
+    /// runs, and reads those of former agents from it. With `repeats` they are reported
+    /// again.
+    pub fn keep(&mut self, path: PathBuf, repeats: bool) {
+        let text = durable::read(&path, MAX_KEPT_BYTES).unwrap_or_default();
+        let text = String::from_utf8(text).unwrap_or_default();
+        if let Ok(kept) = Value::parse(&text)
+            && kept.get("boot").and_then(Value::as_str) == Boot::current().0.as_deref()
+            && let (Some(next), Some(broken)) = (kept.get("next"), kept.get("broken"))
+        {
+            self.next_bootstrap = Duration::from_secs(next.as_u64().unwrap_or_default());
+            self.backoff = BootstrapBackoff::from_json(broken);
+            if repeats {
+                self.backoff.repeat_reports();
+            }
+        }
+        self.kept = Some((path, text));
+    }
+
+    /// Writes what is kept, if it has changed.
+    fn save(&mut self) {
+        let Some((path, written)) = &mut self.kept else {
+            return;
+        };
+        let boot = Boot::current().0;
+        let text = Value::object([
+            ("boot", boot.as_deref().map_or(Value::Null, Value::from)),
+            ("next", self.next_bootstrap.as_secs().into()),
+            ("broken", self.backoff.to_json()),
+        ])
+        .to_string();
+        if text == *written {
+            return;
+        }
+        if let Err(error) = durable::publish(path, text.as_bytes()) {
+            // A former agent has done the same, and no task is lost by it.
+            trace!(2, "save", "{}: {}", path.display(), reason(&error));
+        }
+        *written = text;
     }
 
     /// Forgets the pauses after failed bootstraps.
     pub fn retry(&mut self) {
         self.backoff.retry();
         self.next_bootstrap = Duration::ZERO;
+        self.save();
     }
 
     /// Enumerates the machines, except those on the volumes `low`, and bootstraps those
@@ -233,6 +285,7 @@ impl Machines {
         result.ready.sort_by(|a, b| a.dir.cmp(&b.dir));
         self.claim(&mut result)?;
         self.backoff.end_enumeration();
+        self.save();
         Ok(result)
     }
 

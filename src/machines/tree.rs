@@ -10,7 +10,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use crate::error::{Context as _, Error, Result};
+use super::remedies;
+use crate::error::{Class, Context as _, Error, Result, word};
+use crate::snapshot;
 
 /// The version of the bootstrap protocol, which names the link that is followed.
 pub const PROTOCOL: &str = "1";
@@ -103,6 +105,16 @@ pub fn machine_dirs(machines: &Path) -> Result<MachineDirs> {
                 continue;
             }
         };
+        // Its file system may not be mounted.
+        if names.is_empty() && snapshot::require_btrfs(&volume).is_err() {
+            let error = Error::new(format!(
+                "unable to use volume {}: it has no machines and is not on btrfs",
+                volume.display()
+            ));
+            let error = error.hint(remedies::mount(machines, &volume));
+            broken.push((volume, error));
+            continue;
+        }
         let volume: Rc<Path> = volume.into();
         for name in names {
             // A task names its machine without the volume.
@@ -133,7 +145,13 @@ pub fn machine_dirs(machines: &Path) -> Result<MachineDirs> {
 ///
 /// When the machines directory cannot be read.
 pub fn volumes(machines: &Path) -> Result<Vec<PathBuf>> {
-    let names = directories(machines)?;
+    let names = directories(machines).map_err(|error| match machines.exists() {
+        true => error,
+        false => error
+            .with_class(Class::Config)
+            .hint(format!("make it: mkdir -p {}", word(machines)))
+            .hint("name another: --machines <dir>"),
+    })?;
     Ok(names.into_iter().map(|name| machines.join(name)).collect())
 }
 

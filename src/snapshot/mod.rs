@@ -35,7 +35,7 @@ use subvolume::{explain, split};
 
 pub use crate::sys::btrfs::FreeSpace;
 pub use subvolume::{
-    cleaner_backlog, delete, is_subvolume, require_btrfs, set_read_only, space, sync,
+    cleaner_backlog, conversion, delete, is_subvolume, require_btrfs, set_read_only, space, sync,
 };
 
 /// How long a sweep of the directory is waited for: it deletes a few snapshots,

@@ -11,7 +11,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::libc;
 
-use crate::error::{Class, Context as _, Error, Result};
+use crate::error::{Class, Context as _, Error, Result, word};
 use crate::sys::btrfs::{self, FreeSpace};
 use crate::sys::file::open_directory;
 use crate::trace;
@@ -126,10 +126,19 @@ pub(super) fn split(path: &Path) -> io::Result<(File, CString)> {
     Ok((open_directory(parent)?, name))
 }
 
+/// The remedy for a directory in place of a subvolume.
+pub fn conversion(path: &Path) -> String {
+    let path = word(path);
+    format!(
+        "make it a subvolume: mv {path} {path}.old && btrfs subvolume create {path} && \
+         cp -a --reflink=auto {path}.old/. {path}/ && rm -r {path}.old"
+    )
+}
+
 /// The error of doing `what` to `path`, with a remedy where one is known.
 pub(super) fn explain(error: io::Error, path: &Path, what: &str) -> Error {
     let errno = error.raw_os_error();
-    let path = path.display();
+    let operand = word(path);
     let with = |reason: &str| Error::new(format!("{what}: {reason}"));
     // Keeps the errno, for callers that branch on it.
     let plain = Err::<(), _>(error).context(|| what).err();
@@ -138,25 +147,24 @@ pub(super) fn explain(error: io::Error, path: &Path, what: &str) -> Error {
         Some(libc::ENOTTY) => with("not on a btrfs file system")
             .with_class(Class::Config)
             .hint(format!(
-                "mount a btrfs file system at {path} or above (mkfs.btrfs, mount)"
+                "mount a btrfs file system at {operand} or above (mkfs.btrfs, mount)"
             )),
-        Some(libc::EINVAL) => with("not a btrfs subvolume")
-            .hint(format!("make one with: btrfs subvolume create {path}")),
+        Some(libc::EINVAL) => with("not a btrfs subvolume").hint(conversion(path)),
         Some(libc::ENOTEMPTY) => plain.hint(format!(
-            "see what is inside: btrfs subvolume list -o {path}"
+            "see what is inside: btrfs subvolume list -o {operand}"
         )),
         Some(libc::EXDEV) => plain.hint(format!(
-            "{path} must be on the same file system as the snapshot"
+            "{operand} must be on the same file system as the snapshot"
         )),
-        Some(libc::ENOSPC | libc::EDQUOT) => {
-            plain.hint(format!("see what is full: btrfs filesystem usage {path}"))
-        }
+        Some(libc::ENOSPC | libc::EDQUOT) => plain.hint(format!(
+            "see what is full: btrfs filesystem usage {operand}"
+        )),
         Some(libc::EPERM | libc::EACCES) => plain.hint(
             "run as root, or as the owner of the machines on a file system that is \
              mounted with user_subvol_rm_allowed",
         ),
         Some(libc::EROFS) => plain.hint(format!(
-            "see how it is mounted: findmnt -T {path}; btrfs turns read-only after a write error"
+            "see how it is mounted: findmnt -T {operand}; btrfs turns read-only after a write error"
         )),
         _ => plain,
     }

@@ -2,12 +2,13 @@
 //! or full, a working directory that is gone.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 
 use bbot_agent::manifest::ResultManifest;
 
-use super::super::support::isolated;
-use super::Host;
+use super::super::support::{isolated, run};
+use super::{Host, said};
 
 #[test]
 fn a_turn_survives_what_cron_does_to_it() {
@@ -45,6 +46,55 @@ fn a_turn_survives_what_cron_does_to_it() {
                 }
             }
         }
+    });
+}
+
+#[test]
+fn turns_of_their_own_bootstrap_a_bad_machine_seldom_and_report_it_once() {
+    isolated(|| {
+        let Some(host) = Host::new() else { return };
+        let copy = host.volume.path().join("default/linux/linux-default");
+        run(&format!("btrfs -q subvolume delete {}", copy.display()));
+        let (qemu, starts) = (host.path("qemu"), host.path("starts"));
+        let script = format!(
+            "#!/bin/sh\n[ \"$1\" != --version ] || exec echo QEMU emulator version 9.0\n\
+             echo >>{}\nexit 1\n",
+            starts.display()
+        );
+        fs::write(&qemu, script).unwrap();
+        fs::set_permissions(&qemu, fs::Permissions::from_mode(0o755)).unwrap();
+        let qemu = format!("--qemu={}", qemu.display());
+        let spool = host.spool();
+        let turn = || host.run(&["--once", &qemu, &spool]);
+        let first = turn();
+        assert_eq!(first.status.code(), Some(1), "{}", said(&first));
+        assert!(said(&first).contains("1 are broken"), "{}", said(&first));
+        let count = fs::read(&starts).unwrap().len();
+        for _ in 0..3 {
+            let next = turn();
+            assert_eq!(next.status.code(), Some(1), "{}", said(&next));
+            assert_eq!(said(&next), "");
+        }
+        assert_eq!(fs::read(&starts).unwrap().len(), count);
+
+        // The failures of a former boot are forgotten, and so are those of a revision
+        // that is no longer used.
+        let kept = host.path("state/default-1/bootstraps");
+        let text = fs::read_to_string(&kept).unwrap();
+        fs::write(&kept, text.replace("\"boot\":\"", "\"boot\":\"x")).unwrap();
+        let next = turn();
+        assert!(said(&next).contains("error: "), "{}", said(&next));
+        let count = fs::read(&starts).unwrap().len();
+        let machine = copy.parent().unwrap();
+        let (old, new) = (machine.join("linux-1.0"), machine.join("linux-1.1"));
+        let command = format!("mv {} {}", old.display(), new.display());
+        run(&command);
+        run(&format!(
+            "ln -sfn linux-1.1 {}",
+            machine.join("linux-1").display()
+        ));
+        turn();
+        assert!(fs::read(&starts).unwrap().len() > count);
     });
 }
 

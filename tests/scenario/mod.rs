@@ -428,7 +428,11 @@ pub fn play_from(state: &State, script: Script, words: &[&str], from: u64, until
         .collect();
     let play = Play {
         controllers: Controllers::new(&arguments, &setup::controllers(&options), &watch).unwrap(),
-        machines: Machines::new(settings),
+        machines: {
+            let mut machines = Machines::new(settings);
+            machines.keep(state.0.join("bootstraps"), false);
+            machines
+        },
         record: Rc::clone(&record),
         watch,
         sessions: from,

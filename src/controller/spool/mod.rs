@@ -31,7 +31,7 @@ use super::address::{SUFFIX, UploadTarget};
 use super::failure::{Failure, FailureClass};
 use crate::diag;
 use crate::durable;
-use crate::error::reason;
+use crate::error::{reason, word};
 use crate::manifest::{ResultRequest, Style, TaskRequest, TaskResponse};
 use crate::sys::flock;
 use crate::trace;
@@ -129,7 +129,10 @@ impl Spool {
                 FailureClass::Directory,
                 format!("no directory {}", self.dir.display()),
             )
-            .hint(format!("make it: mkdir -p {}/tasks", self.dir.display())));
+            .hint(format!(
+                "make it: mkdir -p {}",
+                word(&self.dir.join("tasks"))
+            )));
         }
         for name in ["tasks", "claimed", "results", "done", "rejected"] {
             let path = self.dir.join(name);
