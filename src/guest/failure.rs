@@ -111,7 +111,7 @@ impl GuestProfile {
             summary,
             quits: false,
         };
-        let error = error.hint(format!("evidence in {}", pending.evidence.path().display()));
+        let error = error.hint(place(pending.evidence.path()));
         let mut files = self.files(now.instant);
         files.push(inspect::start_script(spec));
         pending.publish(files);
@@ -127,6 +127,10 @@ impl PendingEvidence {
         files.push((SUMMARY, text.into_bytes()));
         self.evidence.publish(&files);
     }
+}
+
+fn place(path: &Path) -> String {
+    format!("evidence in {}", path.display())
 }
 
 fn lines<T: Into<String>>(lines: impl Iterator<Item = T>) -> Value {
@@ -157,21 +161,24 @@ impl Guest<'_> {
         Some(path)
     }
 
-    /// Begins the evidence of a phase that ended. Returns `record` with the place.
-    pub(super) fn note_evidence(&mut self, what: &str, ended: &Ended, record: Record) -> Record {
+    fn begin_evidence_of(&mut self, what: &str, ended: &Ended) -> Option<PathBuf> {
         let more = [
             ("host_fault", ended.is_host_fault().into()),
             ("phase", ended.phase.to_string().into()),
             ("phase_seconds", ended.elapsed.as_secs().into()),
             ("phase_limit", ended.limit.as_secs().into()),
         ];
-        let Some(path) = self.begin_evidence(what, &ended.to_string(), more) else {
+        self.begin_evidence(what, &ended.to_string(), more)
+    }
+
+    /// Begins the evidence of a phase that ended. Returns `record` with the place.
+    pub(super) fn note_evidence(&mut self, what: &str, ended: &Ended, record: Record) -> Record {
+        let Some(path) = self.begin_evidence_of(what, ended) else {
             return record;
         };
-        let path = path.display();
         record
-            .info(format_args!("evidence in {path}"))
-            .field("BBOT_EVIDENCE", path)
+            .info(place(&path))
+            .field("BBOT_EVIDENCE", path.display())
     }
 
     /// Collects the answers of QEMU, for 2 s at most, and stores the evidence that was
@@ -208,6 +215,17 @@ impl Guest<'_> {
         self.keep_evidence();
     }
 
+    /// Keeps the evidence of a phase that ended. Returns the end as an error with the
+    /// place.
+    pub fn failure(&mut self, what: &str, ended: &Ended) -> Error {
+        let error = Error::new(ended.to_string());
+        let Some(path) = self.begin_evidence_of(what, ended) else {
+            return error;
+        };
+        self.keep_evidence();
+        error.hint(place(&path))
+    }
+
     /// If `result` is an error, which is one of the host, keeps evidence of the guest and
     /// adds its place to the error.
     pub fn with_evidence<T>(&mut self, what: &str, result: Result<T>) -> Result<T> {
@@ -217,7 +235,7 @@ impl Guest<'_> {
                 return error;
             };
             self.keep_evidence();
-            error.hint(format!("evidence in {}", path.display()))
+            error.hint(place(&path))
         })
     }
 }

@@ -7,7 +7,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use super::{BuildEnd, BuildSettings, BuildStage, Job, Performed, Remains, finish, work};
-use crate::diag;
+use crate::diag::{self, Record};
 use crate::error::{Context as _, Error, Result};
 use crate::guest::{Guest, GuestPhase, GuestRun, Step, Why};
 use crate::machine::{Memory, Purpose};
@@ -40,21 +40,23 @@ pub(super) fn attempt<'w>(
     };
     let why = match warm::look(&settings, job.machine, job.directory) {
         Ok(TemplateState::Missing | TemplateState::Unable) => return Ok(None),
-        Ok(TemplateState::Stale(why)) => format!("its template {why}"),
+        Ok(TemplateState::Stale(why)) => Error::new(format!("its template {why}")),
         Ok(TemplateState::Ready(template)) => {
             match restore(config, job, &template, map, stage, laps, watch) {
                 Ok(performed) => return Ok(Some(performed)),
-                Err(error) => error.to_string(),
+                Err(error) => error,
             }
         }
-        Err(error) => error.to_string(),
+        Err(error) => error,
     };
-    diag::warning(format_args!(
+    let warning = diag::warning(format_args!(
         "machine {} starts cold: {why}",
         job.directory.display()
-    ))
-    .info("its template is made anew when there is no task")
-    .emit();
+    ));
+    let warning = why.hints().fold(warning, Record::info);
+    warning
+        .info("its template is made anew when there is no task")
+        .emit();
     if let Err(error) = warm::discard(&warm::path(job.directory, config.guest.instance)) {
         diag::failure(&error).emit();
     }
@@ -115,9 +117,9 @@ fn restore<'w>(
             if ended.phase == GuestPhase::Startup && ended.why != Why::Stopped
                 || matches!(ended.why, Why::Lost(_)) =>
         {
-            let why = ended.to_string();
+            let failure = guest.failure("failure of a restored guest", ended);
             guest.close().and(snapshot.close())?;
-            Err(Error::new(why))
+            Err(failure)
         }
         _ => finish(config, guest, snapshot, step, *stage),
     }

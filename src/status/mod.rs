@@ -191,11 +191,7 @@ impl Phase {
 
     /// Whether a guest runs in it.
     fn has_guest(self) -> bool {
-        use Phase::{Booting, Bootstrapping, Building, Holding, Preparing};
-        matches!(
-            self,
-            Booting | Bootstrapping | Preparing | Building | Holding
-        )
+        has_guest(self.keyword())
     }
 
     /// Whether an idle turn passes through it at once.
@@ -207,8 +203,8 @@ impl Phase {
 /// Whether a guest runs in the phase of this word, in `work` of a state file.
 #[must_use]
 pub fn has_guest(work: &str) -> bool {
-    use Phase::{Booting, Bootstrapping, Building, Holding};
-    let phases = [Booting, Bootstrapping, Building, Holding];
+    use Phase::{Booting, Bootstrapping, Building, Holding, Preparing};
+    let phases = [Booting, Bootstrapping, Preparing, Building, Holding];
     phases.iter().any(|phase| phase.keyword() == work)
 }
 

@@ -120,6 +120,9 @@ fn freeze(
     let request = match guest.await_deferred(settings.startup)? {
         Step::Done(request) => request,
         Step::Ended(ended) => {
+            if ended.why != Why::Stopped {
+                let _kept = guest.failure("template failure", &ended);
+            }
             guest.close()?;
             return match ended.why {
                 Why::Stopped => Ok(Frozen::Stopped),
