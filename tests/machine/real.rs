@@ -237,6 +237,19 @@ fn options_of_a_machine_and_another_user_for_qemu() {
             ] {
                 assert!(status.contains(line), "no {line} in {status}");
             }
+            // QEMU's user can write the picture of the screen.
+            machine.inspect(Instant::now());
+            while !machine.is_inspected() {
+                let deadline = machine.deadline().unwrap();
+                wait(&machine.fds(), deadline).unwrap();
+                while machine.handle(Instant::now()).is_some() {}
+            }
+            let (files, missing) = machine.findings();
+            assert_eq!(missing, [""; 0]);
+            let file = |name| files.iter().find(|(n, _)| *n == name).map(|(_, text)| text);
+            assert!(file("screen.png").unwrap().starts_with(b"\x89PNG"));
+            assert!(file("block.json").unwrap().starts_with(b"[{"));
+            machine.resume(Instant::now());
             assert_eq!(end(machine), Some(ShutdownReason::GuestShutdown));
         },
     );

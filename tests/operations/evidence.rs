@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bbot_agent::json::Value;
 
 use super::super::support::host::names;
-use super::super::support::{isolated, run};
+use super::super::support::{Process, eventually, isolated, run};
 use super::qemu::Stage;
 use super::said;
 
@@ -107,7 +107,7 @@ fn a_qemu_that_lies_about_its_guest_cannot_harm() {
             panic!("{found:?}: {}", said(&output));
         };
         let read = |name: &str| fs::read_to_string(failure.join(name)).unwrap();
-        assert_eq!(read("registers.txt"), "RAX=0?\nRBX=1\n");
+        assert_eq!(read("registers.txt"), "RAX=0?\nRBX=1");
         assert_eq!(read("console.txt"), "boot\nboot\nboot\n");
         assert!(!failure.join("screen.png").exists());
         assert_eq!(
@@ -136,6 +136,56 @@ fn a_qemu_without_png_is_asked_for_another_format() {
         assert_eq!(screen, b"P6\n1 1\n255\nabc");
         let missing = summary(&found[0]).get("missing").unwrap().to_string();
         assert_eq!(missing, "[]");
+    });
+}
+
+#[test]
+fn evidence_that_a_kill_interrupts_is_removed_at_the_next_start() {
+    isolated(|| {
+        // No question is answered, so that the evidence is under way for 2 s.
+        let Some(stage) = Stage::new(17, &silent("")) else {
+            return;
+        };
+        stage.host.drop_task("one");
+        let mut command = stage.agent();
+        command.args(["--hold=0", "--build-startup=1"]);
+        let mut agent = Process(command.spawn().unwrap());
+        let is_partial = |path: &PathBuf| path.extension().is_some_and(|e| e == "partial");
+        eventually("evidence is under way", || {
+            failures(&stage).iter().any(is_partial)
+        });
+        agent.kill();
+        let left = failures(&stage);
+        assert_eq!(left.len(), 1);
+
+        let gc = stage.host.run(&["--gc", "--dry-run"]);
+        let text = format!(
+            "{}: incomplete evidence of a dead agent\n",
+            left[0].display()
+        );
+        let listed = String::from_utf8_lossy(&gc.stdout).into_owned();
+        assert!(listed.contains(&text), "{listed}");
+        let (output, found) = fail(&stage, &[]);
+        assert_eq!(found.len(), 1, "{}", said(&output));
+        assert!(!is_partial(&found[0]), "{found:?}");
+    });
+}
+
+#[test]
+fn a_bootstrap_that_fails_leaves_evidence() {
+    isolated(|| {
+        let Some(stage) = Stage::new(18, &silent("answer {}")) else {
+            return;
+        };
+        stage.remove_copy();
+        let (output, found) = fail(&stage, &["--bootstrap-startup=1", "--bootstrap-retries=0"]);
+        assert_eq!(found.len(), 1, "{}", said(&output));
+        let summary = summary(&found[0]);
+        let word = |name| summary.get(name).and_then(Value::as_str);
+        assert_eq!(word("purpose"), Some("bootstrap"));
+        assert_eq!(word("what"), Some("bootstrap startup timeout"));
+        assert_eq!(word("task"), None);
+        assert!(!found[0].join("task.manifest").exists());
     });
 }
 

@@ -61,7 +61,7 @@ impl Stage {
     }
 
     /// Removes the bootstrapped copy of the machine.
-    fn remove_copy(&self) {
+    pub(super) fn remove_copy(&self) {
         let copy = self.host.volume.path().join("default/linux/linux-default");
         run(&format!("btrfs subvolume delete {}", copy.display()));
     }
