@@ -410,4 +410,5 @@ const FIXED: Descriptors = Descriptors {
     operator: 2,
     console: 3,
     vnc_directory: 4,
+    agent: 5,
 };

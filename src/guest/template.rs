@@ -1,5 +1,6 @@
 //! A guest that becomes a template, and one that is restored from it.
 
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use super::wait::Seen;
@@ -7,9 +8,13 @@ use super::{Guest, GuestPhase, Step};
 use crate::error::{Error, Result};
 use crate::network::Mac;
 use crate::tftp::{DeferredRequest, Served};
+use crate::watch::moment;
 
 /// How long QEMU may take to save a guest: the state has a few megabytes.
 const SAVE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The time for a guest agent to answer. One that hangs costs a task so much.
+const AGENT_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Guest<'_> {
     /// Waits for the first request for a deferred file.
@@ -36,6 +41,19 @@ impl Guest<'_> {
         drop(server);
         let saved = saved?;
         removed.map(|()| saved)
+    }
+
+    /// Whether a guest agent runs in it.
+    pub fn has_agent(&self) -> bool {
+        self.machine.has_agent()
+    }
+
+    /// Has the guest agent set the clock to the host's. Returns whether it did.
+    pub fn set_time(&mut self) -> Result<bool> {
+        let (until, watch) = (Instant::now() + AGENT_TIMEOUT, self.watch);
+        let now = moment().wall;
+        let wait = &mut |fds: &[BorrowedFd<'_>], deadline| watch.wait(fds, deadline);
+        self.machine.set_time(now, until, wait)
     }
 
     /// The hardware address of its gateway, the bridge.

@@ -245,8 +245,8 @@ impl Guest<'_> {
                 self.label, refusal.text
             ))
             .emit(),
-            Served::Refused { .. } | Served::Failed { .. } => trace!(4, "wait", "{served:?}"),
-            _ => {}
+            Served::Ready(_) | Served::Deadline => {}
+            served => trace!(4, "wait", "{served:?}"),
         }
     }
 

@@ -8,8 +8,10 @@
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
+use std::os::fd::RawFd;
 use std::path::Path;
 
+use super::clock::PORT;
 use crate::error::{Context as _, Result};
 use crate::json::Value;
 
@@ -52,8 +54,9 @@ impl Memory {
         }
     }
 
-    /// The options of QEMU for the memory. `-m` is there for the size of the machine.
-    pub(super) fn argv(self, ram_kb: u64) -> Vec<OsString> {
+    /// The options of QEMU for the memory, and for devices that tell a guest that it was
+    /// restored. `-m` is there for the size of the machine.
+    pub(super) fn argv(self, ram_kb: u64, agent: RawFd) -> Vec<OsString> {
         let share = match self {
             Memory::Anonymous => return Vec::new(),
             Memory::Saved => "on",
@@ -70,6 +73,12 @@ impl Memory {
             // differ.
             "-device".into(),
             "vmgenid".into(),
+            "-device".into(),
+            "virtio-serial-pci".into(),
+            "-chardev".into(),
+            format!("socket,id=guest-agent,fd={agent}").into(),
+            "-device".into(),
+            format!("virtserialport,id=agent,chardev=guest-agent,name={PORT}").into(),
         ]
     }
 

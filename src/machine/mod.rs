@@ -12,6 +12,7 @@
 
 pub mod accel;
 pub mod capture;
+mod clock;
 pub mod events;
 pub mod files;
 pub mod inspect;
@@ -27,7 +28,7 @@ mod usage;
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
-use std::os::fd::{AsFd as _, BorrowedFd, RawFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
@@ -98,6 +99,9 @@ pub struct VirtualMachine {
     inspection: Option<Inspection>,
     /// The file with the state of the devices.
     state: Option<File>,
+    /// The port of a guest agent.
+    agent: Option<OwnedFd>,
+    has_agent: bool,
     files: Files,
 }
 
@@ -185,6 +189,10 @@ impl VirtualMachine {
             return;
         };
         match said {
+            // There is no other port with an id (qapi `char.json`).
+            Said::Event(name, data) if name == "VSERPORT_CHANGE" => {
+                self.has_agent = data.get("open").and_then(Value::as_bool) == Some(true);
+            }
             Said::Event(name, data) => self.note(events::event(&name, &data)),
             // `internal-error`: KVM could not execute an instruction (run-state.json).
             Said::Done("query-status", value)

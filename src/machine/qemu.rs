@@ -72,6 +72,8 @@ pub struct Descriptors {
     pub console: RawFd,
     /// The directory of the VNC socket, whose path may be longer than that of a socket.
     pub vnc_directory: RawFd,
+    /// A connected stream socket for a guest agent, for guests of templates.
+    pub agent: RawFd,
 }
 
 /// The name of the VNC socket.
@@ -91,7 +93,7 @@ pub fn argv(spec: &Spec, fds: &Descriptors) -> Vec<OsString> {
     let mut argv = hardware(spec, &format!("fd={}", fds.tap), &vnc);
     argv.extend(console(fds.console));
     argv.extend(monitors(fds.monitor, fds.operator));
-    argv.extend(spec.memory.argv(spec.ram_kb));
+    argv.extend(spec.memory.argv(spec.ram_kb, fds.agent));
     argv.extend(spec.memory.incoming());
     argv
 }
@@ -336,6 +338,7 @@ mod tests {
         operator: 7,
         console: 8,
         vnc_directory: 9,
+        agent: 10,
     };
 
     fn line(spec: &Spec) -> String {

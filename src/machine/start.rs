@@ -1,7 +1,7 @@
 //! The start of a machine: sockets, the process, the first commands on the monitor.
 
 use std::fs::{self, DirBuilder, File};
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, chown, lchown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -52,6 +52,7 @@ impl VirtualMachine {
         launch(spec, tap)
             .and_then(|mut machine| {
                 let runs = converse(&mut machine, spec.memory, deadline, wait)?;
+                crate::trace!(4, "start_machine", "the guest runs: {runs}");
                 Ok(runs.then_some(machine))
             })
             .context(|| format!("unable to start machine {}", spec.label))
@@ -79,6 +80,13 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<VirtualMachine> {
     let operator = listen(&spec.run_dir, &files.operator)?;
     let (monitor, monitor_theirs) = pair()?;
     let (console, console_theirs) = pair()?;
+    let (agent, agent_theirs) = match spec.memory {
+        Memory::Anonymous => (None, None),
+        Memory::Saved | Memory::Restored => {
+            let (agent, theirs) = pair()?;
+            (Some(agent), Some(theirs))
+        }
+    };
     let log = Log::create(&files.console, MAX_CONSOLE_LOG)
         .context(|| format!("unable to create {}", files.console.display()))?;
 
@@ -88,6 +96,7 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<VirtualMachine> {
         operator: operator.as_raw_fd(),
         console: console_theirs.as_raw_fd(),
         vnc_directory: vnc_directory.as_raw_fd(),
+        agent: agent_theirs.as_ref().map_or(-1, AsRawFd::as_raw_fd),
     };
     let argv = qemu::argv(spec, &fds);
     crate::trace!(2, "start_machine", "{}", script::quoted(&spec.qemu, &argv));
@@ -101,13 +110,14 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<VirtualMachine> {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
-    let keep = [
+    let mut keep = vec![
         tap,
         monitor_theirs.as_fd(),
         operator.as_fd(),
         console_theirs.as_fd(),
         vnc_directory.as_fd(),
     ];
+    keep.extend(agent_theirs.iter().map(UnixStream::as_fd));
     let user = spec.user.as_ref();
     let user = user.map(|user| accel::credentials(user, spec.accel));
     let mut process = executed(
@@ -137,6 +147,8 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<VirtualMachine> {
         disk_bytes: 0,
         inspection: None,
         state,
+        agent,
+        has_agent: false,
         files,
     })
 }

@@ -34,6 +34,8 @@ pub struct WaitingGuest {
     pub request: String,
     /// The checksum of its files.
     pub checksum: String,
+    /// Whether a guest agent runs in it.
+    pub has_agent: bool,
 }
 
 /// The prefix of the names of the key.
@@ -73,6 +75,7 @@ impl TemplateManifest {
                 values.push("peer", &guest.peer);
                 values.push("request", &guest.request);
                 values.push("checksum", &guest.checksum);
+                values.push("guest-agent", if guest.has_agent { "yes" } else { "no" });
             }
         }
         values.to_text("template manifest", Style::default())
@@ -83,12 +86,14 @@ fn contents(section: &Section<'_>) -> Result<TemplateContents, ParseError> {
     if let Some(reason) = section.optional("unable")? {
         return Ok(TemplateContents::Unable(reason.value.to_string()));
     }
-    let value = |name| Ok(section.required(name)?.value.to_string());
+    let value =
+        |name| -> Result<String, ParseError> { Ok(section.required(name)?.value.to_string()) };
     Ok(TemplateContents::Guest(WaitingGuest {
         gateway: value("gateway")?,
         peer: value("peer")?,
         request: value("request")?,
         checksum: value("checksum")?,
+        has_agent: value("guest-agent")? == "yes",
     }))
 }
 
@@ -113,6 +118,7 @@ mod tests {
             peer: "10.0.0.2:1024".into(),
             request: "0001".into(),
             checksum: "ab".into(),
+            has_agent: true,
         };
         for contents in [
             TemplateContents::Guest(guest),

@@ -15,6 +15,7 @@ use crate::snapshot::Snapshot;
 use crate::status::{Laps, Phase};
 use crate::sys::tree::remove_tree;
 use crate::tftp::Map;
+use crate::trace;
 use crate::warm::{self, Template, TemplateState, WarmSettings};
 use crate::watch::Watch;
 
@@ -103,6 +104,10 @@ fn restore<'w>(
         return Ok(Performed::of(BuildEnd::Stopped));
     };
     template.verify_gateway(guest.gateway())?;
+    if template.has_agent() {
+        let is_set = guest.set_time()?;
+        trace!(3, "restore", "the guest agent has set the clock: {is_set}");
+    }
     guest.answer(&template.request()?)?;
     let step = guest.await_word(WORD_TIMEOUT)?;
     laps.lap("restore", Instant::now());

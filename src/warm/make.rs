@@ -133,7 +133,7 @@ fn freeze(
             };
         }
     };
-    let gateway = guest.gateway().to_string();
+    let (gateway, has_agent) = (guest.gateway().to_string(), guest.has_agent());
     if guest.save()?.is_none() {
         return Ok(Frozen::Stopped);
     }
@@ -142,5 +142,6 @@ fn freeze(
         peer: request.peer.to_string(),
         request: hex(&request.octets),
         checksum: contents::checksum(directory)?,
+        has_agent,
     }))
 }

@@ -154,6 +154,12 @@ impl Template {
         Ok(DeferredRequest { peer, octets })
     }
 
+    /// Whether a guest agent runs in it.
+    #[must_use]
+    pub fn has_agent(&self) -> bool {
+        self.guest.has_agent
+    }
+
     /// Makes sure that the files in its snapshot `directory` are as they were.
     pub fn verify(&self, directory: &Path) -> Result<()> {
         match contents::checksum(directory)? == self.guest.checksum {
