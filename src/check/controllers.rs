@@ -1,5 +1,6 @@
 //! Controllers, and the key for those that authenticate their agents.
 
+use std::fs;
 use std::path::Path;
 
 use nix::unistd::{AccessFlags, access};
@@ -11,7 +12,7 @@ use crate::controller::address::{ControllerAddress, ControllerArgument};
 use crate::controller::failure::{Failure, FailureClass};
 use crate::controller::http::{Body, Client, Settings};
 use crate::controller::url::Url;
-use crate::error::Class;
+use crate::error::{Class, word};
 use crate::watch::Watch;
 
 /// The key, if there is one: readable, RSA, and a signature made with it.
@@ -79,6 +80,20 @@ fn directory(subject: &str, path: &Path) -> Finding {
         if let Err(errno) = access(there, AccessFlags::W_OK | AccessFlags::X_OK) {
             return super::host::unwritable(subject, there, errno);
         }
+    }
+    let tasks = path.join("tasks");
+    let entries = fs::read_dir(&tasks).into_iter().flatten().flatten();
+    let others = entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| !name.starts_with('.') && !name.ends_with(".manifest"));
+    if let Some(name) = others.min() {
+        let file = tasks.join(&name);
+        let text = format!(
+            "{} is no task: its name does not end in .manifest",
+            file.display()
+        );
+        let (from, to) = (word(&file), word(&tasks.join(format!("{name}.manifest"))));
+        return Finding::warning(subject, text).remedy(format!("name it so: mv {from} {to}"));
     }
     Finding::good(subject, format!("{}, a directory", path.display()))
 }

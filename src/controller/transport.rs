@@ -4,7 +4,7 @@
 //! default). Here the socket is non-blocking and each wait polls it together
 //! with [`Watch::fd`], so that SIGTERM ends a request at once and the watchdog
 //! goes on ticking. The chain of connectors is: tunnel of a proxy, if any;
-//! [`Dial`]; TLS; [`Strict`].
+//! [`Dial`]; TLS; `strict`.
 //!
 //! The traits are in ureq's `unversioned` module, which does not keep to
 //! semantic versions: that is why its version is pinned.

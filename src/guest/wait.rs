@@ -307,6 +307,13 @@ impl Guest<'_> {
         for line in self.refusals.lines() {
             record = record.info(line);
         }
+        if ended.never_asked() && ended.refused.is_none() {
+            record = record.info(format_args!(
+                "if it has booted: it needs an address (a DHCP server on {}), and no firewall \
+                 that drops its requests",
+                self.bridge.name
+            ));
+        }
         if holds {
             self.machine.suspend(Instant::now());
         }

@@ -1,7 +1,7 @@
 //! The files of a machine in its subvolume: its manifest and its disk image.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Read as _;
+use std::fs::OpenOptions;
+use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
@@ -85,19 +85,28 @@ pub fn require_disk(subvolume: &Path, manifest: &MachineManifest) -> Result<()> 
         let remedy = format!("put a raw image there: cp <image> {operand}");
         Error::new(format!("{what} {path}")).hint(remedy)
     };
-    let Ok(metadata) = fs::metadata(&image) else {
-        return Err(wrong("no disk image"));
+    // The open of a FIFO would wait for its other end.
+    let mut options = OpenOptions::new();
+    options
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+    let mut file = match options.open(&image) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(wrong("no disk image"));
+        }
+        file => file.context(|| format!("unable to open {path}"))?,
     };
+    let unable = || format!("unable to read {path}");
+    let metadata = file.metadata().context(unable)?;
     if !metadata.is_file() {
         return Err(wrong("not a file:"));
     }
     if metadata.len() == 0 {
         return Err(wrong("empty disk image"));
     }
-    let mut start = Vec::new();
-    File::open(&image)
-        .and_then(|file| file.take(8).read_to_end(&mut start))
-        .context(|| format!("unable to read {path}"))?;
+    let mut start = [0; 8];
+    let length = file.read(&mut start).context(unable)?;
+    let start = &start[..length];
     let format = IMAGE_FORMATS
         .iter()
         .find(|(magic, _)| start.starts_with(magic));

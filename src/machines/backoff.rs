@@ -124,6 +124,11 @@ impl BootstrapBackoff {
         }
     }
 
+    /// Whether there is no broken machine.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The state, for [`BootstrapBackoff::from_json`].
     pub fn to_json(&self) -> Value {
         let text = |path: &Path| Value::from(path.to_string_lossy().into_owned());

@@ -201,13 +201,19 @@ impl Machines {
         let Some((path, written)) = &mut self.kept else {
             return;
         };
-        let boot = Boot::current().0;
-        let text = Value::object([
-            ("boot", boot.as_deref().map_or(Value::Null, Value::from)),
-            ("next", self.next_bootstrap.as_secs().into()),
-            ("broken", self.backoff.to_json()),
-        ])
-        .to_string();
+        let is_empty = self.backoff.is_empty() && self.next_bootstrap.is_zero();
+        let text = match is_empty {
+            true => String::new(),
+            false => {
+                let boot = Boot::current().0;
+                Value::object([
+                    ("boot", boot.as_deref().map_or(Value::Null, Value::from)),
+                    ("next", self.next_bootstrap.as_secs().into()),
+                    ("broken", self.backoff.to_json()),
+                ])
+                .to_string()
+            }
+        };
         if text == *written {
             return;
         }

@@ -3,11 +3,11 @@
 //! The largest part of a short task is the boot of its guest. While there is no task the
 //! agent boots the copy of a machine once, stops the guest at its first request for a
 //! task, and keeps disks, memory and device state as a *template* beside the copy
-//! ([`make`]). A task starts in a snapshot of the template, and the request that the
+//! (module `make`). A task starts in a snapshot of the template, and the request that the
 //! guest waits with is answered ([`Template`]).
 //!
 //! A template is valid for one host and one way to run the guest, which is its *key*
-//! ([`key`]). A template that is not valid, or whose guest does not show that it runs,
+//! (module `key`). A template that is not valid, or whose guest does not show that it runs,
 //! costs time: the task starts cold.
 
 mod contents;

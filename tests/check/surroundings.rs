@@ -252,3 +252,60 @@ fn machines_of_several_toolchain_versions() {
         );
     });
 }
+
+#[test]
+fn names_with_blanks_and_files_that_are_no_tasks() {
+    isolated(|| {
+        let Some(host) = Host::new() else { return };
+        let spool = host.dir.path().join("a controller");
+        let words = [spool.to_str().unwrap()];
+        let found = mend(&host, &words, "controller", "", &[]);
+        assert_found(&found, &["No such file or directory"]);
+        fs::write(spool.join("tasks/lib foo"), "").unwrap();
+        let found = mend(&host, &words, "controller", "", &[]);
+        assert_found(&found, &["is no task"]);
+        assert!(spool.join("tasks/lib foo.manifest").exists());
+    });
+}
+
+#[test]
+fn a_volume_whose_file_system_is_not_mounted() {
+    isolated(|| {
+        let Some(host) = Host::new() else { return };
+        copy_etc(&host);
+        let root = host.dir.path().join("my machines");
+        let volume = root.join("default");
+        fs::create_dir_all(&volume).unwrap();
+        let image = host.dir.path().join("image");
+        fs::File::create(&image)
+            .unwrap()
+            .set_len(128 << 20)
+            .unwrap();
+        run(&format!("mkfs.btrfs -q {}", image.display()));
+        let point = volume.display().to_string().replace(' ', "\\040");
+        let line = format!("{} {point} btrfs loop 0 0\n", image.display());
+        fs::write("/etc/fstab", line).unwrap();
+        let option = format!("--machines={}", root.display());
+        let found = mend(&host, &[&option], "machines directory", "mount", &[]);
+        assert_found(&found, &["is not on btrfs"]);
+    });
+}
+
+#[test]
+fn a_state_directory_where_nothing_can_be_created() {
+    isolated(|| {
+        let Some(host) = Host::new() else { return };
+        let values = [(
+            "<dir>",
+            &*host.dir.path().join("state").display().to_string(),
+        )];
+        let found = mend(
+            &host,
+            &["--state=/proc/x"],
+            "state directory",
+            "--state",
+            &values,
+        );
+        assert_found(&found, &["unable to create a directory in /proc: "]);
+    });
+}

@@ -110,7 +110,7 @@ pub(super) const MODES: Group = Group {
         },
         Flag {
             name: "dump-task",
-            help: "Request one task, print it and exit.",
+            help: "Wait for a task, print it and exit. With --once the agent does not wait.",
             set: |d, v| put(&mut d.dump_task, v.switch()),
             ..MODE
         },

@@ -9,7 +9,7 @@ complete -c bbot-agent -l console -f -d 'Print the console of a running guest, a
 complete -c bbot-agent -l gc -d 'Remove what crashed agents left behind, and exit'
 complete -c bbot-agent -l dry-run -d 'With --gc: print each path with the reason, and remove nothing'
 complete -c bbot-agent -l dump-machines -d 'Print the headers of all machines and exit'
-complete -c bbot-agent -l dump-task -d 'Request one task, print it and exit'
+complete -c bbot-agent -l dump-task -d 'Wait for a task, print it and exit'
 complete -c bbot-agent -l dump-result -d 'Perform one task, print its result and exit'
 complete -c bbot-agent -l print-unit -r -f -a 'service once timer needrestart' -d 'Print a systemd unit and exit'
 complete -c bbot-agent -l print-man -d 'Print the manual page and exit'

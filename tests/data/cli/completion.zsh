@@ -11,7 +11,7 @@ _arguments -s \
   '--gc[Remove what crashed agents left behind, and exit]' \
   '--dry-run[With --gc print each path with the reason, and remove nothing]' \
   '--dump-machines[Print the headers of all machines and exit]' \
-  '--dump-task[Request one task, print it and exit]' \
+  '--dump-task[Wait for a task, print it and exit]' \
   '--dump-result[Perform one task, print its result and exit]' \
   '--print-unit=[Print a systemd unit and exit]:unit:(service once timer needrestart)' \
   '--print-man[Print the manual page and exit]' \
