@@ -22,8 +22,14 @@ impl Usage {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let mut lines = status.lines();
         let resident = lines.find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        // The file that says that the agent is idle may not be closed yet.
+        let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+        let stays = |entry: &fs::DirEntry| {
+            let file = fs::read_link(entry.path());
+            file.is_ok_and(|file| !file.ends_with("status.json"))
+        };
         Usage {
-            descriptors: fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count(),
+            descriptors: descriptors.flatten().filter(stays).count(),
             memory_kb: resident.trim().trim_end_matches(" kB").parse().unwrap(),
         }
     }
