@@ -30,11 +30,17 @@ impl Host {
     /// One with the bridge `br1` and no machine yet, or skips the test.
     #[must_use]
     pub fn new() -> Option<Host> {
+        Host::of_size(1024)
+    }
+
+    /// The same with so many MiB for machines.
+    #[must_use]
+    pub fn of_size(mib: u64) -> Option<Host> {
         if let Err(why) = guest::image() {
             super::skip(why);
             return None;
         }
-        let machines = Volume::new(1024)?;
+        let machines = Volume::new(mib)?;
         fs::create_dir(machines.path().join("v")).unwrap();
         let dir = TempDir::new();
         for name in ["tftp/toolchain", "controller/tasks", "state", "run"] {

@@ -32,6 +32,7 @@ mod scene;
 mod start;
 mod table;
 mod task;
+mod warm;
 
 fn main() {
     // QEMU's part is played by this program, under its name.
@@ -56,6 +57,7 @@ fn main() {
         ("idle", idle::rows),
         ("task", task::rows),
         ("demo", demo::rows),
+        ("warm", warm::rows),
     ] {
         if only.as_deref().is_none_or(|only| only == name) {
             part();
