@@ -187,12 +187,18 @@ pub fn fatal(error: &Error) -> Record {
 }
 
 fn describe(severity: Severity, error: &Error) -> Record {
+    let record = Record::new(severity, error);
     error
         .hints()
-        .fold(Record::new(severity, error), |record, hint| {
-            record.info(hint)
+        .fold(record, |record, hint| match hint.strip_prefix(EVIDENCE) {
+            Some(path) => record.evidence(path),
+            None => record.info(hint),
         })
 }
+
+/// The beginning of a line, or of a hint of an error, that names the directory with the
+/// evidence of a failure.
+pub const EVIDENCE: &str = "evidence in ";
 
 /// Writes `trace: <who>: <what>`; called through [`crate::trace!`].
 pub fn trace(level: u8, who: &str, what: fmt::Arguments<'_>) {

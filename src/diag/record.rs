@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 use std::time::Instant;
 
 use super::repeats::RepeatDecision;
-use super::{Diagnostics, RECENT_LEVEL, TaskScope, WIPE, diagnostics};
+use super::{Diagnostics, EVIDENCE, RECENT_LEVEL, TaskScope, WIPE, diagnostics};
 
 /// The severity of a record, and its priority under systemd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,10 +75,10 @@ impl Record {
         self
     }
 
-    /// Adds a field to the record in the journal.
-    pub fn field(mut self, name: &'static str, value: impl fmt::Display) -> Record {
-        self.fields.push((name, value.to_string()));
-        self
+    /// Adds the directory with the evidence of a failure, in the journal as a field, too.
+    pub fn evidence(mut self, path: impl fmt::Display) -> Record {
+        self.fields.push(("BBOT_EVIDENCE", path.to_string()));
+        self.info(format_args!("{EVIDENCE}{path}"))
     }
 
     /// Writes the record, if its level is shown.

@@ -130,7 +130,7 @@ impl PendingEvidence {
 }
 
 fn place(path: &Path) -> String {
-    format!("evidence in {}", path.display())
+    format!("{}{}", diag::EVIDENCE, path.display())
 }
 
 fn lines<T: Into<String>>(lines: impl Iterator<Item = T>) -> Value {
@@ -176,9 +176,7 @@ impl Guest<'_> {
         let Some(path) = self.begin_evidence_of(what, ended) else {
             return record;
         };
-        record
-            .info(place(&path))
-            .field("BBOT_EVIDENCE", path.display())
+        record.evidence(path.display())
     }
 
     /// Collects the answers of QEMU, for 2 s at most, and stores the evidence that was

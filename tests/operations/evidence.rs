@@ -239,10 +239,10 @@ fn a_full_disk_costs_the_evidence_only_and_is_reported_once() {
     });
 }
 
-#[test]
-fn the_journal_has_the_place_of_the_evidence() {
+/// Requires that one record of a failing turn has the place of the evidence as a field.
+fn has_a_field(test: u32, script: &str) {
     isolated(|| {
-        let Some(stage) = Stage::new(16, &silent("answer {}")) else {
+        let Some(stage) = Stage::new(test, script) else {
             return;
         };
         run("mount -t tmpfs none /run");
@@ -276,4 +276,14 @@ fn the_journal_has_the_place_of_the_evidence() {
         assert!(record.contains("PRIORITY=3\n"), "{record}");
         assert!(record.matches(path).count() == 2, "{record}");
     });
+}
+
+#[test]
+fn the_journal_has_the_place_of_the_evidence() {
+    has_a_field(16, &silent("answer {}"));
+}
+
+#[test]
+fn the_journal_has_the_place_of_the_evidence_of_a_start() {
+    has_a_field(19, "exit 1");
 }
