@@ -12,23 +12,23 @@ use bbot_agent::tftp::dispatch::Dispatcher;
 use bbot_agent::tftp::packet::{ack, data_header};
 use bbot_agent::tftp::source::Blocks;
 use bbot_agent::tftp::wire::Wire;
-use bbot_agent::tftp::{DeferredRequest, Map, Rate, Served, ServerSettings};
+use bbot_agent::tftp::{Map, Rate, Served, ServerSettings};
 
 use crate::support::tftp::{Said, Scratch, options, pattern, request, said};
 
 /// A peer of this port.
-const fn peer(port: u16) -> SocketAddrV4 {
+pub const fn peer(port: u16) -> SocketAddrV4 {
     SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)
 }
 
-const A: SocketAddrV4 = peer(1);
-const B: SocketAddrV4 = peer(2);
+pub const A: SocketAddrV4 = peer(1);
+pub const B: SocketAddrV4 = peer(2);
 
-fn rrq(options: &[(&str, &str)]) -> Vec<u8> {
+pub fn rrq(options: &[(&str, &str)]) -> Vec<u8> {
     request(1, "f", "octet", options)
 }
 
-fn request_of(name: &str) -> Vec<u8> {
+pub fn request_of(name: &str) -> Vec<u8> {
     request(1, name, "octet", &[])
 }
 
@@ -42,7 +42,7 @@ fn data(number: u16, payload: &[u8]) -> Vec<u8> {
 
 /// The packets that were sent, and their peers.
 #[derive(Clone, Default)]
-struct Record(Rc<RefCell<Vec<(SocketAddrV4, Said)>>>);
+pub struct Record(pub Rc<RefCell<Vec<(SocketAddrV4, Said)>>>);
 
 impl Wire for Record {
     fn packet(&mut self, route: &Route, octets: &[u8]) {
@@ -60,15 +60,15 @@ impl Wire for Record {
 }
 
 /// A dispatcher with its clock, which serves `f` and stores below `put`.
-struct Table {
-    start: Instant,
-    dispatcher: Dispatcher<Record>,
-    record: Record,
-    scratch: Scratch,
+pub struct Table {
+    pub start: Instant,
+    pub dispatcher: Dispatcher<Record>,
+    pub record: Record,
+    pub scratch: Scratch,
 }
 
 impl Table {
-    fn new(settings: ServerSettings) -> Table {
+    pub fn new(settings: ServerSettings) -> Table {
         let scratch = Scratch::new();
         scratch.file("f", &pattern(5000));
         let record = Record::default();
@@ -118,7 +118,7 @@ fn block(number: u16) -> Said {
     Said::Data(number, file[start..(start + 512).min(5000)].to_vec())
 }
 
-fn is_error(said: &[Said], code: u16) -> bool {
+pub fn is_error(said: &[Said], code: u16) -> bool {
     matches!(said, [Said::Error(found, _)] if *found == code)
 }
 
@@ -388,82 +388,4 @@ fn the_tail_of_an_error_does_not_start_another_one() {
     assert_eq!(table.at(502, A, &nothing), refused);
     // It is forgotten after ten seconds.
     assert!(is_error(&table.at(10_503, A, &ack(0)), 5));
-}
-
-#[test]
-fn a_deferred_request_is_answered_by_another_server() {
-    let mut first = Table::new(ServerSettings::default());
-    let map = Map::new().get(first.scratch.get()).deferred("f");
-    first.dispatcher.set_map(map);
-    let asked = rrq(&[("blksize", "1024")]);
-    let now = first.start;
-    first.dispatcher.packet(
-        now,
-        Route {
-            peer: A,
-            from: None,
-        },
-        &asked,
-    );
-    let Some(Served::Deferred(request)) = first.dispatcher.event() else {
-        panic!("not deferred");
-    };
-    assert_eq!((request.peer, &request.octets), (A, &asked));
-    assert!(first.record.0.borrow().is_empty());
-    // Other files are served meanwhile.
-    let other = Route {
-        peer: B,
-        from: None,
-    };
-    first.dispatcher.packet(now, other, &request_of("none"));
-    assert!(matches!(
-        first.dispatcher.event(),
-        Some(Served::Refused { .. })
-    ));
-
-    let mut second = Table::new(ServerSettings::default());
-    // No filter keeps the guest out.
-    second.dispatcher.set_accept(Box::new(|_| false));
-    let event = second.dispatcher.resume(now, &request);
-    assert!(
-        matches!(event, Some(Served::Requested { peer: A, .. })),
-        "{event:?}"
-    );
-    assert_eq!(second.dispatcher.event(), None);
-    let sent = second.record.0.borrow().len();
-    assert_eq!(sent, 1);
-    // The guest goes on as if it had one server, and repeats its request in between.
-    second.dispatcher.packet(
-        now,
-        Route {
-            peer: A,
-            from: None,
-        },
-        &asked,
-    );
-    second.dispatcher.packet(
-        now,
-        Route {
-            peer: A,
-            from: None,
-        },
-        &ack(0),
-    );
-    let blocks = second
-        .record
-        .0
-        .borrow()
-        .iter()
-        .filter(|(_, said)| matches!(said, Said::Data(1, _)))
-        .count();
-    assert_eq!(blocks, 1);
-}
-
-#[test]
-fn a_deferred_request_that_cannot_be_served_is_refused() {
-    let mut table = Table::new(ServerSettings::default());
-    let octets = request_of("none");
-    let request = DeferredRequest { peer: A, octets };
-    let event = table.dispatcher.resume(table.start, &request);
-    assert!(matches!(event, Some(Served::Refused { .. })), "{event:?}");
 }

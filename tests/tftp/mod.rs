@@ -1,6 +1,7 @@
 //! The TFTP server: state machines and dispatcher by timetable, then on sockets with
 //! clients that misbehave, and with those that people have.
 
+mod deferred;
 mod dispatch;
 mod files;
 mod garbage;

@@ -11,7 +11,7 @@ use libfuzzer_sys::fuzz_target;
 use reference::{Era, Stream};
 
 fn write(stream: &Stream, style: Style) -> Result<String, SerializeError> {
-    let mut serializer = Serializer::with_style("", style);
+    let mut serializer = Serializer::new("", style);
     for manifest in stream {
         serializer.pair("", "1")?;
         for (name, value) in manifest {
