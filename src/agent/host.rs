@@ -24,12 +24,12 @@ use crate::machine::{Accel, accel};
 use crate::machines::low_space::{self, LowVolumes};
 use crate::machines::{Bootstrapper, Enumeration, Machine, Machines, MachinesSettings};
 use crate::manifest::{TaskManifest, TaskRequest};
-use crate::network::{Bridge, Netfilter};
+use crate::network::{Bridge, Netfilter, Redirect};
 use crate::perform::{
     BuildEnd, BuildFailure, BuildStage, FailedSide, Job, Performed, Remains, TASKS, perform,
 };
 use crate::qemu_version;
-use crate::settings::AccelChoice;
+use crate::settings::{AccelChoice, RedirectKind};
 use crate::snapshot;
 use crate::status::{self, Idle, Laps, Phase, Subject};
 use crate::sweep;
@@ -292,7 +292,10 @@ impl<'w> World for Host<'w> {
             return Ok(());
         }
         // These cost some system calls each.
-        Bridge::probe(&options.bridge)?;
+        let bridge = Bridge::probe(&options.bridge)?;
+        if options.redirect == RedirectKind::None {
+            Redirect::probe(options.redirect, &bridge)?;
+        }
         if !options.machines.is_dir() {
             let machines = options.machines.display();
             return Err(Error::new(format!("no machines directory {machines}"))

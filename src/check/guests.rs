@@ -35,8 +35,21 @@ pub(super) fn qemu(options: &Options, watch: &Watch) -> Vec<Finding> {
     if findings[0].grade == Grade::Good {
         findings.extend(accel(options, watch));
     }
-    findings.push(memory(options));
+    findings.extend([processors(options), memory(options)]);
     findings
+}
+
+/// The processors of a guest, and of the host.
+fn processors(options: &Options) -> Finding {
+    const SUBJECT: &str = "processors";
+    let Ok(total) = std::thread::available_parallelism() else {
+        return Finding::good(SUBJECT, format!("{} for a guest", options.cpu));
+    };
+    let text = format!("{} for a guest, and this host has {total}", options.cpu);
+    if usize::try_from(options.cpu).is_ok_and(|cpus| cpus <= total.get()) {
+        return Finding::good(SUBJECT, text);
+    }
+    Finding::warning(SUBJECT, text).remedy(format!("give it less: --cpu {total}"))
 }
 
 /// The memory of a guest, and of the host (proc(5), `meminfo`).

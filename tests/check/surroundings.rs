@@ -309,3 +309,12 @@ fn a_state_directory_where_nothing_can_be_created() {
         assert_found(&found, &["unable to create a directory in /proc: "]);
     });
 }
+
+#[test]
+fn more_processors_than_the_host_has() {
+    isolated(|| {
+        let Some(host) = Host::new() else { return };
+        let found = mend(&host, &["--cpu=1024"], "processors", "", &[]);
+        assert_found(&found, &["1024 for a guest"]);
+    });
+}
