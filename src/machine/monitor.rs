@@ -225,21 +225,19 @@ impl Monitor {
         self.protocol.events.iter().map(String::as_str).collect()
     }
 
-    /// Gives QEMU the descriptor `file` by the name `name` (`getfd`, qapi `misc.json`). If
-    /// QEMU has not read the commands before it, the answer is overdue.
-    pub fn send_file(&mut self, name: &str, file: BorrowedFd<'_>, due: Instant) {
+    /// Gives QEMU the descriptor `file` by the name `name` (`getfd`, qapi `misc.json`).
+    pub fn send_file(&mut self, name: &str, file: BorrowedFd<'_>, due: Instant) -> nix::Result<()> {
         self.flush();
-        let Some(fd) = &self.fd else { return };
+        let is_ready = self.unsent.is_empty();
+        let fd = self.fd.as_ref().filter(|_| is_ready).ok_or(Errno::EPIPE)?;
         let arguments = Value::object([("fdname", Value::from(name))]);
         let name = "getfd";
         let (id, bytes) = self.protocol.command(name, Some(arguments));
         self.pending.push_back(Pending { id, name, due });
-        if self.unsent.is_empty() {
-            let files = [file.as_raw_fd()];
-            let (control, parts) = ([ControlMessage::ScmRights(&files)], [IoSlice::new(&bytes)]);
-            // A command of this size is sent as a whole or not at all.
-            let _ = sendmsg::<()>(fd.as_raw_fd(), &parts, &control, MsgFlags::empty(), None);
-        }
+        // A command of this size is sent as a whole or not at all.
+        let (files, parts) = ([file.as_raw_fd()], [IoSlice::new(&bytes)]);
+        let control = [ControlMessage::ScmRights(&files)];
+        sendmsg::<()>(fd.as_raw_fd(), &parts, &control, MsgFlags::empty(), None).map(drop)
     }
 
     /// The earliest time at which an answer is due.

@@ -11,18 +11,21 @@ use crate::sys::poll::{Wait, Waited};
 
 impl VirtualMachine {
     /// Asks QEMU to load the state that the guest of a template was saved with.
-    pub(super) fn load(&mut self, deadline: Instant) {
-        self.migrate("migrate-incoming", deadline);
+    pub(super) fn load(&mut self, deadline: Instant) -> Result<()> {
+        self.migrate("migrate-incoming", deadline)
     }
 
-    fn migrate(&mut self, command: &'static str, deadline: Instant) {
+    fn migrate(&mut self, command: &'static str, deadline: Instant) -> Result<()> {
         if let Some(state) = &self.state {
             let monitor = &mut self.monitor;
-            monitor.send_file(STREAM, state.as_fd(), deadline);
+            monitor
+                .send_file(STREAM, state.as_fd(), deadline)
+                .context(|| "unable to give qemu the file for the guest's state")?;
             let given = Some(capabilities());
             monitor.send_with("migrate-set-capabilities", given, deadline);
             monitor.send_with(command, Some(stream()), deadline);
         }
+        Ok(())
     }
 
     /// Stops the guest, saves the state of its devices, and ends QEMU, by `deadline` at
@@ -34,8 +37,9 @@ impl VirtualMachine {
     pub fn save(mut self, deadline: Instant, wait: &mut Wait<'_>) -> Result<Option<()>> {
         self.power_down = None;
         self.monitor.send("stop", deadline);
-        self.migrate("migrate", deadline);
-        let saved = self.await_saved(deadline, wait);
+        let saved = self
+            .migrate("migrate", deadline)
+            .and_then(|()| self.await_saved(deadline, wait));
         let ended = self.force_down();
         let saved = saved.context(|| format!("unable to save {}", self.title()))?;
         ended?;

@@ -176,7 +176,7 @@ fn converse(
                     machine.monitor.send("qmp_capabilities", deadline);
                 }
                 Said::Done("qmp_capabilities", _) if memory == Memory::Restored => {
-                    machine.load(deadline);
+                    machine.load(deadline)?;
                 }
                 Said::Done("qmp_capabilities", _) => machine.monitor.send("cont", deadline),
                 Said::Done("cont", _) => {

@@ -9,6 +9,9 @@
 //! many milliseconds as a file `pause` says. Where it finds a file `lacks` QEMU
 //! says so many times, a number, that the disk has no room for what it writes.
 //!
+//! It can be saved and restored as the guest of a template: the file `asked` has the
+//! port from which it asks for its task.
+//!
 //! Started by a script that puts the monitor on standard input and the tap on
 //! standard output; needs root.
 
@@ -21,7 +24,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -66,11 +69,22 @@ fn main() {
             Some("cont") => {
                 if let (Some((tap, mac)), Some(resumes)) = (guest.take(), resumes.take()) {
                     let disk = Disk(monitor.try_clone().unwrap(), resumes);
-                    thread::spawn(move || run(tap, mac, disk));
+                    thread::spawn(move || run(tap, mac, disk, None));
                 } else {
                     // Nobody listens any more where nothing is written.
                     let _ = resumed.send(());
                 }
+            }
+            Some("migrate") => say(MIGRATED),
+            Some("migrate-incoming") => {
+                // It listens before it runs.
+                if let (Some((tap, mac)), Some(resumes)) = (guest.take(), resumes.take()) {
+                    let disk = Disk(monitor.try_clone().unwrap(), resumes);
+                    let (ready, is_ready) = channel();
+                    thread::spawn(move || run(tap, mac, disk, Some(ready)));
+                    is_ready.recv().unwrap();
+                }
+                say(MIGRATED);
             }
             Some("system_powerdown") => {
                 say(&end(true, "guest-shutdown"));
@@ -84,6 +98,9 @@ fn main() {
         }
     }
 }
+
+const MIGRATED: &str = "{\"event\":\"MIGRATION\",\"data\":{\"status\":\"completed\"},\
+                        \"timestamp\":{\"seconds\":1,\"microseconds\":0}}";
 
 /// A disk that QEMU finds full: the monitor, and what tells of a `cont`.
 struct Disk(UnixStream, Receiver<()>);
@@ -107,8 +124,9 @@ impl Disk {
     }
 }
 
-/// The guest: a network, then what it is for.
-fn run(tap: OwnedFd, mac: Mac, mut disk: Disk) {
+/// The guest: a network, then what it is for. A guest that is restored says when it is
+/// ready.
+fn run(tap: OwnedFd, mac: Mac, mut disk: Disk, restored: Option<Sender<()>>) {
     unshare(CloneFlags::CLONE_NEWNET).unwrap();
     let name = InterfaceName::new("eth0").unwrap();
     let card = tap::create(&name).unwrap();
@@ -126,7 +144,21 @@ fn run(tap: OwnedFd, mac: Mac, mut disk: Disk) {
 
     let done = Path::new("bootstrapped");
     let manifest = if done.exists() {
-        let task = insist(|| get("manifest"));
+        let task = match restored {
+            None => {
+                let socket = socket(0);
+                let port = socket.local_addr().unwrap().port();
+                fs::write("asked", port.to_string()).unwrap();
+                receive(&socket, request(1, "manifest"), true)
+            }
+            Some(ready) => {
+                let port = fs::read_to_string("asked").unwrap();
+                let socket = socket(port.parse().unwrap());
+                ready.send(()).unwrap();
+                receive(&socket, request(1, "manifest"), false)
+            }
+        };
+        let task = task.unwrap_or_else(|| insist(|| get("manifest")));
         let value = |name: &str| {
             let line = task.lines().find_map(|line| line.strip_prefix(name));
             line.unwrap_or_default().trim().to_owned()
@@ -176,9 +208,15 @@ const BLOCK: usize = 512;
 /// comes instead, or nothing.
 fn exchange(socket: &UdpSocket, packet: &[u8], good: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
     let server = SocketAddrV4::new(SERVER, PORT);
+    socket.send_to(packet, server).unwrap();
+    answer(socket, packet, good)
+}
+
+/// The same for a packet that was sent before.
+fn answer(socket: &UdpSocket, packet: &[u8], good: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
+    let server = SocketAddrV4::new(SERVER, PORT);
     let mut buffer = [0; BLOCK + 4];
     for _ in 0..TRIES {
-        socket.send_to(packet, server).unwrap();
         while let Ok((length, _)) = socket.recv_from(&mut buffer) {
             let answer = &buffer[..length];
             if answer.starts_with(&[0, 5]) {
@@ -188,6 +226,7 @@ fn exchange(socket: &UdpSocket, packet: &[u8], good: impl Fn(&[u8]) -> bool) -> 
                 return Some(answer.to_vec());
             }
         }
+        socket.send_to(packet, server).unwrap();
     }
     None
 }
@@ -202,8 +241,8 @@ fn insist<T>(transfer: impl Fn() -> Option<T>) -> T {
     }
 }
 
-fn socket() -> UdpSocket {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+fn socket(port: u16) -> UdpSocket {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
     socket
         .set_read_timeout(Some(Duration::from_millis(200)))
         .unwrap();
@@ -219,12 +258,20 @@ fn request(code: u8, name: &str) -> Vec<u8> {
 
 /// Reads a file (RFC 1350).
 fn get(name: &str) -> Option<String> {
-    let socket = socket();
-    let mut packet = request(1, name);
+    receive(&socket(0), request(1, name), true)
+}
+
+/// Reads the file of a request, which is sent first, or was sent before.
+fn receive(socket: &UdpSocket, request: Vec<u8>, mut send: bool) -> Option<String> {
+    let mut packet = request;
     let mut content = Vec::new();
     for block in 1_u16.. {
         let [high, low] = block.to_be_bytes();
-        let data = exchange(&socket, &packet, |a| a.starts_with(&[0, 3, high, low]))?;
+        let good = |a: &[u8]| a.starts_with(&[0, 3, high, low]);
+        let data = match std::mem::replace(&mut send, true) {
+            true => exchange(socket, &packet, good)?,
+            false => answer(socket, &packet, good)?,
+        };
         content.extend_from_slice(&data[4..]);
         packet = vec![0, 4, high, low];
         if data.len() < BLOCK + 4 {
@@ -238,7 +285,7 @@ fn get(name: &str) -> Option<String> {
 
 /// Writes a file.
 fn put(name: &str, content: &str) -> Option<()> {
-    let socket = socket();
+    let socket = socket(0);
     exchange(&socket, &request(2, name), |a| a.starts_with(&[0, 4, 0, 0]))?;
     let mut rest = content.as_bytes();
     for block in 1_u16.. {

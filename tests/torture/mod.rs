@@ -10,6 +10,7 @@
 //! `make test` tries some calls, `make torture` (`BBOT_AGENT_TORTURE=all`) each.
 
 mod faults;
+mod warm;
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -90,6 +91,8 @@ struct Stage {
     /// task again, and got a result again that it had.
     timed_out: Cell<usize>,
     repeated: Cell<usize>,
+    /// Further options.
+    options: &'static [&'static str],
 }
 
 impl Stage {
@@ -99,11 +102,13 @@ impl Stage {
             brep: http.then(|| Brep::start(Setup::default())),
             timed_out: Cell::new(0),
             repeated: Cell::new(0),
+            options: &[],
         })
     }
 
     fn arguments(&self) -> Vec<String> {
         let mut arguments = self.site.arguments();
+        arguments.splice(0..0, self.options.iter().map(|word| (*word).to_owned()));
         if let Some(brep) = &self.brep {
             arguments.pop();
             arguments.extend(["--toolchain-ver", "0.17.0", &brep.url()].map(str::to_owned));
