@@ -242,6 +242,8 @@ fn reset(site: &Site) {
 fn recover(stage: &Stage, task: &str, sent: Option<(u64, i64)>) -> Result<String, String> {
     let mut all = String::new();
     for _ in 0..STARTS {
+        // The pause after a failed bootstrap is over.
+        let _ = fs::remove_file(stage.site.path("state/default-1/bootstraps"));
         let status = finish(stage, Command::new("env"));
         all.push_str(&format!("{}[{status}]\n", diagnostics(&stage.site)));
         if sent.is_some() && stage.identity(task) != sent {
@@ -255,12 +257,13 @@ fn recover(stage: &Stage, task: &str, sent: Option<(u64, i64)>) -> Result<String
     Err(format!("the task is lost\n{all}"))
 }
 
-/// What an agent could leave behind, but for the evidence of failed guests.
+/// What an agent could leave behind, but for the evidence of failed guests and the notes
+/// of warnings.
 fn inventory(site: &Site) -> BTreeSet<String> {
     let is_evidence =
         |line: &String| line.contains(" state/default-1/failed") && !line.contains(".partial");
     let mut all = site.inventory();
-    all.retain(|line| !is_evidence(line));
+    all.retain(|line| !is_evidence(line) && line != "file state/default-1/notes");
     all
 }
 
