@@ -1,7 +1,6 @@
 //! MAC addresses that operators give to machines: one guest of a host has each.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 
 use super::super::support::{Process, eventually, isolated, run};
@@ -17,16 +16,9 @@ fn agents_for_two_toolchains_do_not_run_one_address_at_once() {
         run(&format!("btrfs -q subvolume snapshot {copy} {other}"));
 
         // A guest of the first agent, which is about to start.
-        let (qemu, started) = (host.path("qemu"), host.path("started"));
-        let script = format!(
-            "#!/bin/sh\n[ \"$1\" != --version ] || exec echo QEMU emulator version 9.0\n\
-             touch {}\nexec sleep 1000\n",
-            started.display()
-        );
-        fs::write(&qemu, script).unwrap();
-        fs::set_permissions(&qemu, fs::Permissions::from_mode(0o755)).unwrap();
+        let started = host.path("started");
+        let qemu = host.qemu(&format!("touch {}\nexec sleep 1000", started.display()));
         host.drop_task("first");
-        let qemu = format!("--qemu={}", qemu.display());
         let mut agent = host.agent(&["--once", &qemu, &host.spool()]);
         agent.env("PATH", std::env::var_os("PATH").unwrap());
         let mut first = Process(agent.stderr(Stdio::null()).spawn().unwrap());

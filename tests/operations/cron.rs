@@ -2,7 +2,6 @@
 //! or full, a working directory that is gone.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 
 use bbot_agent::manifest::ResultManifest;
@@ -55,15 +54,8 @@ fn turns_of_their_own_bootstrap_a_bad_machine_seldom_and_report_it_once() {
         let Some(host) = Host::new() else { return };
         let copy = host.volume.path().join("default/linux/linux-default");
         run(&format!("btrfs -q subvolume delete {}", copy.display()));
-        let (qemu, starts) = (host.path("qemu"), host.path("starts"));
-        let script = format!(
-            "#!/bin/sh\n[ \"$1\" != --version ] || exec echo QEMU emulator version 9.0\n\
-             echo >>{}\nexit 1\n",
-            starts.display()
-        );
-        fs::write(&qemu, script).unwrap();
-        fs::set_permissions(&qemu, fs::Permissions::from_mode(0o755)).unwrap();
-        let qemu = format!("--qemu={}", qemu.display());
+        let starts = host.path("starts");
+        let qemu = host.qemu(&format!("echo >>{}\nexit 1", starts.display()));
         let spool = host.spool();
         let turn = || host.run(&["--once", &qemu, &spool]);
         let first = turn();

@@ -20,7 +20,7 @@ mod systemd_root;
 mod trial;
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -96,6 +96,15 @@ impl Host {
             "--agent-name=a".to_owned(),
             "--accel=tcg".to_owned(),
         ]
+    }
+
+    /// A QEMU that is a shell script. Returns the option that names it.
+    fn qemu(&self, script: &str) -> String {
+        let path = self.path("qemu");
+        let version = "[ \"$1\" != --version ] || exec echo QEMU emulator version 9.0";
+        fs::write(&path, format!("#!/bin/bash\n{version}\n{script}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        format!("--qemu={}", path.display())
     }
 
     fn agent(&self, more: &[&str]) -> Command {

@@ -1,7 +1,6 @@
 //! A QEMU that does not do what the agent expects of it, played by a script.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -23,15 +22,8 @@ impl Stage {
     pub(super) fn new(test: u32, script: &str) -> Option<Stage> {
         let host = Host::new()?;
         let length = format!("{}.{}", 86400 + test, std::process::id());
-        let qemu = host.path("qemu");
         let run = host.path("run/default-1");
-        let text = format!(
-            "#!/bin/bash\n[ \"$1\" != --version ] || exec echo QEMU emulator version 9.0\n\
-             length={length} run={}\n{script}\n",
-            run.display()
-        );
-        fs::write(&qemu, text).unwrap();
-        fs::set_permissions(&qemu, fs::Permissions::from_mode(0o755)).unwrap();
+        host.qemu(&format!("length={length} run={}\n{script}", run.display()));
         Some(Stage { host, length })
     }
 

@@ -1,7 +1,6 @@
 //! Trial runs: `--dump-*` and `--fake-*`.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use super::super::support::{Process, isolated, run, within};
@@ -74,10 +73,7 @@ fn a_result_far_over_the_limit_is_cut() {
 fn every_combination_of_the_options_ends_as_documented() {
     isolated(|| {
         let Some(host) = Host::new() else { return };
-        let qemu = host.path("qemu");
-        let script = "#!/bin/sh\n[ \"$1\" != --version ] || echo QEMU emulator version 9.0\n";
-        fs::write(&qemu, format!("{script}exit 1\n")).unwrap();
-        fs::set_permissions(&qemu, fs::Permissions::from_mode(0o755)).unwrap();
+        host.qemu("exit 1");
         fs::write(
             host.path("header"),
             ": 1\nid: fake-1\nname: linux\nsummary: Linux\n",
