@@ -40,6 +40,8 @@ pub(super) fn examine(input: &[u8]) -> Header {
                 field.push(b' ');
                 field.extend(line.trim_ascii_start());
             }
+            // Before the status line.
+            [] if line.is_empty() => {}
             _ => lines.push(line.to_vec()),
         }
     }
