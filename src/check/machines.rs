@@ -262,7 +262,7 @@ fn template(machine: &MachineDir, options: &Options) -> Option<Finding> {
                 let text = format!("{name} starts cold: {why}");
                 Finding::warning(SUBJECT, text).remedy(format!(
                     "to have it tried again: btrfs subvolume delete {}",
-                    path.display()
+                    word(&path)
                 ))
             }
             TemplateContents::Guest(_) => {

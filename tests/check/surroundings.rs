@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::statvfs::statvfs;
@@ -288,6 +289,33 @@ fn a_volume_whose_file_system_is_not_mounted() {
         let option = format!("--machines={}", root.display());
         let found = mend(&host, &[&option], "machines directory", "mount", &[]);
         assert_found(&found, &["is not on btrfs"]);
+
+        // Without a line for it, the image beside the directory.
+        let unmounted = Command::new("umount").arg(&volume).status().unwrap();
+        assert!(unmounted.success());
+        fs::write("/etc/fstab", "").unwrap();
+        let image_of_root = format!("{}.img", root.display());
+        fs::rename(&image, image_of_root).unwrap();
+        let found = mend(&host, &[&option], "machines directory", "the image", &[]);
+        assert_found(&found, &["is not on btrfs"]);
+    });
+}
+
+#[test]
+fn directories_on_read_only_file_systems() {
+    isolated(|| {
+        let Some(host) = Host::new() else { return };
+        if !require_programs(&["findmnt"]) {
+            return;
+        }
+        for (option, subject) in [("--tftp", "tftp directory"), ("--state", "state directory")] {
+            let dir = host.dir.path().join(format!("read-only{option}"));
+            fs::create_dir(&dir).unwrap();
+            run(&format!("mount -t tmpfs -o ro none {}", dir.display()));
+            let option = format!("{option}={}", dir.display());
+            let found = mend(&host, &[&option], subject, "remount", &[]);
+            assert_found(&found, &["Read-only file system"]);
+        }
     });
 }
 
@@ -316,5 +344,21 @@ fn more_processors_than_the_host_has() {
         let Some(host) = Host::new() else { return };
         let found = mend(&host, &["--cpu=1024"], "processors", "", &[]);
         assert_found(&found, &["1024 for a guest"]);
+    });
+}
+
+#[test]
+fn a_machine_that_cannot_start_warm() {
+    isolated(|| {
+        let Some(host) = Host::new() else { return };
+        let copy = host.machine().join("linux-default");
+        fs::create_dir(&copy).unwrap();
+        let template = host.machine().join("linux-default-@warm.1");
+        run(&format!("btrfs -q subvolume create {}", template.display()));
+        let text = ": 1\nmade: 1\nunable: State blocked by device nvme\n";
+        fs::write(template.join("warm.manifest"), text).unwrap();
+        let found = mend(&host, &["--warm"], "warm start", "", &[]);
+        assert_found(&found, &["linux starts cold: State blocked by device nvme"]);
+        assert!(!template.exists());
     });
 }
