@@ -11,6 +11,7 @@ use nix::unistd::{AccessFlags, access, gethostname};
 use super::Finding;
 use crate::cli::Options;
 use crate::error::{reason, word};
+use crate::evidence::date;
 use crate::lock;
 use crate::watch::{Watch, moment};
 
@@ -94,46 +95,13 @@ fn name(options: &Options) -> Finding {
 
 fn clock() -> Finding {
     const SUBJECT: &str = "clock";
-    let now = moment().wall.as_secs();
-    if (EARLIEST..LATEST).contains(&now) {
-        return Finding::good(SUBJECT, utc(now));
+    let now = moment().wall;
+    let text = date(now);
+    if (EARLIEST..LATEST).contains(&now.as_secs()) {
+        return Finding::good(SUBJECT, text);
     }
-    Finding::warning(
-        SUBJECT,
-        format!("{}: certificates will be out of date", utc(now)),
-    )
-    .remedy("set it: date -s '<year>-<month>-<day> <hour>:<minute>'")
-}
-
-/// `2026-11-22 18:01 UTC`.
-fn utc(seconds: u64) -> String {
-    let (mut days, minutes) = (seconds / 86400, seconds % 86400 / 60);
-    let is_leap = |year: u64| {
-        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
-    };
-    let mut year = 1970;
-    loop {
-        let length = 365 + u64::from(is_leap(year));
-        if days < length || year > 9998 {
-            break;
-        }
-        days -= length;
-        year += 1;
-    }
-    let february = 28 + u64::from(is_leap(year));
-    let mut month = 1;
-    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30] {
-        if days < length {
-            break;
-        }
-        days -= length;
-        month += 1;
-    }
-    let (hour, minute) = (minutes / 60, minutes % 60);
-    format!(
-        "{year}-{month:02}-{:02} {hour:02}:{minute:02} UTC",
-        days + 1
-    )
+    Finding::warning(SUBJECT, format!("{text}: certificates will be out of date"))
+        .remedy("set it: date -s '<year>-<month>-<day> <hour>:<minute>'")
 }
 
 /// `--run-dir`, `--state`, `--metrics`.
@@ -212,24 +180,4 @@ pub(super) fn unwritable(subject: &str, path: &Path, errno: Errno) -> Finding {
         ),
         _ => AS_ROOT.to_owned(),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn seconds_become_a_date() {
-        for (seconds, text) in [
-            (0, "1970-01-01 00:00 UTC"),
-            (951_782_399, "2000-02-28 23:59 UTC"),
-            (951_782_400, "2000-02-29 00:00 UTC"),
-            (EARLIEST, "2025-01-01 00:00 UTC"),
-            (LATEST, "2100-01-01 00:00 UTC"),
-            (4_107_542_400, "2100-03-01 00:00 UTC"),
-        ] {
-            assert_eq!(utc(seconds), text);
-        }
-        assert!(utc(u64::MAX).starts_with("9999-"));
-    }
 }
