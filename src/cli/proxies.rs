@@ -26,11 +26,7 @@ pub(super) fn choose(
     }
     let of_environment = |names: &[&str]| {
         let value = variable(names).or_else(|| variable(&["all_proxy", "ALL_PROXY"]))?;
-        // Without a scheme it is http:.
-        Some(match value.contains("://") {
-            true => value,
-            false => format!("http://{value}"),
-        })
+        Some(complete(&value))
     };
     ProxyChoice {
         // A web server sets HTTP_PROXY for its programs to a header of the request.
@@ -40,10 +36,36 @@ pub(super) fn choose(
     }
 }
 
+/// A proxy of the environment with the scheme and the port that curl(1) adds.
+fn complete(text: &str) -> String {
+    let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
+    let authority = rest.split('/').next().unwrap_or_default();
+    let host = authority.rsplit(['@', ']']).next().unwrap_or_default();
+    match host.contains(':') || scheme != "http" {
+        true => format!("{scheme}://{authority}"),
+        false => format!("{scheme}://{authority}:1080"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::Invocation;
     use super::*;
+
+    #[test]
+    fn scheme_and_port_are_added() {
+        for (text, proxy) in [
+            ("p", "http://p:1080"),
+            ("p:3128/", "http://p:3128"),
+            ("http://me:pw@p", "http://me:pw@p:1080"),
+            ("http://me:pw@p:1/", "http://me:pw@p:1"),
+            ("[::1]", "http://[::1]:1080"),
+            ("[::1]:8080", "http://[::1]:8080"),
+            ("socks5://p", "socks5://p"),
+        ] {
+            assert_eq!(complete(text), proxy);
+        }
+    }
 
     #[test]
     fn proxies_are_those_of_the_option_or_of_the_environment() {
