@@ -4,7 +4,6 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 
 use super::{Finding, Grade};
@@ -40,34 +39,21 @@ pub(super) fn root(options: &Options, _watch: &Watch) -> Vec<Finding> {
     }
     let mut findings = Vec::new();
     for volume in volumes {
-        findings.push(match writable(root, &volume) {
-            Ok(()) => Finding::good(SUBJECT, format!("{}, on btrfs, writable", volume.display())),
-            Err(error) => {
-                findings.push(Finding::error(SUBJECT, &error));
-                continue;
-            }
-        });
+        if snapshot::require_btrfs(&volume).is_err() {
+            let text = format!("{} is not on btrfs", volume.display());
+            findings.push(Finding::failure(SUBJECT, text).remedy(remedies::mount(root, &volume)));
+            continue;
+        }
+        if let Err(errno) = access(&volume, AccessFlags::W_OK | AccessFlags::X_OK) {
+            findings.push(super::host::unwritable(SUBJECT, &volume, errno));
+            continue;
+        }
+        let text = format!("{}, on btrfs, writable", volume.display());
+        findings.push(Finding::good(SUBJECT, text));
         findings.push(deletion(&volume));
         findings.push(space(&volume, options));
     }
     findings
-}
-
-fn writable(root: &Path, volume: &Path) -> Result<()> {
-    if snapshot::require_btrfs(volume).is_err() {
-        let error = Error::new(format!("{} is not on btrfs", volume.display()));
-        return Err(error.hint(remedies::mount(root, volume)));
-    }
-    access(volume, AccessFlags::W_OK | AccessFlags::X_OK).map_err(|errno| {
-        let volume = volume.display();
-        let error = Error::new(format!("unable to write {volume}: {}", errno.desc()));
-        match errno {
-            Errno::EROFS => error.hint(format!(
-                "mount it for writing: mount -o remount,rw \"$(findmnt -no TARGET -T {volume})\""
-            )),
-            _ => error.hint(super::host::AS_ROOT),
-        }
-    })
 }
 
 /// Deleting a subvolume takes `CAP_SYS_ADMIN`, or a mount option (btrfs(5)).
@@ -84,7 +70,7 @@ fn deletion(volume: &Path) -> Finding {
         .remedy(format!(
             "or permit it: mount -o remount,user_subvol_rm_allowed \
              \"$(findmnt -no TARGET -T {})\"",
-            volume.display()
+            word(volume)
         ))
 }
 
@@ -127,7 +113,7 @@ fn space(volume: &Path, options: &Options) -> Finding {
         .remedy(format!(
             "delete unused machines: btrfs subvolume delete <path> && \
              btrfs subvolume sync {} && sync",
-            volume.display()
+            word(volume)
         ))
         .remedy(format!(
             "or require less: --min-free {}M",

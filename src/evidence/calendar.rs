@@ -42,15 +42,7 @@ impl Date {
 
 /// A time since 1970 as `20261127T101530Z`, for names.
 pub(super) fn stamp(wall: Duration) -> String {
-    let Date {
-        year,
-        month,
-        day,
-        hour,
-        minute,
-        second,
-    } = Date::of(wall);
-    format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z")
+    date(wall).replace(['-', ':'], "")
 }
 
 /// A time since 1970 as `2026-11-27T10:15:30Z` (RFC 3339).

@@ -46,7 +46,8 @@ pub fn link(machine: &MachineDir, target: Option<&Path>) -> String {
         .max_by_key(|name| (name.len(), name.clone()));
     match (latest, target) {
         (Some(name), _) => format!(
-            "name the revision to use: ln -sfn {name} {}",
+            "name the revision to use: ln -sfn {} {}",
+            word(Path::new(&name)),
             word(&machine.link())
         ),
         (None, Some(target)) => format!("make it: btrfs subvolume create {}", word(target)),

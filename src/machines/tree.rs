@@ -68,7 +68,7 @@ impl MachineDir {
                         e.hint(format!(
                             "make it a link to the current revision: mv {0} {0}.old && \
                              ln -s {1}-{PROTOCOL}.0 {0}",
-                            link.display(),
+                            word(&link),
                             self.name
                         ))
                     });
@@ -125,8 +125,9 @@ pub fn machine_dirs(machines: &Path) -> Result<MachineDirs> {
                     first.display()
                 ))
                 .hint(format!(
-                    "hide one of the two: mv {0}/{name} {0}/.{name}",
-                    volume.display()
+                    "hide one of the two: mv {} {}",
+                    word(&volume.join(&name)),
+                    word(&volume.join(format!(".{name}")))
                 ));
                 broken.push((volume.join(&name), error));
                 continue;

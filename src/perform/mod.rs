@@ -69,6 +69,29 @@ pub struct Job<'a> {
     pub directory: &'a Path,
 }
 
+impl Job<'_> {
+    /// The run of its guest in `directory`, a snapshot of the copy or of a template.
+    fn guest<'r>(
+        &'r self,
+        directory: &'r Path,
+        memory: Memory,
+        map: Map,
+        config: &BuildSettings,
+    ) -> GuestRun<'r> {
+        GuestRun {
+            machine: &self.machine.machine,
+            label: self.directory,
+            source: self.directory,
+            directory,
+            purpose: Purpose::Build,
+            task: Some(self.task),
+            memory,
+            map,
+            upload_limit: config.upload_limit,
+        }
+    }
+}
+
 /// The end of a build.
 #[derive(Debug)]
 pub struct Performed<G> {
@@ -259,17 +282,7 @@ fn attempt<'w>(
         return Ok(Some(Performed::of(BuildEnd::Stopped)));
     };
     laps.lap("snapshot", Instant::now());
-    let boot = GuestRun {
-        machine: &job.machine.machine,
-        label: job.directory,
-        source: job.directory,
-        directory: snapshot.path(),
-        purpose: Purpose::Build,
-        task: Some(job.task),
-        memory: Memory::Anonymous,
-        map,
-        upload_limit: config.upload_limit,
-    };
+    let boot = job.guest(snapshot.path(), Memory::Anonymous, map, config);
     let Step::Done(mut guest) = Guest::boot(&config.guest, boot, watch)? else {
         return Ok(Some(Performed::of(BuildEnd::Stopped)));
     };

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use super::{BuildEnd, BuildSettings, BuildStage, Job, Performed, Remains, finish, work};
 use crate::diag::{self, Record};
 use crate::error::{Context as _, Error, Result};
-use crate::guest::{Guest, GuestPhase, GuestRun, Step, Why};
-use crate::machine::{Memory, Purpose};
+use crate::guest::{Guest, GuestPhase, Step, Why};
+use crate::machine::Memory;
 use crate::snapshot::Snapshot;
 use crate::status::{Laps, Phase};
 use crate::sys::tree::remove_tree;
@@ -89,17 +89,7 @@ fn restore<'w>(
     template.verify(snapshot.path())?;
     laps.lap("snapshot", Instant::now());
     watch.enter(Phase::Booting, Some(WORD_TIMEOUT));
-    let boot = GuestRun {
-        machine: &job.machine.machine,
-        label: job.directory,
-        source: job.directory,
-        directory: snapshot.path(),
-        purpose: Purpose::Build,
-        task: Some(job.task),
-        memory: Memory::Restored,
-        map: map.clone(),
-        upload_limit: config.upload_limit,
-    };
+    let boot = job.guest(snapshot.path(), Memory::Restored, map.clone(), config);
     let Step::Done(mut guest) = Guest::boot(&config.guest, boot, watch)? else {
         return Ok(Performed::of(BuildEnd::Stopped));
     };
