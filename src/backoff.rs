@@ -21,7 +21,7 @@ impl Backoff {
         }
     }
 
-    /// The same after some failures.
+    /// This back-off with so many failures counted.
     pub const fn after(self, failures: u32) -> Backoff {
         Backoff { failures, ..self }
     }

@@ -67,7 +67,7 @@ fn complete(status: &[u8], fields: &[Vec<u8>], length: usize) -> Header {
     };
     let mut plain = status.to_vec();
     for line in fields.iter().filter(is_used) {
-        // Some servers end lines so; more would not fit.
+        // A line feed alone: the header must not become longer.
         plain.push(b'\n');
         plain.extend(line);
     }

@@ -218,7 +218,7 @@ impl Machines {
             return;
         }
         if let Err(error) = durable::publish(path, text.as_bytes()) {
-            // A former agent has done the same, and no task is lost by it.
+            // Without the file the next agent tries failed bootstraps at once.
             trace!(2, "save", "{}: {}", path.display(), reason(&error));
         }
         *written = text;

@@ -118,8 +118,8 @@ impl Bridge {
 }
 
 impl Bridge {
-    /// Whether it is still there. With a bridge its ports lose their connection, also
-    /// when another one gets its name.
+    /// Whether it is still there. A bridge that is deleted loses its ports, also when
+    /// another one gets its name.
     pub fn is_there(&self) -> bool {
         let index = Control::open().and_then(|control| control.index(&self.name));
         index.is_ok_and(|index| index == self.index)

@@ -132,7 +132,8 @@ pub struct BuildFailure {
 pub enum FailedSide {
     /// The host: its disk, QEMU. The package may be the reason.
     Host,
-    /// The host again, which lost its bridge for instance: the package is not the reason.
+    /// The host lost what guests need, its bridge for instance. The package is not the
+    /// reason.
     Surroundings,
     /// The guest: it did not boot, crashed, or took too long.
     Guest,
