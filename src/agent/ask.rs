@@ -10,6 +10,7 @@ use crate::backoff::Backoff;
 use crate::cli;
 use crate::controller::Assignment;
 use crate::controller::failure::FailureClass;
+use crate::controller::priority::Priority;
 use crate::delivery::TaskRecord;
 use crate::diag;
 use crate::error::{Context as _, Error, Result};
@@ -201,7 +202,7 @@ impl<W: World> Agent<W> {
         let all = std::mem::take(&mut request.machines);
         let without = size(request)?;
         let mut sum = without;
-        for number in self.shuffle.order(&vec![None; all.len()]) {
+        for number in self.shuffle.order(&vec![Priority::default(); all.len()]) {
             let machines = vec![Rc::clone(&all[number])];
             let with = TaskRequest {
                 machines,

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::priority::Priority;
 use super::url::{Url, masked};
 use crate::error::{Class, Error, Result};
 
@@ -25,8 +26,8 @@ pub enum ControllerAddress {
 /// One argument of the command line: `[<priority>=]<url>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControllerArgument {
-    /// `[F]DCBA` in decimal, if given. Higher ones are asked first.
-    pub priority: Option<u32>,
+    /// `[F]DCBA` in decimal, 0 unless given.
+    pub priority: Priority,
     /// Where the controller is.
     pub address: ControllerAddress,
 }
@@ -89,12 +90,9 @@ impl ControllerArgument {
             Some((digits, url))
                 if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) =>
             {
-                if digits.len() > 5 {
-                    return Err(wrong(format!("priority {digits} has more than 5 digits")));
-                }
-                (digits.parse().ok(), url)
+                (Priority::parse(digits).map_err(wrong)?, url)
             }
-            _ => (None, argument),
+            _ => (Priority::default(), argument),
         };
         let address = ControllerAddress::parse(url).map_err(wrong)?;
         Ok(ControllerArgument { priority, address })
@@ -237,10 +235,10 @@ mod tests {
             ControllerAddress::Directory("/srv/c".into())
         );
         let argument = ControllerArgument::parse("0101=https://h/?build-task").unwrap();
-        assert_eq!(argument.priority, Some(101));
+        assert_eq!(argument.priority.to_string(), "0101");
         // An equals sign of the query is none of a priority.
         let argument = ControllerArgument::parse("https://h/?build-task&interactive=true").unwrap();
-        assert_eq!(argument.priority, None);
+        assert_eq!(argument.priority, Priority::default());
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod http;
 pub mod multipart;
 mod notes;
 mod order;
+pub mod priority;
 mod proxies;
 mod roots;
 pub mod spool;
@@ -35,6 +36,7 @@ use http::{Body, Client, Settings};
 use multipart::Form;
 use notes::Notes;
 pub(crate) use order::Shuffle;
+use priority::Priority;
 use spool::Spool;
 use url::{Url, masked};
 
@@ -84,7 +86,7 @@ impl Assignment {
 /// One controller of the command line.
 #[derive(Debug)]
 struct Controller {
-    priority: Option<u32>,
+    priority: Priority,
     address: ControllerAddress,
 }
 
@@ -143,6 +145,12 @@ impl Controllers {
     pub fn order(&mut self) -> Vec<usize> {
         let priorities: Vec<_> = self.list.iter().map(|c| c.priority).collect();
         self.shuffle.order(&priorities)
+    }
+
+    /// The priority of a controller, by its number on the command line.
+    #[must_use]
+    pub fn priority(&self, number: usize) -> Priority {
+        self.list[number].priority
     }
 
     /// A controller as it is shown, by its number on the command line.

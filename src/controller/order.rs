@@ -1,11 +1,13 @@
 //! The order in which controllers are asked.
 //!
-//! Those with a higher priority (`[F]DCBA` in decimal, absent = 0) come first, equal
-//! ones in an order that is drawn anew each time, as today's agents do: a controller
-//! that always has tasks must not keep the agent from the others.
+//! Those with a higher priority come first, equal ones in an order that is drawn anew
+//! each time, as today's agents do: a controller that always has tasks must not keep
+//! the agent from the others.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
+
+use super::priority::Priority;
 
 /// A small generator (splitmix64); not for secrets.
 #[derive(Debug)]
@@ -25,15 +27,11 @@ impl Shuffle {
     }
 
     /// Indices of `priorities` in the order to ask.
-    pub(crate) fn order(&mut self, priorities: &[Option<u32>]) -> Vec<usize> {
+    pub(crate) fn order(&mut self, priorities: &[Priority]) -> Vec<usize> {
         let mut keyed: Vec<_> = priorities
             .iter()
             .enumerate()
-            .map(|(i, priority)| {
-                // F says how to build, not whom to ask.
-                let rank = priority.unwrap_or(0) % 10_000;
-                (std::cmp::Reverse(rank), self.next(), i)
-            })
+            .map(|(i, priority)| (std::cmp::Reverse(priority.rank()), self.next(), i))
             .collect();
         keyed.sort_unstable();
         keyed.into_iter().map(|(_, _, i)| i).collect()
@@ -47,7 +45,11 @@ mod tests {
     #[test]
     fn higher_priorities_come_first_and_equals_in_any_order() {
         let mut shuffle = Shuffle(1);
-        let priorities = [None, Some(2), Some(10_002), Some(100), Some(3)];
+        let priorities = [(0, 0), (0, 2), (0, 2), (1, 0), (0, 3)].map(|(c, a)| Priority {
+            c,
+            a,
+            ..Priority::default()
+        });
         let mut firsts = [0; 5];
         for _ in 0..1000 {
             let order = shuffle.order(&priorities);
