@@ -50,6 +50,20 @@ impl Lock {
     }
 }
 
+/// Takes the lock that other agents hold while they bootstrap (`--toolchain-lock`).
+/// `None`: one of them holds it.
+pub fn toolchain(path: &Path) -> Result<Option<Locked>> {
+    let unable = || format!("unable to lock {}", path.display());
+    let mut options = OpenOptions::new();
+    let options = options.read(true).write(true).create(true).truncate(false);
+    let file = options.mode(0o644).open(path).context(unable)?;
+    match Locked::take(file, How::TryExclusive) {
+        Ok(lock) => Ok(Some(lock)),
+        Err((_, error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err((_, error)) => Err(error).context(unable),
+    }
+}
+
 fn attempt(dir: &Path) -> Result<Attempt> {
     fs::create_dir_all(dir).context(|| format!("unable to make directory {}", dir.display()))?;
     let path = dir.join(NAME);
@@ -131,6 +145,24 @@ mod tests {
         fn drop(&mut self) {
             let _ = fs::remove_dir_all(&self.0);
         }
+    }
+
+    #[test]
+    fn the_lock_of_other_agents_is_held_by_one_at_a_time() {
+        let name = format!("bbot-agent-toolchain-lock-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let held = toolchain(&path).unwrap();
+        assert!(held.is_some());
+        assert!(toolchain(&path).unwrap().is_none());
+        drop(held);
+        assert!(toolchain(&path).unwrap().is_some());
+        fs::remove_file(&path).unwrap();
+        let error = toolchain(Path::new("/nowhere/lock")).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("unable to lock /nowhere/lock: ")
+        );
     }
 
     #[test]

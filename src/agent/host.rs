@@ -18,7 +18,7 @@ use crate::diag;
 use crate::error::{Class, Error, Result, word};
 use crate::evidence::EvidenceStore;
 use crate::guest;
-use crate::lock::Lock;
+use crate::lock::{self, Lock};
 use crate::machine::program::{self, INSTALL};
 use crate::machine::{Accel, accel};
 use crate::machines::low_space::{self, LowVolumes};
@@ -179,6 +179,11 @@ impl Bootstrapper for GuestHost<'_> {
         order: &BootstrapOrder<'_>,
         versions: &[(String, String)],
     ) -> Result<Bootstrapped> {
+        let lock = self.options.toolchain_lock.as_deref();
+        let lock = lock.map(lock::toolchain).transpose()?;
+        if let Some(None) = lock {
+            return Ok(Bootstrapped::Busy);
+        }
         let settings = self.bootstrap_settings()?;
         bootstrap::bootstrap(&settings, order, versions, self.watch)
     }

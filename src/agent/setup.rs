@@ -188,6 +188,7 @@ pub fn controllers(options: &Options) -> controller::http::Settings {
     controller::http::Settings {
         connect_timeout: options.connect_timeout,
         request_timeout: options.request_timeout,
+        connect_retries: options.request_retries,
         ca_file: options.ca_file.clone(),
         proxy: options.proxy.clone(),
     }

@@ -46,6 +46,7 @@ pub(super) fn all(options: &Options, watch: &Watch) -> Vec<Finding> {
         &Settings {
             connect_timeout: options.connect_timeout,
             request_timeout: options.connect_timeout.min(options.request_timeout),
+            connect_retries: 0,
             ca_file: options.ca_file.clone(),
             proxy: options.proxy.clone(),
         },

@@ -39,6 +39,8 @@ plain! {
         pub toolchain_num: u8,
         /// Its version, sent as `toolchain-version`; absent: what machines report.
         pub toolchain_ver: Option<String>,
+        /// A lock file that is held during bootstraps.
+        pub toolchain_lock: Option<PathBuf>,
         /// Its id; empty: machines are not bootstrapped again when it changes.
         pub toolchain_id: String,
         /// Which of several agents for this toolchain we are, from 1.
@@ -52,6 +54,8 @@ plain! {
         pub connect_timeout: Duration,
         /// Most time for a whole exchange with a controller.
         pub request_timeout: Duration,
+        /// Further attempts to connect to a controller.
+        pub request_retries: u32,
         /// Leave out what controllers of 2017 do not know.
         pub legacy_request: bool,
         /// Certificates of the authorities to trust; absent: the host's bundle.

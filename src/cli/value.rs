@@ -80,6 +80,11 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// Whether it is an empty text.
+    pub(super) fn is_empty(self) -> bool {
+        self.bytes().is_empty()
+    }
+
     /// A path of any kind.
     pub(super) fn path(self, what: &str) -> Result<PathBuf> {
         let raw = self.bytes();

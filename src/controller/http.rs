@@ -38,6 +38,8 @@ use crate::watch::Watch;
 
 /// Redirects of one request that are followed.
 const MOST_REDIRECTS: usize = 4;
+/// The pause between attempts to connect.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// How much of the body of a failure is read for its first line.
 const FAILURE_BODY: u64 = 4096;
 /// A header must fit into this. Controllers' have a few hundred bytes.
@@ -50,6 +52,8 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// Time for a whole request.
     pub request_timeout: Duration,
+    /// Further attempts to connect, within that time.
+    pub connect_retries: u32,
     /// PEM file with the certificates to trust, instead of the host's.
     pub ca_file: Option<PathBuf>,
     /// Proxies, as `http://[user:password@]host[:port]`.
@@ -61,6 +65,7 @@ impl Default for Settings {
         Settings {
             connect_timeout: Duration::from_secs(60),
             request_timeout: Duration::from_secs(300),
+            connect_retries: 0,
             ca_file: None,
             proxy: ProxyChoice::default(),
         }
@@ -154,16 +159,30 @@ impl Client {
     ) -> Result<Answer, Failure> {
         let deadline = Instant::now() + self.settings.request_timeout;
         let mut url = url.clone();
-        let mut hops = 0;
+        let (mut hops, mut retries) = (0, 0);
         loop {
             trace!(3, "post", "POST {url}");
-            let left = (hops > 0).then(|| deadline.saturating_duration_since(Instant::now()));
-            match self.once(&url, content_type, body, most, left)? {
-                Step::Done(answer) => return Ok(answer),
-                Step::Elsewhere(status, location) => {
+            let is_first = hops == 0 && retries == 0;
+            let left = (!is_first).then(|| deadline.saturating_duration_since(Instant::now()));
+            match self.once(&url, content_type, body, most, left) {
+                Ok(Step::Done(answer)) => return Ok(answer),
+                Ok(Step::Elsewhere(status, location)) => {
                     hops += 1;
                     url = follow(&url, status, &location, hops)?;
                 }
+                // Nothing of the request was sent.
+                Err(failure)
+                    if failure.class() == FailureClass::Connect
+                        && retries < self.settings.connect_retries
+                        && Instant::now() + RETRY_PAUSE < deadline =>
+                {
+                    retries += 1;
+                    trace!(3, "post", "attempt {retries} failed: {failure}");
+                    if !self.watch.rest(RETRY_PAUSE) {
+                        return Err(failure);
+                    }
+                }
+                Err(failure) => return Err(failure),
             }
         }
     }

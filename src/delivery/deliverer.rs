@@ -125,6 +125,7 @@ impl DelivererSettings {
             ("longest-pause", millis(self.retry.longest_pause)),
             ("connect-timeout", millis(http.connect_timeout)),
             ("request-timeout", millis(http.request_timeout)),
+            ("connect-retries", u64::from(http.connect_retries).into()),
             ("ca-file", http.ca_file.as_deref().map_or(Value::Null, path)),
             ("http-proxy", optional(http.proxy.http.as_deref())),
             ("https-proxy", optional(http.proxy.https.as_deref())),
@@ -148,6 +149,7 @@ impl DelivererSettings {
             http: Settings {
                 connect_timeout: millis("connect-timeout")?,
                 request_timeout: millis("request-timeout")?,
+                connect_retries: u32::try_from(number("connect-retries")?).ok()?,
                 ca_file: text("ca-file").map(PathBuf::from),
                 proxy: ProxyChoice {
                     http: text("http-proxy").map(str::to_owned),

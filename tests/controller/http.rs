@@ -1,7 +1,8 @@
 //! HTTP, where the server does everything but what it should.
 
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -66,6 +67,36 @@ fn a_refused_connection_names_the_address() {
         failure.to_string(),
         format!("connection refused (127.0.0.1:{port})")
     );
+}
+
+#[test]
+fn a_refused_connection_is_tried_again_a_second_later() {
+    let address = format!("127.0.0.1:{}", closed_port());
+    let post = |retries| {
+        let settings = Settings {
+            connect_retries: retries,
+            ..patient()
+        };
+        let client = Client::new(&settings, &Watch::start().unwrap()).unwrap();
+        let url = Url::parse(&format!("http://{address}/")).unwrap();
+        client.post(&url, "text/plain", &Body::Bytes(b""), 10)
+    };
+    let start = Instant::now();
+    assert_eq!(post(1).unwrap_err().class(), FailureClass::Connect);
+    assert!(start.elapsed() >= Duration::from_secs(1));
+    let server = thread::spawn({
+        let address = address.clone();
+        move || {
+            thread::sleep(Duration::from_millis(1200));
+            let (mut stream, _) = TcpListener::bind(address).unwrap().accept().unwrap();
+            let _ = stream.read(&mut [0; 1024]);
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nx")
+                .unwrap();
+        }
+    });
+    assert_eq!(post(20).unwrap().body, b"x");
+    server.join().unwrap();
 }
 
 #[test]

@@ -39,6 +39,15 @@ pub(super) const CONTROLLERS: Group = Group {
             ..FLAG
         },
         Flag {
+            name: "request-retries",
+            takes: Takes::Value("num"),
+            default: Default::Is("0"),
+            help: "Further attempts to connect to a controller, a second apart. The next turn \
+                   tries again in any case.",
+            set: |d, v| put(&mut d.options.request_retries, v.number(0, 100)),
+            ..FLAG
+        },
+        Flag {
             name: "legacy-request",
             help: "Omit what controllers of 2017 do not know. These are toolchain-name and \
                    toolchain-version in requests, and newer status words in results.",
@@ -147,6 +156,27 @@ pub(super) const MACHINES: Group = Group {
             help: "Number of the toolchain, 1 to 9. It appears only in the banner of \
                    --systemd-daemon.",
             set: |d, v| put(&mut d.options.toolchain_num, v.number(1, 9)),
+            ..FLAG
+        },
+        Flag {
+            name: "toolchain-lang",
+            takes: Takes::Value("lang"),
+            help: "Language of the toolchain. Accepted for command lines of other agents; it has \
+                   no effect.",
+            set: |_, v| v.word().map(drop),
+            ..FLAG
+        },
+        Flag {
+            name: "toolchain-lock",
+            takes: Takes::Value("file"),
+            complete: Complete::File,
+            help: "Lock file (flock) that is held during bootstraps. For hosts on which agents of \
+                   another kind bootstrap the same machines; agents of this kind do not need it. \
+                   Empty: none.",
+            set: |d, v| {
+                let file = (!v.is_empty()).then(|| v.path("file")).transpose();
+                put(&mut d.options.toolchain_lock, file)
+            },
             ..FLAG
         },
         Flag {

@@ -26,6 +26,7 @@ _arguments -s \
   '--poll-interval=[Pause between turns]:time: ' \
   '--connect-timeout=[Timeout of a connection to a controller]:time: ' \
   '--request-timeout=[Timeout of a whole exchange with a controller]:time: ' \
+  '--request-retries=[Further attempts to connect to a controller, a second apart]:num: ' \
   '--legacy-request[Omit what controllers of 2017 do not know]' \
   '--ca-file=[Trusted certificate authorities (PEM)]:file:_files' \
   '--proxy=[HTTP proxy for controllers, or none]:url: ' \
@@ -38,6 +39,8 @@ _arguments -s \
   '--machines=[Directory of the machine volumes, on btrfs]:dir:_files -/' \
   '--toolchain-name=[Name of the toolchain for bootstrapping]:name: ' \
   '--toolchain-num=[Number of the toolchain, 1 to 9]:num: ' \
+  '--toolchain-lang=[Language of the toolchain]:lang: ' \
+  '--toolchain-lock=[Lock file (flock) that is held during bootstraps]:file:_files' \
   '--toolchain-ver=[Version of the toolchain]:version: ' \
   '--toolchain-id=[Id of the toolchain, for instance a checksum]:id: ' \
   '--instance=[Number of this agent for its toolchain, 1 to 99]:num: ' \
