@@ -10,12 +10,12 @@ use crate::backoff::Backoff;
 use crate::cli;
 use crate::controller::Assignment;
 use crate::controller::failure::FailureClass;
-use crate::controller::priority::Priority;
 use crate::delivery::TaskRecord;
 use crate::diag;
 use crate::error::{Context as _, Error, Result};
 use crate::machines::Machine;
 use crate::manifest::{Style, TaskManifest, TaskRequest};
+use crate::priority::Priority;
 use crate::status::Idle;
 
 /// The largest task request in bytes that controllers take (brep's default).

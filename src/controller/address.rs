@@ -7,9 +7,9 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::priority::Priority;
 use super::url::{Url, masked};
 use crate::error::{Class, Error, Result};
+use crate::priority::Priority;
 
 /// How the names of tasks and results end in a directory that plays controller.
 pub(super) const SUFFIX: &str = ".manifest";

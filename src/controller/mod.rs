@@ -14,7 +14,6 @@ pub mod http;
 pub mod multipart;
 mod notes;
 mod order;
-pub mod priority;
 mod proxies;
 mod roots;
 pub mod spool;
@@ -28,6 +27,7 @@ use std::path::PathBuf;
 
 use crate::error::Result;
 use crate::manifest::{ParseError, Style, TaskManifest, TaskRequest, TaskResponse};
+use crate::priority::Priority;
 use crate::watch::Watch;
 
 use address::{ControllerAddress, ControllerArgument, UploadTarget};
@@ -36,7 +36,7 @@ use http::{Body, Client, Settings};
 use multipart::Form;
 use notes::Notes;
 pub(crate) use order::Shuffle;
-use priority::Priority;
+
 use spool::Spool;
 use url::{Url, masked};
 

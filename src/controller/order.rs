@@ -7,7 +7,7 @@
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
 
-use super::priority::Priority;
+use crate::priority::Priority;
 
 /// A small generator (splitmix64); not for secrets.
 #[derive(Debug)]
