@@ -13,7 +13,7 @@ use crate::controller::failure::FailureClass;
 use crate::delivery::TaskRecord;
 use crate::diag;
 use crate::error::{Context as _, Error, Result};
-use crate::machines::Machine;
+use crate::machines::{OfferedMachines, TaskMachines};
 use crate::manifest::{Style, TaskManifest, TaskRequest};
 use crate::priority::Priority;
 use crate::status::Idle;
@@ -33,8 +33,8 @@ pub(super) struct Resting {
 
 /// The answer of the controllers together.
 pub(super) enum Asked {
-    /// A task, and its machine.
-    Task(Box<Assignment>, Rc<Machine>),
+    /// A task, and its machines.
+    Task(Box<Assignment>, TaskMachines),
     /// No task, because; with details.
     Nothing(Idle, String),
 }
@@ -42,7 +42,7 @@ pub(super) enum Asked {
 impl<W: World> Agent<W> {
     /// Asks the controllers in turn until one has a task that can be done. A task
     /// that cannot be done is given back, and the next controller is asked.
-    pub(super) fn ask(&mut self, machines: &[Rc<Machine>]) -> Result<Asked> {
+    pub(super) fn ask(&mut self, machines: &OfferedMachines) -> Result<Asked> {
         if let Some(path) = &self.options.fake_request {
             let task = TaskManifest::parse(
                 &cli::input(path, self.world.watch().fd())?,
@@ -70,9 +70,9 @@ impl<W: World> Agent<W> {
                         continue;
                     };
                     match self.acceptable(&assignment, machines) {
-                        Ok(machine) => {
+                        Ok(machines) => {
                             self.resting.remove(&number);
-                            return Ok(Asked::Task(Box::new(assignment), machine));
+                            return Ok(Asked::Task(Box::new(assignment), machines));
                         }
                         Err(why) => {
                             self.decline(&assignment, &why);
@@ -100,10 +100,10 @@ impl<W: World> Agent<W> {
     }
 
     /// The task of `--fake-request`.
-    fn fake(&self, task: TaskManifest, machines: &[Rc<Machine>]) -> Asked {
+    fn fake(&self, task: TaskManifest, machines: &OfferedMachines) -> Asked {
         let assignment = Assignment::fake(task);
         match self.acceptable(&assignment, machines) {
-            Ok(machine) => Asked::Task(Box::new(assignment), machine),
+            Ok(machines) => Asked::Task(Box::new(assignment), machines),
             Err(why) => {
                 diag::error(format_args!("unable to accept task: {why}")).emit();
                 Asked::Nothing(Idle::TaskDeclined, why)
@@ -111,12 +111,12 @@ impl<W: World> Agent<W> {
         }
     }
 
-    /// The machine of a task, or why the agent does not do the task.
+    /// The machines of a task, or why the agent does not do the task.
     fn acceptable(
         &self,
         assignment: &Assignment,
-        machines: &[Rc<Machine>],
-    ) -> Result<Rc<Machine>, String> {
+        machines: &OfferedMachines,
+    ) -> Result<TaskMachines, String> {
         let task = &assignment.task;
         if let Some(why) = task.not_served() {
             return Err(why);
@@ -124,9 +124,7 @@ impl<W: World> Agent<W> {
         if assignment.challenge.is_some() && self.delivery.fingerprint().is_none() {
             return Err("it has a challenge, and the agent has no key (--auth-key)".to_owned());
         }
-        let offered = |machine: &&Rc<Machine>| machine.manifest.machine.name() == task.machine();
-        let machine = machines.iter().find(offered).cloned();
-        machine.ok_or_else(|| format!("machine {} was not offered", task.machine()))
+        machines.of_task(task)
     }
 
     /// Gives a task back that the agent does not do.
@@ -160,7 +158,7 @@ impl<W: World> Agent<W> {
         resting.until = self.world.now().uptime + pause;
     }
 
-    fn request(&mut self, machines: &[Rc<Machine>]) -> Result<TaskRequest> {
+    fn request(&mut self, machines: &OfferedMachines) -> Result<TaskRequest> {
         let options = &self.options;
         let agent = match &options.agent_name {
             Some(name) => name.clone(),
@@ -175,7 +173,8 @@ impl<W: World> Agent<W> {
                 )
             }),
             fingerprint: self.delivery.fingerprint().map(str::to_owned),
-            machines: machines.iter().map(|m| Rc::clone(&m.offer)).collect(),
+            auxiliary_ram: options.auxiliary_ram,
+            machines: machines.headers(),
         };
         let all = request.machines.len();
         self.limit(&mut request)?;

@@ -12,7 +12,7 @@ use crate::controller::Assignment;
 use crate::delivery::{FinishedTask, TaskRecord};
 use crate::diag::{self, Scope, TaskScope};
 use crate::error::{Error, Result};
-use crate::machines::Machine;
+use crate::machines::{Machine, TaskMachines};
 use crate::manifest::{
     ResultManifest, ResultRules, ResultStatus, Style, accept_checksums, agent_checksum,
     failure_result, normalize,
@@ -54,7 +54,11 @@ impl Faults {
 
 impl<W: World> Agent<W> {
     /// Accepts a task, performs it, and delivers the result.
-    pub(super) fn build(&mut self, mut assignment: Assignment, machine: &Machine) -> Result<Turn> {
+    pub(super) fn build(
+        &mut self,
+        mut assignment: Assignment,
+        machines: &TaskMachines,
+    ) -> Result<Turn> {
         let record = TaskRecord::new(&assignment, self.delivery.stamp(self.world.now()));
         let about = format!("{}/{}", record.name, record.version);
         let _scope = Scope::new(TaskScope {
@@ -68,7 +72,7 @@ impl<W: World> Agent<W> {
             session: Some(record.session.clone()),
             controller: Some(record.controller.clone()),
         });
-        let turn = self.build_in_scope(&mut assignment, &record, machine);
+        let turn = self.build_in_scope(&mut assignment, &record, machines);
         self.world.watch().subject(Subject::default());
         turn
     }
@@ -77,8 +81,9 @@ impl<W: World> Agent<W> {
         &mut self,
         assignment: &mut Assignment,
         record: &TaskRecord,
-        machine: &Machine,
+        machines: &TaskMachines,
     ) -> Result<Turn> {
+        let machine = &*machines.build;
         let checksum = self.checksum();
         let task = &mut assignment.task;
         let theirs = assignment.agent_checksum.as_deref();
@@ -102,7 +107,7 @@ impl<W: World> Agent<W> {
             end,
             artifacts,
             mut guest,
-        } = self.world.perform(&assignment.task, machine, &mut laps);
+        } = self.world.perform(&assignment.task, machines, &mut laps);
         let (mut end, result, why) = match end {
             BuildEnd::Result(result) => (TaskEnd::Result, Some(result), String::new()),
             BuildEnd::Stopped => (TaskEnd::Stopped, None, "the agent was stopped".to_owned()),

@@ -22,7 +22,9 @@ use crate::lock::{self, Lock};
 use crate::machine::program::{self, INSTALL};
 use crate::machine::{Accel, accel};
 use crate::machines::low_space::{self, LowVolumes};
-use crate::machines::{Bootstrapper, Enumeration, Machine, Machines, MachinesSettings};
+use crate::machines::{
+    Bootstrapper, Enumeration, Machine, Machines, MachinesSettings, TaskMachines,
+};
 use crate::manifest::{TaskManifest, TaskRequest};
 use crate::network::{Bridge, Netfilter, Redirect};
 use crate::perform::{
@@ -237,9 +239,10 @@ impl<'w> Host<'w> {
     fn try_perform(
         &mut self,
         task: &TaskManifest,
-        machine: &Machine,
+        machines: &TaskMachines,
         laps: &mut Laps,
     ) -> Result<Performed<Remains<'w>>> {
+        let machine = &machines.build;
         let guest = self.guests.settings()?;
         let name = machine.manifest.machine.name();
         let config = setup::perform(self.options, guest, name);
@@ -400,10 +403,10 @@ impl<'w> World for Host<'w> {
     fn perform(
         &mut self,
         task: &TaskManifest,
-        machine: &Machine,
+        machines: &TaskMachines,
         laps: &mut Laps,
     ) -> Performed<Remains<'w>> {
-        self.try_perform(task, machine, laps)
+        self.try_perform(task, machines, laps)
             .unwrap_or_else(|error| {
                 diag::failure(&error).emit();
                 Performed::of(BuildEnd::Failed(BuildFailure {

@@ -82,8 +82,12 @@ pub fn dump_machines(options: &Options) -> Result<u8> {
     if let Some(path) = &options.fake_machine {
         add(&setup::fake_machine(path, &watch)?)?;
     } else {
-        for machine in host.enumerate()?.ready {
+        let machines = host.enumerate()?;
+        for machine in machines.ready {
             add(&machine.manifest.machine.header())?;
+        }
+        for machine in machines.auxiliary {
+            add(&machine.manifest.header())?;
         }
     }
     cli::print(text.as_bytes())?;

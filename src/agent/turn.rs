@@ -10,7 +10,7 @@ use super::world::World;
 use crate::breaker::{Breaker, Gate};
 use crate::cli::{self, Dump};
 use crate::error::{Class, Error, Result};
-use crate::machines::{Enumeration, Machine, toolchain};
+use crate::machines::{Enumeration, Machine, OfferedMachines, toolchain};
 use crate::manifest::{MachineKind, MachineManifest, Style, TaskManifest};
 use crate::status::{self, Idle};
 
@@ -35,7 +35,7 @@ pub(super) enum Turn {
 
 /// The machines that are offered.
 enum Offer {
-    Machines(Vec<Rc<Machine>>),
+    Machines(OfferedMachines),
     /// None, because.
     Nothing(Idle, String),
     /// None, since all machines are broken.
@@ -93,7 +93,7 @@ impl<W: World> Agent<W> {
             .watch()
             .enter(status::Phase::Asking, Some(self.options.request_timeout));
         let asked = self.ask(&machines)?;
-        if matches!(asked, Asked::Nothing(Idle::NoTask, _)) && self.world.prepare(&machines) {
+        if matches!(asked, Asked::Nothing(Idle::NoTask, _)) && self.world.prepare(&machines.build) {
             return Ok(Turn::Prepared);
         }
         // Other agents may use the machines that no task is for.
@@ -103,7 +103,7 @@ impl<W: World> Agent<W> {
                 self.world.release(&assignment.result_url);
                 dump(&assignment.task)
             }
-            Asked::Task(assignment, machine) => self.build(*assignment, &machine),
+            Asked::Task(assignment, machines) => self.build(*assignment, &machines),
             Asked::Nothing(Idle::TaskDeclined, why) if self.options.fake_request.is_some() => {
                 Ok(Turn::Failed(why))
             }
@@ -140,10 +140,14 @@ impl<W: World> Agent<W> {
             let mut machines = vec![self.fake_machine()?];
             self.world.watch().ready();
             self.agree(&mut machines)?;
-            return Ok(Offer::Machines(machines));
+            return Ok(Offer::Machines(OfferedMachines {
+                build: machines,
+                auxiliary: Vec::new(),
+            }));
         }
         let Enumeration {
             mut ready,
+            auxiliary,
             broken,
             busy,
             full,
@@ -174,7 +178,10 @@ impl<W: World> Agent<W> {
             let index = self.turns as usize % ready.len();
             ready = vec![ready.swap_remove(index)];
         }
-        Ok(Offer::Machines(ready))
+        Ok(Offer::Machines(OfferedMachines {
+            build: ready,
+            auxiliary,
+        }))
     }
 
     /// Finds the version of the toolchain, and leaves the machines that have it.

@@ -9,7 +9,7 @@ use crate::controller::Assignment;
 use crate::controller::failure::Failure;
 use crate::delivery::{Courier, Now};
 use crate::error::Result;
-use crate::machines::{Enumeration, Machine};
+use crate::machines::{Enumeration, Machine, TaskMachines};
 use crate::manifest::{TaskManifest, TaskRequest};
 use crate::perform::{HeldGuest, Performed};
 use crate::status::{Idle, Laps};
@@ -70,7 +70,7 @@ pub trait World: Courier {
     fn perform(
         &mut self,
         task: &TaskManifest,
-        machine: &Machine,
+        machines: &TaskMachines,
         laps: &mut Laps,
     ) -> Performed<Self::Guest>;
 

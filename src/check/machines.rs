@@ -215,6 +215,7 @@ fn examine(machine: &MachineDir, options: &Options) -> Result<Finding> {
     let manifest = manifest(machine, &current)?;
     let state = match inspect::inspect(machine, &MachinesSettings::new(options))? {
         Inspection::Ready(_) => "bootstrapped".to_owned(),
+        Inspection::Auxiliary(_) => "auxiliary".to_owned(),
         Inspection::Ignored(why) => why,
         Inspection::NeedsBootstrap(need) if need.why == BootstrapReason::Missing => {
             "to be bootstrapped".to_owned()

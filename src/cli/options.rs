@@ -96,6 +96,10 @@ plain! {
         pub cpu: u32,
         /// Memory of a guest, in kB.
         pub ram: u64,
+        /// Memory of the auxiliary machines of a task, in kB; 0: none are offered.
+        pub auxiliary_ram: u64,
+        /// From the start of auxiliary machines to the last environment.
+        pub bootstrap_auxiliary: Duration,
         /// The user of QEMU; `None` is the agent's own.
         pub vm_user: Option<String>,
         /// From the start of a guest to its first request, bootstrapping.

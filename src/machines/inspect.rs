@@ -6,7 +6,7 @@ use nix::libc;
 
 use super::remedies;
 use super::tree::MachineDir;
-use super::{Machine, MachinesSettings};
+use super::{AuxiliaryMachine, Machine, MachinesSettings, auxiliary};
 use crate::error::{Error, Result, word};
 use crate::machine::files;
 use crate::manifest::reuse::{self, BootstrapReason, Reuse};
@@ -20,6 +20,8 @@ const MAX_LINK_CHANGES: u32 = 10;
 pub enum Inspection {
     /// Its copy can be used.
     Ready(Box<Machine>),
+    /// It serves build machines.
+    Auxiliary(Box<AuxiliaryMachine>),
     /// It has no current copy.
     NeedsBootstrap(NeededBootstrap),
     /// It is not used, for this reason, which is no fault.
@@ -51,9 +53,18 @@ pub fn inspect(machine: &MachineDir, settings: &MachinesSettings) -> Result<Insp
         return Ok(Inspection::Retired);
     };
     if current.role() == Role::Auxiliary {
-        return Ok(Inspection::Ignored("its role is auxiliary".to_owned()));
+        let ram_kb = settings.auxiliary_ram_kb;
+        if ram_kb == 0 {
+            let why = "its role is auxiliary, and there is no --auxiliary-ram";
+            return Ok(Inspection::Ignored(why.to_owned()));
+        }
+        require_suitable(&current, &revision, ram_kb, "--auxiliary-ram")?;
+        auxiliary::require_offerable(&current, &revision)?;
+        files::require_disk(&revision, &current)?;
+        let machine = AuxiliaryMachine::new(current, revision);
+        return Ok(Inspection::Auxiliary(Box::new(machine)));
     }
-    require_suitable(&current, &revision, settings.ram_kb)?;
+    require_suitable(&current, &revision, settings.ram_kb, "--ram")?;
     let has_fixed_mac = current.mac().is_some();
     let target = machine.copy(&settings.toolchain);
     let (why, previous_mac) = match copy(&target)? {
@@ -140,7 +151,12 @@ fn copy(target: &Path) -> Result<Result<BootstrappedMachine, BootstrapReason>> {
 }
 
 /// Requires that a machine can be run on this host.
-fn require_suitable(machine: &MachineManifest, revision: &Path, ram_kb: u64) -> Result<()> {
+fn require_suitable(
+    machine: &MachineManifest,
+    revision: &Path,
+    ram_kb: u64,
+    option: &str,
+) -> Result<()> {
     let name = machine.name();
     let unable = |why: &str| Error::new(format!("unable to use machine {name}: {why}"));
     if machine.kind() != MachineKind::Kvm {
@@ -151,8 +167,8 @@ fn require_suitable(machine: &MachineManifest, revision: &Path, ram_kb: u64) -> 
     match machine.ram_minimum() {
         Some(minimum) if minimum > ram_kb => {
             let why =
-                format!("it needs {minimum} kB of memory, and guests have {ram_kb} kB (--ram)");
-            Err(unable(&why).hint(format!("give guests more: --ram {minimum}")))
+                format!("it needs {minimum} kB of memory, and guests have {ram_kb} kB ({option})");
+            Err(unable(&why).hint(format!("give guests more: {option} {minimum}")))
         }
         _ => Ok(()),
     }

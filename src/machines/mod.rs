@@ -12,15 +12,16 @@
 //! A broken machine, volume or manifest stops neither the others nor the agent, and is
 //! reported once per change.
 
+mod auxiliary;
 pub mod backoff;
+mod claims;
 pub mod inspect;
 pub mod low_space;
 pub mod remedies;
 pub mod toolchain;
 pub mod tree;
 
-use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -31,17 +32,17 @@ use crate::delivery::Boot;
 use crate::diag;
 use crate::durable;
 use crate::error::{Class, Error, Result, reason};
-use crate::guest;
 use crate::json::Value;
 use crate::manifest::reuse::Age;
 use crate::manifest::{
     BootstrapManifest, BootstrappedMachine, MachineHeader, MachineManifest, ToolchainManifest,
 };
-use crate::network::{Mac, MacClaim};
+use crate::network::MacClaim;
 use crate::snapshot;
 use crate::trace;
 use crate::watch::Watch;
 
+pub use auxiliary::{AuxiliaryMachine, OfferedMachines, TaskMachines};
 use backoff::BootstrapBackoff;
 use inspect::{Inspection, NeededBootstrap};
 use tree::{MachineDir, MachineDirs};
@@ -66,6 +67,9 @@ pub struct MachinesSettings {
     pub versions: Vec<(String, String)>,
     /// The memory of guests (`--ram`), in kB.
     pub ram_kb: u64,
+    /// The memory of the auxiliary machines of a task (`--auxiliary-ram`), in kB; 0: there
+    /// are none.
+    pub auxiliary_ram_kb: u64,
     /// The number of the agent, which is a part of its guests' MAC addresses.
     pub instance: u16,
 }
@@ -80,6 +84,10 @@ impl MachinesSettings {
             toolchain_id: options.toolchain_id.clone(),
             versions: options.bootstrap_versions.clone(),
             ram_kb: options.ram,
+            auxiliary_ram_kb: match options.legacy_request {
+                true => 0,
+                false => options.auxiliary_ram,
+            },
             instance: options.instance,
         }
     }
@@ -103,7 +111,7 @@ pub struct Machine {
 impl Machine {
     fn new(manifest: BootstrappedMachine, dir: PathBuf, has_fixed_mac: bool) -> Machine {
         Machine {
-            offer: Rc::new(manifest.machine.for_request(false)),
+            offer: Rc::new(manifest.machine.for_request()),
             manifest,
             dir,
             has_fixed_mac,
@@ -156,6 +164,8 @@ pub struct Machines {
 pub struct Enumeration {
     /// The machines that are ready, in directory order.
     pub ready: Vec<Rc<Machine>>,
+    /// The auxiliary machines, in directory order.
+    pub auxiliary: Vec<Rc<AuxiliaryMachine>>,
     /// The number of machines that are broken.
     pub broken: usize,
     /// The number of machines that another agent bootstraps, or whose MAC address a
@@ -260,6 +270,7 @@ impl Machines {
             }
             match inspect::inspect(&machine, &self.settings) {
                 Ok(Inspection::Ready(ready)) => result.ready.push(Rc::from(ready)),
+                Ok(Inspection::Auxiliary(found)) => result.auxiliary.push(Rc::from(found)),
                 Ok(Inspection::NeedsBootstrap(need)) => needed.push((machine, need)),
                 Ok(Inspection::Ignored(why)) => {
                     trace!(3, "inspect", "skipping {}: {why}", machine.dir().display());
@@ -289,42 +300,10 @@ impl Machines {
             self.bootstrap(&mut result, &machine, &need, bootstrapper)?;
         }
         result.ready.sort_by(|a, b| a.dir.cmp(&b.dir));
-        self.claim(&mut result)?;
+        claims::claim(&mut result, self.settings.instance)?;
         self.backoff.end_enumeration();
         self.save();
         Ok(result)
-    }
-
-    /// Claims the addresses that the operator has given to machines, for as long as they
-    /// are offered or built in. Leaves out machines whose address is in use.
-    fn claim(&self, result: &mut Enumeration) -> Result<()> {
-        let mut claims: HashMap<Mac, Option<Rc<MacClaim>>> = HashMap::new();
-        let mut free = Vec::new();
-        for mut machine in result.ready.drain(..) {
-            if machine.has_fixed_mac {
-                let mac = guest::mac(&machine.manifest.machine, None)?;
-                let mac = mac.of_instance(self.settings.instance);
-                let claim = match claims.entry(mac) {
-                    Entry::Occupied(claim) => claim.get().clone(),
-                    Entry::Vacant(entry) => entry.insert(MacClaim::take(mac)?.map(Rc::new)).clone(),
-                };
-                if claim.is_none() {
-                    let shown = machine.dir.display();
-                    trace!(
-                        3,
-                        "claim", "skipping {shown}: a guest of another agent has {mac}"
-                    );
-                    result.busy += 1;
-                    continue;
-                }
-                if let Some(machine) = Rc::get_mut(&mut machine) {
-                    machine.claim = claim;
-                }
-            }
-            free.push(machine);
-        }
-        result.ready = free;
-        Ok(())
     }
 
     /// Notes a broken machine, and reports it once per change.

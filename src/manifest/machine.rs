@@ -67,10 +67,20 @@ impl MachineHeader {
         self.0.get("name").unwrap_or_default()
     }
 
+    /// The role.
+    pub fn role(&self) -> Role {
+        role_of(&self.0)
+    }
+
     /// All values.
     pub fn values(&self) -> &Values {
         &self.0
     }
+}
+
+fn role_of(values: &Values) -> Role {
+    let role = values.get("role").map(role);
+    role.and_then(Result::ok).unwrap_or_default()
 }
 
 fn check_header(section: &Section<'_>) -> Result<(), ParseError> {
@@ -136,10 +146,13 @@ impl MachineManifest {
         Ok(MachineManifest(section.into_values()))
     }
 
-    /// The header for a controller. Controllers reject unknown values, so role and
-    /// memory are only for those that plan auxiliary machines.
-    pub fn for_request(&self, auxiliary: bool) -> MachineHeader {
-        let names = if auxiliary { &HEADER[..] } else { &HEADER[..3] };
+    /// The header for a controller. Older controllers reject a role and memory, so only
+    /// auxiliary machines have them.
+    pub fn for_request(&self) -> MachineHeader {
+        let names = match self.role() {
+            Role::Build => &HEADER[..3],
+            Role::Auxiliary => &HEADER[..],
+        };
         MachineHeader(self.0.only(names))
     }
 
@@ -160,8 +173,7 @@ impl MachineManifest {
 
     /// The role.
     pub fn role(&self) -> Role {
-        let role = self.0.get("role").map(role);
-        role.and_then(Result::ok).unwrap_or_default()
+        role_of(&self.0)
     }
 
     /// The minimum memory in kB.

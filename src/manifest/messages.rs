@@ -2,7 +2,8 @@
 
 use std::rc::Rc;
 
-use super::machine::MachineHeader;
+use super::auxiliary::AuxiliaryNeed;
+use super::machine::{MachineHeader, Role};
 use super::result::ResultManifest;
 use super::syntax::{ParseError, SerializeError, Serializer, Style};
 use super::task::TaskManifest;
@@ -20,6 +21,9 @@ pub struct TaskRequest {
     pub toolchain: Option<(String, String)>,
     /// The SHA-256 of the agent's public key, if it has one.
     pub fingerprint: Option<String>,
+    /// The memory for the auxiliary machines of a task in kB. It is sent only if one is
+    /// offered: without one, controllers hand out no task that needs one.
+    pub auxiliary_ram: u64,
     /// The machines; shared, as they stay the same from request to request.
     pub machines: Vec<Rc<MachineHeader>>,
 }
@@ -37,11 +41,34 @@ impl TaskRequest {
         if let Some(fingerprint) = &self.fingerprint {
             pair(&mut to, "fingerprint", fingerprint)?;
         }
+        if self.names(Role::Auxiliary).next().is_some() {
+            pair(&mut to, "auxiliary-ram", &self.auxiliary_ram.to_string())?;
+        }
         end(&mut to)?;
         for machine in &self.machines {
             machine.values().write(&mut to)?;
         }
         Ok(to.into_text())
+    }
+
+    /// The names of the machines that are offered for a role.
+    fn names(&self, role: Role) -> impl Iterator<Item = &str> {
+        let machines = self.machines.iter();
+        let machines = machines.filter(move |machine| machine.role() == role);
+        machines.map(|machine| machine.name())
+    }
+
+    /// Checks that a task names machines that are offered; an error is a clause.
+    pub fn offers(&self, task: &TaskManifest) -> Result<(), String> {
+        if !self.names(Role::Build).any(|name| name == task.machine()) {
+            return Err(format!("machine {} was not offered", task.machine()));
+        }
+        for AuxiliaryNeed { machine, .. } in task.auxiliary_machines()? {
+            if !self.names(Role::Auxiliary).any(|name| name == machine) {
+                return Err(format!("auxiliary machine {machine} was not offered"));
+            }
+        }
+        Ok(())
     }
 }
 

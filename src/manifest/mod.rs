@@ -27,6 +27,7 @@
 //!
 //! The module does no I/O, prints nothing and reads no clock.
 
+mod auxiliary;
 mod bootstrap;
 mod checksum;
 mod fit;
@@ -43,6 +44,10 @@ mod template;
 pub mod value;
 mod values;
 
+pub use auxiliary::{
+    AuxiliaryEnvironment, AuxiliaryNeed, MAX_AUXILIARY_MACHINES, MAX_ENVIRONMENT_BYTES,
+    check_auxiliary_name,
+};
 pub use bootstrap::{BootstrapManifest, BootstrappedMachine, ToolchainManifest};
 pub use checksum::{accept_checksums, agent_checksum, hex};
 pub use fit::{Cut, fit};

@@ -1,5 +1,6 @@
 //! Task manifests, on their way from a controller to a worker.
 
+use super::auxiliary::{self, AuxiliaryNeed};
 use super::syntax::{ParseError, SerializeError, Style};
 use super::values::{Section, Values, single};
 
@@ -12,6 +13,9 @@ const BEFORE_TRUST: [&str; 5] = [
     "repository-url",
     "repository-type",
 ];
+
+/// `auxiliary-environment` is put behind the last value of one of these names.
+const BEFORE_AUXILIARY_ENVIRONMENT: [&str; 3] = ["machine", "target", "environment"];
 
 /// A task manifest.
 ///
@@ -56,25 +60,21 @@ impl TaskManifest {
         self.0.get("machine").unwrap_or_default()
     }
 
-    /// The auxiliary machines: the name of the environment, which may be empty,
-    /// and that of the machine.
-    pub fn auxiliary_machines(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().filter_map(|(name, machine)| {
-            let environment = name.strip_prefix("auxiliary-machine")?;
-            match environment.strip_prefix('-') {
-                Some(environment) => Some((environment, machine)),
-                None => environment.is_empty().then_some(("", machine)),
-            }
-        })
+    /// The auxiliary machines that it needs; an error is a clause.
+    pub fn auxiliary_machines(&self) -> Result<Vec<AuxiliaryNeed>, String> {
+        auxiliary::needs(self.0.iter())
+    }
+
+    /// Gives the worker the variables of the auxiliary machines.
+    pub fn set_auxiliary_environment(&mut self, text: &str) {
+        let before = &BEFORE_AUXILIARY_ENVIRONMENT;
+        self.0.replace("auxiliary-environment", [text], before);
     }
 
     /// Why this agent cannot perform the task, wherever its machine is: a clause.
     pub fn not_served(&self) -> Option<String> {
-        if let Some(breakpoint) = self.interactive() {
-            return Some(format!("it is interactive (stops at {breakpoint})"));
-        }
-        let (_, machine) = self.auxiliary_machines().next()?;
-        Some(format!("it needs the auxiliary machine {machine}"))
+        let breakpoint = self.interactive()?;
+        Some(format!("it is interactive (stops at {breakpoint})"))
     }
 
     /// The step at which the build stops for a person to log in.

@@ -112,8 +112,8 @@ fn a_task_that_cannot_be_done_is_given_back_and_the_next_controller_is_asked() {
                 "it is interactive (stops at error)",
             ),
             (
-                lines.clone() + "auxiliary-machine: db\n",
-                "it needs the auxiliary machine db",
+                lines.clone() + "auxiliary-machine: x86-db\n",
+                "auxiliary machine x86-db was not offered",
             ),
         ] {
             let first = Brep::start(Setup {

@@ -10,6 +10,7 @@ use bbot_agent::manifest::{ParseLimits, Parser, Serializer, Style};
 use reference::{Era, Stream};
 
 pub mod allocations;
+mod auxiliary;
 mod reference;
 mod results;
 mod typed;

@@ -82,8 +82,10 @@ fn a_task_passes_without_loss() {
     assert_eq!(task.interactive(), Some("error"));
     assert_eq!(task.worker_checksum(), Some("2"));
     assert_eq!(task.dependency_checksum(), Some("5b2e"));
+    let needs = task.auxiliary_machines().unwrap();
+    let needs = needs.iter().map(|n| (&*n.environment, &*n.machine));
     assert_eq!(
-        task.auxiliary_machines().collect::<Vec<_>>(),
+        needs.collect::<Vec<_>>(),
         [
             ("pgsql", "x86_64-linux_debian_12-postgresql_16"),
             ("", "x86_64-linux_debian_12-redis_7"),
@@ -97,7 +99,7 @@ fn a_task_of_2017_is_as_good() {
                 machine: m\nconfig: config.cc.coptions=\"-O3 -g\"\n";
     let task = task(text).unwrap();
     assert_eq!(task.interactive(), None);
-    assert_eq!(task.auxiliary_machines().count(), 0);
+    assert_eq!(task.auxiliary_machines().unwrap(), []);
     assert_eq!(task.to_text(Style::OLD).unwrap(), text);
 }
 
@@ -294,10 +296,12 @@ fn a_toolchain_without_an_id_is_bogus() {
 
 #[test]
 fn a_task_request_has_what_its_controller_knows() {
-    let machine = machine(MACHINE).unwrap();
+    let build = machine(&MACHINE.replace("role: auxiliary\n", "")).unwrap();
+    let auxiliary = machine(MACHINE).unwrap();
     let mut request = TaskRequest {
         agent: "build-host-1".to_owned(),
-        machines: vec![machine.for_request(false).into()],
+        auxiliary_ram: 4096,
+        machines: vec![build.for_request().into()],
         ..TaskRequest::default()
     };
     let of_2017 = "\
@@ -311,13 +315,14 @@ summary: Windows 10 build 1607 with VC 14 update 3
     assert_eq!(request.to_text(Style::OLD).unwrap(), of_2017);
     request.toolchain = Some(("default".to_owned(), "0.17.0".to_owned()));
     request.fingerprint = Some("2d21".to_owned());
-    request.machines = vec![machine.for_request(true).into()];
+    request.machines = vec![auxiliary.for_request().into()];
     let today = "\
 : 1
 agent: build-host-1
 toolchain-name: default
 toolchain-version: 0.17.0
 fingerprint: 2d21
+auxiliary-ram: 4096
 :
 id: windows_10-msvc_14-1.3
 name: windows_10-msvc_14

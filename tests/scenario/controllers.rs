@@ -61,8 +61,8 @@ fn a_controller_that_comes_back_is_asked_within_ten_minutes() {
 fn tasks_that_cannot_be_done_do_not_shut_out_the_controllers_after_them() {
     for lines in [
         "interactive: error\n",
-        "auxiliary-machine: db\n",
-        "auxiliary-machine-x: db\n",
+        "auxiliary-machine: x86-db\n",
+        "auxiliary-machine-x: x86-db\n",
         // No such machine is offered.
         "machine-is-not-offered: 1\n",
     ] {
@@ -81,6 +81,62 @@ fn tasks_that_cannot_be_done_do_not_shut_out_the_controllers_after_them() {
         assert!((10..500).contains(&declined), "{lines}: {declined}");
         assert!(record.time_in("windows") > DAY / 10 * 9, "{lines}");
         assert_eq!(record.time_in("linux"), 0, "{lines}");
+    }
+}
+
+#[test]
+fn auxiliary_machines_are_offered_beside_build_machines_and_never_for_builds() {
+    const NEEDS: &str = "auxiliary-machine: x86-db\nauxiliary-machine-Cache: x86-redis\n";
+    let script = |machine, lines| {
+        let mut script = Script::new().controller(move |_| Offers::Task(machine, lines));
+        // The last one has a name for which controllers refuse a request.
+        script.auxiliary = vec!["x86-db", "x86-redis", "db"];
+        script
+    };
+    let with = &["--auxiliary-ram", "1G"][..];
+    let record = play(script("linux", NEEDS), with, 10 * MINUTE);
+    assert!(record.taken(ResultStatus::Success) > 5);
+    let named = |environment: &str, machine: &str| (environment.to_owned(), machine.to_owned());
+    let expected = [named("", "x86-db"), named("Cache", "x86-redis")];
+    assert_eq!(record.auxiliary[..2], expected);
+    assert!(record.request.contains("\nauxiliary-ram: 1048576\n"));
+    assert_eq!(record.request.matches("\nrole: auxiliary\n").count(), 2);
+    for (machine, lines, words) in [
+        // Without memory for them, there are none.
+        ("linux", NEEDS, &[][..]),
+        (
+            "linux",
+            NEEDS,
+            &["--auxiliary-ram", "1G", "--legacy-request"],
+        ),
+        // Each needs 256 MiB.
+        ("linux", NEEDS, &["--auxiliary-ram", "200M"]),
+        // None that was offered.
+        ("linux", "auxiliary-machine: db\n", with),
+        ("linux", "auxiliary-machine: x86-other\n", with),
+        ("linux", "auxiliary-machine: linux\n", with),
+        ("x86-db", "interactive:\n", with),
+        // Nonsense.
+        ("linux", "auxiliary-machine-1: x86-db\n", with),
+        (
+            "linux",
+            "auxiliary-machine: x86-db\nauxiliary-machine-a: x86-db\n",
+            with,
+        ),
+    ] {
+        let record = play(script(machine, lines), words, HOUR);
+        assert_eq!(record.built, [], "{lines} {words:?}");
+        let given_back = match words.contains(&"--legacy-request") {
+            true => ResultStatus::Abort,
+            false => ResultStatus::Interrupt,
+        };
+        assert!(record.taken(given_back) > 2, "{lines} {words:?}");
+        let offered = words == with;
+        assert_eq!(
+            record.request.contains("auxiliary-ram"),
+            offered,
+            "{words:?}"
+        );
     }
 }
 

@@ -30,6 +30,18 @@ pub struct BootstrapCourse {
 /// Makes the tree of the script's machines.
 pub fn make(root: &Path, script: &Script) {
     fs::create_dir_all(root.join("v")).unwrap();
+    for name in &script.auxiliary {
+        let dir = root.join("v").join(name);
+        let revision = dir.join(format!("{name}-1.0"));
+        if dir.exists() {
+            continue;
+        }
+        fs::create_dir_all(&revision).unwrap();
+        symlink(format!("{name}-1.0"), dir.join(format!("{name}-1"))).unwrap();
+        let text = manifest(name).replace("type:", "role: auxiliary\nram-minimum: 262144\ntype:");
+        fs::write(revision.join("manifest"), text).unwrap();
+        fs::write(revision.join("disk.img"), "disk").unwrap();
+    }
     let new = script.new_machines.iter().map(|name| (name, false));
     for (name, has_copy) in script.machines.iter().map(|name| (name, true)).chain(new) {
         let dir = root.join("v").join(name);

@@ -28,7 +28,7 @@ use bbot_agent::controller::failure::{Failure, FailureClass};
 use bbot_agent::controller::{Assignment, Controllers};
 use bbot_agent::delivery::{Courier, Delivery, Now, StoredArtifact};
 use bbot_agent::error::{Error, Result};
-use bbot_agent::machines::{Enumeration, Machine, Machines, MachinesSettings};
+use bbot_agent::machines::{Enumeration, Machine, Machines, MachinesSettings, TaskMachines};
 use bbot_agent::manifest::{ResultManifest, ResultRequest, Style, TaskManifest, TaskRequest};
 use bbot_agent::perform::{BuildEnd, BuildFailure, HeldGuest, Performed};
 use bbot_agent::status::{Idle, Laps};
@@ -203,8 +203,10 @@ impl World for Play {
         let toolchain = request.toolchain.as_ref();
         record.toolchain_version = toolchain.map(|(_, version)| version.clone());
         drop(record);
-        let size = request.to_text(Style::OLD).unwrap().len();
+        let text = request.to_text(Style::OLD).unwrap();
+        let size = text.len();
         assert!(size <= 102_400, "{size}");
+        self.record.borrow_mut().request = text;
         let (machine, lines) = match (self.script.controllers[number])(now) {
             Offers::Task(machine, lines) => (machine, lines),
             Offers::Nothing => return Ok(None),
@@ -243,11 +245,20 @@ impl World for Play {
         is_due
     }
 
-    fn perform(&mut self, task: &TaskManifest, machine: &Machine, _: &mut Laps) -> Performed<Held> {
-        let (name, now) = (machine.manifest.machine.name(), self.second());
+    fn perform(
+        &mut self,
+        task: &TaskManifest,
+        machines: &TaskMachines,
+        _: &mut Laps,
+    ) -> Performed<Held> {
+        let (name, now) = (machines.build.manifest.machine.name(), self.second());
         let course = (self.script.guests)(name, now);
         let built = (now, name.to_owned(), course.seconds);
         self.record.borrow_mut().built.push(built);
+        for (environment, machine) in &machines.auxiliary {
+            let named = (environment.clone(), machine.manifest.name().to_owned());
+            self.record.borrow_mut().auxiliary.push(named);
+        }
         self.pass(course.seconds);
         let end = match course.end {
             CourseEnd::Result(status) => {

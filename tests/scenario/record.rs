@@ -27,6 +27,11 @@ pub struct Record {
     pub sent: Vec<Sent>,
     /// When a guest of which machine was started, and seconds that it took.
     pub built: Vec<(u64, String, u64)>,
+    /// The auxiliary machines of the tasks that were performed, each with the name of
+    /// its environment.
+    pub auxiliary: Vec<(String, String)>,
+    /// The last request.
+    pub request: String,
     /// When the agent began to wait, for how many seconds, and why.
     pub idle: Vec<(u64, u64, Idle, String)>,
     pub probes: Vec<u64>,

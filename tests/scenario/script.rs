@@ -42,6 +42,8 @@ type Guests = Box<dyn FnMut(&str, u64) -> Course>;
 /// The script. Each is asked with the present second.
 pub struct Script {
     pub machines: Vec<&'static str>,
+    /// Auxiliary machines, of 256 MiB at least.
+    pub auxiliary: Vec<&'static str>,
     /// Machines without a copy: the course of their bootstraps.
     pub new_machines: Vec<&'static str>,
     pub bootstraps: Bootstraps,
@@ -66,6 +68,7 @@ impl Script {
     pub fn new() -> Script {
         Script {
             machines: vec!["linux", "windows"],
+            auxiliary: Vec::new(),
             new_machines: Vec::new(),
             bootstraps: Box::new(|_, _| unreachable!("all machines have copies")),
             retry_at: None,

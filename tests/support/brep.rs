@@ -13,7 +13,7 @@ use bbot_agent::manifest::hex;
 use ring::digest::{SHA256, digest};
 
 use super::http::{Connection, Request, Server};
-use super::requests::{bad, form, get, need, stream, strict};
+use super::requests::{architecture, bad, form, get, has_room, kilobytes, need, stream, strict};
 
 /// Limits of request bodies (brep's defaults).
 const TASK_REQUEST_MAX: usize = 102_400;
@@ -208,6 +208,7 @@ impl State {
             need(header, name)?;
         }
         let mut names = Vec::new();
+        let mut auxiliary = Vec::new();
         for machine in machines {
             strict(machine, |name| {
                 let known = [
@@ -223,8 +224,18 @@ impl State {
             for name in ["id", "name", "summary"] {
                 need(machine, name)?;
             }
-            names.push(need(machine, "name")?);
+            let name = need(machine, "name")?;
+            match get(machine, "role").unwrap_or("build") {
+                "build" => names.push(name),
+                "auxiliary" => {
+                    architecture(name)?;
+                    auxiliary.push((name, kilobytes(machine, "ram-minimum")?));
+                    kilobytes(machine, "ram-maximum")?;
+                }
+                role => return Err(bad(format!("invalid role '{role}'"))),
+            }
         }
+        let auxiliary_ram = kilobytes(header, "auxiliary-ram")?;
         let none = Ok((200, ": 1\nsession:\n".to_owned()));
         let mut key = None;
         if !self.setup.keys.is_empty() {
@@ -238,7 +249,8 @@ impl State {
         }
         let fits = |task: &String| {
             let pairs = stream(format!(": 1\n{task}").as_bytes()).unwrap();
-            self.setup.careless || names.contains(&need(&pairs[0], "machine").unwrap())
+            let offered = names.contains(&need(&pairs[0], "machine").unwrap());
+            self.setup.careless || offered && has_room(&pairs[0], &auxiliary, auxiliary_ram)
         };
         let Some(index) = self.queue.iter().position(fits) else {
             return none;

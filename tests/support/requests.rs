@@ -49,6 +49,41 @@ pub(super) fn strict(pairs: &Pairs, known: impl Fn(&str) -> bool) -> Result<(), 
     Ok(())
 }
 
+/// Checks the name of an auxiliary machine.
+pub(super) fn architecture(name: &str) -> Result<(), (u16, String)> {
+    match name.split_once('-') {
+        Some(("", _)) | None => Err(bad(format!(
+            "no architecture component in machine name '{name}'"
+        ))),
+        Some((_, "")) => Err(bad(format!("no OS component in machine name '{name}'"))),
+        Some(_) => Ok(()),
+    }
+}
+
+pub(super) fn kilobytes(pairs: &Pairs, name: &str) -> Result<Option<u64>, (u16, String)> {
+    let value = get(pairs, name).map(|value| {
+        let number = value.parse();
+        number.map_err(|_| bad(format!("invalid {name} value '{value}'")))
+    });
+    value.transpose()
+}
+
+/// Whether the auxiliary machines of a task were offered, each for one environment, and
+/// their minimum memory is there; without `ram` there is no limit.
+pub(super) fn has_room(task: &Pairs, offered: &[(&str, Option<u64>)], ram: Option<u64>) -> bool {
+    let mut left: Vec<_> = offered.to_vec();
+    let mut used = 0;
+    let needs = task
+        .iter()
+        .filter(|(n, _)| n.starts_with("auxiliary-machine"));
+    let mut all = needs.map(|(_, machine)| {
+        let index = left.iter().position(|(name, _)| name == machine)?;
+        used += left.remove(index).1.unwrap_or_default();
+        ram.is_none_or(|ram| used <= ram).then_some(())
+    });
+    all.all(|found| found.is_some())
+}
+
 pub(super) struct Field {
     pub(super) name: String,
     pub(super) file: String,

@@ -312,6 +312,20 @@ pub(super) const GUESTS: Group = Group {
             ..FLAG
         },
         Flag {
+            name: "auxiliary-ram",
+            takes: Takes::Value("kB"),
+            default: Default::Is("0"),
+            help: "Memory of the auxiliary machines of a task together. In kB, or with a unit as \
+                   in 4G. It is in addition to --ram. 0: auxiliary machines are not offered.",
+            set: |d, v| {
+                put(
+                    &mut d.options.auxiliary_ram,
+                    v.size(1024, 0).map(|bytes| bytes / 1024),
+                )
+            },
+            ..FLAG
+        },
+        Flag {
             name: "vm-user",
             takes: Takes::Value("user"),
             default: Default::Means("that of the agent"),
@@ -349,6 +363,14 @@ pub(super) const GUESTS: Group = Group {
             default: Default::Is("2"),
             help: "Further bootstrap attempts without a first request.",
             set: |d, v| put(&mut d.options.bootstrap_retries, v.number(0, 100)),
+            ..FLAG
+        },
+        Flag {
+            name: "bootstrap-auxiliary",
+            takes: Takes::Value("time"),
+            default: Default::Is("900"),
+            help: "Timeout of the auxiliary machines of a task, up to the last environment.",
+            set: |d, v| put(&mut d.options.bootstrap_auxiliary, v.time(1)),
             ..FLAG
         },
         Flag {

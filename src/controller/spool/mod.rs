@@ -107,7 +107,7 @@ impl Spool {
                         Err(error) => self.failed("finish task", &task, &error),
                     }
                 } else {
-                    self.consider(file, directory, &task, &machines)
+                    self.consider(file, directory, &task, request, &machines)
                 };
                 match verdict {
                     Verdict::Take(response) => return Ok(*response),
@@ -180,6 +180,7 @@ impl Spool {
         file: TaskFile,
         directory: &str,
         task: &str,
+        request: &TaskRequest,
         machines: &BTreeSet<&str>,
     ) -> Verdict {
         if task.len() > MAX_NAME_BYTES {
@@ -197,7 +198,8 @@ impl Spool {
                 manifest.machine()
             ));
         }
-        if let Some(why) = manifest.not_served() {
+        let why = manifest.not_served();
+        if let Some(why) = why.or_else(|| request.offers(&manifest).err()) {
             return Verdict::Leave(format!("task {} is left: {why}", file.path.display()));
         }
         let again = directory == "claimed";

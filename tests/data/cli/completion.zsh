@@ -53,11 +53,13 @@ _arguments -s \
   '--accel=[Accelerator of the guests]:how:(kvm tcg auto)' \
   '--cpu=[Number of processors of a guest]:num: ' \
   '--ram=[Memory of a guest]:kB: ' \
+  '--auxiliary-ram=[Memory of the auxiliary machines of a task together]:kB: ' \
   '--vm-user=[User of the QEMU processes, by name or number]:user: ' \
   '--bootstrap-startup=[Bootstrap timeout, up to the first request]:time: ' \
   '--bootstrap-timeout=[Bootstrap timeout, from there to the manifest]:time: ' \
   '--bootstrap-shutdown=[Bootstrap timeout, from there to power off]:time: ' \
   '--bootstrap-retries=[Further bootstrap attempts without a first request]:num: ' \
+  '--bootstrap-auxiliary=[Timeout of the auxiliary machines of a task, up to the last environment]:time: ' \
   '--build-startup=[Build timeout, up to the first request]:time: ' \
   '--build-timeout=[Build timeout, from there to the result]:time: ' \
   '--build-retries=[Further build attempts without a first request]:num: ' \

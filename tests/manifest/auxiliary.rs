@@ -1,0 +1,89 @@
+//! The auxiliary machines of tasks.
+
+use bbot_agent::manifest::{Style, TaskManifest};
+
+const TASK: &str = "\
+: 1
+name: libfoo
+version: 1.2.3
+machine: x86_64-linux_debian_12-gcc_13
+auxiliary-machine-pgsql: x86_64-linux_debian_12-postgresql_16
+auxiliary-machine: x86_64-linux_debian_12-redis_7
+target: x86_64-linux-gnu
+environment: default
+worker-checksum: 2
+";
+
+fn task(text: &str) -> TaskManifest {
+    TaskManifest::parse(text.as_bytes(), "f").unwrap()
+}
+
+#[test]
+fn auxiliary_machines_that_no_controller_hands_out_are_refused() {
+    let with = |lines: &str| task(&format!("{TASK}{lines}")).auxiliary_machines();
+    assert_eq!(
+        with("auxiliary-machine-b2_c-d: a-b\nauxiliary-machinery: x\n")
+            .unwrap()
+            .len(),
+        3
+    );
+    let ten: String = (0..8)
+        .map(|n| format!("auxiliary-machine-e{n}: a-{n}\n"))
+        .collect();
+    for (lines, why) in [
+        (
+            "auxiliary-machine-x: db\n",
+            "'db' is no name of an auxiliary machine",
+        ),
+        (
+            "auxiliary-machine-x:\n",
+            "'' is no name of an auxiliary machine",
+        ),
+        (
+            "auxiliary-machine-: a-b\n",
+            "invalid name of an auxiliary environment",
+        ),
+        (
+            "auxiliary-machine-1x: a-b\n",
+            "invalid name of an auxiliary environment",
+        ),
+        (
+            "auxiliary-machine-x$: a-b\n",
+            "invalid name of an auxiliary environment",
+        ),
+        (
+            "auxiliary-machine: a-b\n",
+            "two of its auxiliary machines are for auxiliary-machine",
+        ),
+        (
+            "auxiliary-machine-a-b: a-b\nauxiliary-machine-a_b: a-c\n",
+            "are for auxiliary-machine-a_b",
+        ),
+        (
+            "auxiliary-machine-x: x86_64-linux_debian_12-redis_7\n",
+            "it needs auxiliary machine x86_64-linux_debian_12-redis_7 twice",
+        ),
+        (&ten, "it needs more than 9 auxiliary machines"),
+    ] {
+        let said = with(lines).unwrap_err();
+        assert!(said.contains(why), "{lines}: {said}");
+    }
+}
+
+#[test]
+fn the_worker_gets_the_auxiliary_environment_behind_the_environment() {
+    let mut given = task(TASK);
+    for variables in ["A=1", "PGSQL_HOST=10.0.0.2\nPORT=1"] {
+        given.set_auxiliary_environment(variables);
+        let text = given.to_text(Style::TODAY).unwrap();
+        let values = match variables.split_once('\n') {
+            None => format!(" {variables}\n"),
+            Some(_) => format!("\n\\\n{variables}\n\\\n"),
+        };
+        let expected = TASK.replace(
+            "environment: default\n",
+            &format!("environment: default\nauxiliary-environment:{values}"),
+        );
+        assert_eq!(text, expected);
+    }
+}
