@@ -37,6 +37,7 @@
 //! | 2 | [`snapshot`] | btrfs subvolumes and scratch snapshots |
 //! | 2 | [`status`] | the agent's state for `--status`, systemd and metrics |
 //! | 2 | [`tftp`] | TFTP server: pure transfers, and a loop that drives them |
+//! | 3 | [`ledger`] | which guest may start: memory and processors that agents share |
 //! | 3 | [`machine`] | QEMU: command line, start, monitor |
 //! | 3 | [`watch`] | signals, waits, and reports during them |
 //! | 4 | [`auth`] | the agent's key and signatures, by openssl |
@@ -110,6 +111,7 @@ pub mod error;
 pub mod evidence;
 pub mod guest;
 pub mod json;
+pub mod ledger;
 pub mod licenses;
 pub mod lock;
 pub mod lz4;

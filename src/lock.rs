@@ -12,12 +12,18 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::error::{Class, Context as _, Error, Result};
 use crate::sys::flock::{How, Locked};
 
 /// The name of the lock in the agent's directory.
 pub const NAME: &str = "agent.lock";
+
+/// How often, and after which pauses, a lock is tried that another process has. Most
+/// often that is another agent; it may be the short attempt of [`is_held`].
+const ATTEMPTS: u32 = 3;
+const INTERVAL: Duration = Duration::from_millis(5);
 
 /// The directory of the agent for a toolchain and instance.
 pub fn directory(run_dir: &Path, toolchain: &str, instance: u16) -> PathBuf {
@@ -41,8 +47,15 @@ pub enum Attempt {
 }
 
 impl Lock {
-    /// Makes `dir` if need be and tries to take the lock in it, without waiting.
+    /// Makes `dir` if need be and tries to take the lock in it. It waits only for
+    /// attempts by [`is_held`] to end.
     pub fn take(dir: &Path) -> Result<Attempt> {
+        for _ in 1..ATTEMPTS {
+            if let Ok(Attempt::Ours(lock)) = attempt(dir) {
+                return Ok(Attempt::Ours(lock));
+            }
+            std::thread::sleep(INTERVAL);
+        }
         attempt(dir).map_err(|error| match error.class() {
             Class::Permission => error.hint("run as root, or name another --run-dir"),
             _ => error.with_class(Class::Os),
@@ -108,6 +121,14 @@ fn noted(file: &File) -> Option<u32> {
     let mut text = String::new();
     file.take(16).read_to_string(&mut text).ok()?;
     text.trim().parse().ok()
+}
+
+/// Whether an agent holds the lock in `dir`. The answer is a short attempt to lock,
+/// which an agent that starts takes into account.
+pub fn is_held(dir: &Path) -> bool {
+    let file = File::open(dir.join(NAME));
+    let attempt = file.map(|file| Locked::take(file, How::TryShared));
+    matches!(attempt, Ok(Err((_, error))) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// The agent that holds the lock in `dir`, for people: taken from proc(5) and

@@ -19,6 +19,7 @@ const CLOCK: &[&str] = &[
     "guest/mod.rs",
     "guest/template.rs",
     "guest/wait.rs",
+    "lock.rs",
     "machine/mod.rs",
     "machines/mod.rs",
     "machines/low_space.rs",
