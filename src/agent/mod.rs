@@ -5,6 +5,7 @@
 
 mod ask;
 mod build;
+mod guests;
 mod host;
 pub mod policy;
 pub mod setup;
