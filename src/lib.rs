@@ -33,6 +33,7 @@
 //! | 1 | [`tar`] | list of an archive of artifacts |
 //! | 1 | [`user`] | the user of QEMU (`--vm-user`) |
 //! | 2 | [`evidence`] | what is kept of failed guests |
+//! | 2 | [`interactive`] | the display of the guests of interactive builds |
 //! | 2 | [`network`] | bridge, taps, and the redirect of the guests' requests |
 //! | 2 | [`snapshot`] | btrfs subvolumes and scratch snapshots |
 //! | 2 | [`status`] | the agent's state for `--status`, systemd and metrics |
@@ -110,6 +111,7 @@ pub mod durable;
 pub mod error;
 pub mod evidence;
 pub mod guest;
+pub mod interactive;
 pub mod json;
 pub mod ledger;
 pub mod licenses;

@@ -1,5 +1,6 @@
 //! Choices of the operator that the command line and the modules share.
 
+use std::path::Path;
 use std::time::Duration;
 
 /// The way in which a guest's requests to 196.254.111.222 port 69 reach the agent.
@@ -49,5 +50,79 @@ pub enum Hold {
 impl Default for Hold {
     fn default() -> Hold {
         Hold::For(Duration::ZERO)
+    }
+}
+
+/// The first TCP port of VNC (RFC 6143, section 8): QEMU counts displays from it.
+pub const FIRST_VNC_PORT: u16 = 5900;
+
+/// The way for a user to the guest of an interactive build: a text in which `%h` stands
+/// for the agent's name, `%i` for its instance, `%p` for the port of the display, `%s`
+/// for its socket, and `%%` for a percent sign.
+///
+/// A controller shows it before there is a guest, so it follows from the options alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoginTemplate(String);
+
+impl LoginTemplate {
+    /// Takes a text; `None` if a `%` in it has no meaning.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<LoginTemplate> {
+        let mut characters = text.chars();
+        while let Some(c) = characters.next() {
+            if c == '%' && !"hips%".contains(characters.next()?) {
+                return None;
+            }
+        }
+        Some(LoginTemplate(text.to_owned()))
+    }
+
+    /// Whether it has the port of the display in it.
+    #[must_use]
+    pub fn names_port(&self) -> bool {
+        self.0.replace("%%", "").contains("%p")
+    }
+
+    /// The text with its substitutions.
+    #[must_use]
+    pub fn substituted(&self, agent: &str, instance: u16, port: u16, socket: &Path) -> String {
+        let mut text = String::new();
+        let mut characters = self.0.chars();
+        while let Some(c) = characters.next() {
+            match if c == '%' { characters.next() } else { None } {
+                None => text.push(c),
+                Some('h') => text.push_str(agent),
+                Some('i') => text.push_str(&instance.to_string()),
+                Some('p') => text.push_str(&port.to_string()),
+                Some('s') => text.push_str(&socket.to_string_lossy()),
+                Some(other) => text.push(other),
+            }
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_login_names_host_instance_and_display() {
+        let socket = Path::new("/run/bbot-agent/default-2/vm/vnc");
+        for (template, text) in [
+            ("%h:%p", "build1:5901"),
+            (
+                "ssh -L 5900:%s %h # %i, 100%%",
+                "ssh -L 5900:/run/bbot-agent/default-2/vm/vnc build1 # 2, 100%",
+            ),
+        ] {
+            let template = LoginTemplate::parse(template).unwrap();
+            assert_eq!(template.substituted("build1", 2, 5901, socket), text);
+        }
+        assert!(LoginTemplate::parse("%h:%p").unwrap().names_port());
+        assert!(!LoginTemplate::parse("%%p").unwrap().names_port());
+        for wrong in ["%", "%x", "100% of it", "%h %"] {
+            assert_eq!(LoginTemplate::parse(wrong), None, "{wrong}");
+        }
     }
 }

@@ -12,9 +12,10 @@ use crate::controller::Assignment;
 use crate::controller::failure::FailureClass;
 use crate::delivery::TaskRecord;
 use crate::diag;
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Context as _, Result};
+use crate::interactive;
 use crate::machines::{OfferedMachines, TaskMachines};
-use crate::manifest::{Style, TaskManifest, TaskRequest};
+use crate::manifest::{InteractiveMode, Style, TaskManifest, TaskRequest};
 use crate::priority::Priority;
 use crate::status::Idle;
 
@@ -118,9 +119,7 @@ impl<W: World> Agent<W> {
         machines: &OfferedMachines,
     ) -> Result<TaskMachines, String> {
         let task = &assignment.task;
-        if let Some(why) = task.not_served() {
-            return Err(why);
-        }
+        task.check_mode(self.options.interactive)?;
         if assignment.challenge.is_some() && self.delivery.fingerprint().is_none() {
             return Err("it has a challenge, and the agent has no key (--auth-key)".to_owned());
         }
@@ -131,7 +130,11 @@ impl<W: World> Agent<W> {
     fn decline(&mut self, assignment: &Assignment, why: &str) {
         let record = TaskRecord::new(assignment, self.delivery.stamp(self.world.now()));
         diag::error(format_args!("unable to accept task {record}: {why}"))
-            .info(format_args!("it is given back to {}", record.controller))
+            .info(format_args!(
+                "it is {} {}",
+                record.way_back(),
+                record.controller
+            ))
             .emit();
         self.conclude_for_host(TaskEnd::NotAcceptable.consequences(), why);
         for done in [
@@ -160,9 +163,10 @@ impl<W: World> Agent<W> {
 
     fn request(&mut self, machines: &OfferedMachines) -> Result<TaskRequest> {
         let options = &self.options;
-        let agent = match &options.agent_name {
-            Some(name) => name.clone(),
-            None => host_name()?,
+        let agent = interactive::agent_name(options)?;
+        let interactive = match options.interactive {
+            InteractiveMode::No => None,
+            mode => Some((mode, interactive::login(options)?)),
         };
         let mut request = TaskRequest {
             agent,
@@ -172,6 +176,7 @@ impl<W: World> Agent<W> {
                     self.toolchain_version.clone(),
                 )
             }),
+            interactive,
             fingerprint: self.delivery.fingerprint().map(str::to_owned),
             auxiliary_ram: options.auxiliary_ram,
             machines: machines.headers(),
@@ -223,12 +228,4 @@ fn takes_time(class: FailureClass) -> bool {
         class,
         FailureClass::Name | FailureClass::Connect | FailureClass::Tls | FailureClass::Timeout
     )
-}
-
-/// The name of this host, as controllers know it.
-fn host_name() -> Result<String> {
-    let name = nix::unistd::gethostname().context(|| "unable to get the host name")?;
-    name.into_string().map_err(|_| {
-        Error::new("unable to use the host name: it is not UTF-8").hint("use --agent-name")
-    })
 }

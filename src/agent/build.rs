@@ -12,10 +12,11 @@ use crate::controller::Assignment;
 use crate::delivery::{FinishedTask, TaskRecord};
 use crate::diag::{self, Scope, TaskScope};
 use crate::error::{Error, Result};
+use crate::interactive;
 use crate::machines::{Machine, TaskMachines};
 use crate::manifest::{
-    ResultManifest, ResultRules, ResultStatus, Style, accept_checksums, agent_checksum,
-    failure_result, normalize,
+    ResultManifest, ResultRules, ResultStatus, Style, TaskManifest, accept_checksums,
+    agent_checksum, failure_result, normalize,
 };
 use crate::perform::{BuildEnd, BuildStage, FailedSide, HeldGuest as _, Performed};
 use crate::status::{self, Laps, Subject};
@@ -71,10 +72,22 @@ impl<W: World> Agent<W> {
             task: Some(about.clone()),
             session: Some(record.session.clone()),
             controller: Some(record.controller.clone()),
+            login: self.login(&record, &assignment.task),
         });
         let turn = self.build_in_scope(&mut assignment, &record, machines);
         self.world.watch().subject(Subject::default());
         turn
+    }
+
+    /// The way for a user to the guest of an interactive task, which is reported.
+    fn login(&self, record: &TaskRecord, task: &TaskManifest) -> Option<String> {
+        let breakpoint = task.interactive()?;
+        let login = interactive::login(&self.options).ok()?;
+        diag::info(format_args!(
+            "{record} is interactive and stops at {breakpoint}: a user may log in at {login}"
+        ))
+        .emit();
+        Some(login)
     }
 
     fn build_in_scope(
@@ -151,10 +164,11 @@ impl<W: World> Agent<W> {
             }
             faults.note(self.give_back(record, &why));
             faults.note(self.flush(true).map(drop));
+            let text = format!("the task is {} its controller: {why}", record.way_back());
             if end == TaskEnd::Stopped {
-                diag::info("the task is given back: the agent was stopped").emit();
+                diag::info(text).emit();
             } else {
-                diag::error(format_args!("the task is given back: {why}")).emit();
+                diag::error(text).emit();
             }
             laps.lap("upload", Instant::now());
         }

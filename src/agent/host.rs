@@ -15,6 +15,7 @@ use crate::controller::{Assignment, Controllers};
 use crate::delivery::{ControllerCourier, Courier, Deliverer, Now, StoredArtifact};
 use crate::diag;
 use crate::error::{Class, Error, Result, word};
+use crate::interactive;
 use crate::lock::Lock;
 use crate::machine::program::{self, INSTALL};
 use crate::machines::low_space::{self, LowVolumes};
@@ -93,7 +94,10 @@ impl<'w> Host<'w> {
         let machine = &machines.build;
         let guest = self.guests.settings()?;
         let name = machine.manifest.machine.name();
-        let config = setup::perform(self.options, guest, name);
+        let mut config = setup::perform(self.options, guest, name);
+        if task.interactive().is_some() {
+            setup::for_user(&mut config, self.options);
+        }
         let job = Job {
             task,
             machine: &machine.manifest,
@@ -173,6 +177,7 @@ impl<'w> World for Host<'w> {
                 .hint(format!("install it: {INSTALL}"))
                 .hint("name another: --qemu <path>"));
         }
+        interactive::probe(options)?;
         if anew {
             setup::user(options)?;
             self.guests.accel = None;

@@ -1,4 +1,4 @@
-//! What follows from the end of a task: one table.
+//! The consequences of the end of a task, in one table.
 //!
 //! | end of the task | controller | machine | breaker | probe | next turn |
 //! |---|---|---|---|---|---|
@@ -36,7 +36,7 @@ pub enum TaskEnd {
     Stopped,
 }
 
-/// What the controller gets.
+/// The answer to the controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ControllerGets {
     /// The worker's result.
@@ -47,7 +47,7 @@ pub enum ControllerGets {
     Task,
 }
 
-/// What becomes of the machine.
+/// The consequence for the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MachineGets {
     /// Its earlier failures are forgotten.
@@ -58,7 +58,7 @@ pub enum MachineGets {
     Rest,
 }
 
-/// What the breaker counts.
+/// The count of the breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BreakerGets {
     /// A success.
@@ -69,7 +69,7 @@ pub enum BreakerGets {
     Fault,
 }
 
-/// What follows from the end of a task.
+/// The consequences of the end of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Consequences {
     /// For the controller.

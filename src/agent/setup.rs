@@ -10,11 +10,13 @@ use crate::delivery::{DelivererSettings, DeliverySettings, RetryLimits};
 use crate::error::{Context as _, Result};
 use crate::evidence::{self, EvidenceStore};
 use crate::guest;
+use crate::interactive;
 use crate::lock;
 use crate::machine::Accel;
 use crate::manifest::MachineHeader;
 use crate::network::{Netfilter, tap_name};
 use crate::perform::{self, Fake};
+use crate::settings::Hold;
 use crate::sweep;
 use crate::sys::process::Credentials;
 use crate::warm;
@@ -23,6 +25,9 @@ use crate::watch::Watch;
 /// The largest upload of a guest, in bytes: a result before it is cut to size, or an
 /// archive of artifacts.
 const MAX_UPLOAD_BYTES: u64 = 512 << 20;
+
+/// The time between the end of an interactive build and the expiry of its result.
+const DELIVERY_MARGIN: Duration = Duration::from_secs(600);
 
 /// `<toolchain>-<instance>`, which names this agent among those of the host.
 #[must_use]
@@ -69,6 +74,7 @@ pub fn guest(
         cpus: options.cpu,
         ram_kb: options.ram,
         user: user(options)?,
+        display: None,
         idle_limit: Some(options.idle_limit).filter(|limit| !limit.is_zero()),
         hold: options.hold,
         evidence: evidence.clone(),
@@ -138,6 +144,23 @@ pub fn perform(
             options.fake_machine.is_some().then_some(Fake::Machine)
         },
         warm: warm::covers(&options.warm, machine).then_some(options.warm_age),
+    }
+}
+
+/// Changes the settings of builds to those of an interactive one: a user looks at it,
+/// and only the controller's limit ends it.
+pub fn for_user(config: &mut perform::BuildSettings, options: &Options) {
+    let booting = config.startup * (config.retries + 1);
+    let before = options
+        .result_expiry
+        .saturating_sub(DELIVERY_MARGIN + booting);
+    config.work = before.max(DELIVERY_MARGIN);
+    config.guest.idle_limit = None;
+    config.guest.hold = Hold::For(Duration::ZERO);
+    config.guest.display = interactive::display(options);
+    if config.guest.display.is_some() {
+        // The guest of a template has its display at the socket.
+        config.warm = None;
     }
 }
 

@@ -29,7 +29,7 @@ pub(super) enum Turn {
     NotReady(Error),
     /// Something failed, for this reason, and was reported.
     Failed(String),
-    /// What was to be printed is printed.
+    /// The text that the operator asked for is printed.
     Dumped,
 }
 

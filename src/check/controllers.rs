@@ -13,6 +13,8 @@ use crate::controller::failure::{Failure, FailureClass};
 use crate::controller::http::{Body, Client, Settings};
 use crate::controller::url::Url;
 use crate::error::{Class, word};
+use crate::interactive;
+use crate::manifest::InteractiveMode;
 use crate::watch::Watch;
 
 /// The key, if there is one: readable, RSA, and a signature made with it.
@@ -132,4 +134,17 @@ fn http(subject: &str, client: &Client, url: &Url) -> Finding {
         .hints()
         .iter()
         .fold(finding, |finding, hint| finding.remedy(hint.as_str()))
+}
+/// The display and the login of interactive builds, if they are taken.
+pub(super) fn interactive(options: &Options, _watch: &Watch) -> Vec<Finding> {
+    const SUBJECT: &str = "interactive builds";
+    if options.interactive == InteractiveMode::No {
+        return Vec::new();
+    }
+    vec![
+        match interactive::probe(options).and_then(|()| interactive::login(options)) {
+            Ok(login) => Finding::good(SUBJECT, format!("users log in at {login}")),
+            Err(error) => Finding::error(SUBJECT, &error),
+        },
+    ]
 }

@@ -188,6 +188,7 @@ pub fn examine(options: &Options, watch: &Watch, found: &mut dyn FnMut(&Finding)
         guests::tftp,
         controllers::key,
         controllers::all,
+        controllers::interactive,
     ];
     let mut report = Report::default();
     for probe in PROBES {

@@ -3,10 +3,12 @@
 //! Nothing here acts: the values were checked for form when they were parsed,
 //! and `agent` hands each module the few that it needs.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::settings::{AccelChoice, Hold, ProxyChoice, RedirectKind};
+use crate::manifest::InteractiveMode;
+use crate::settings::{AccelChoice, Hold, LoginTemplate, ProxyChoice, RedirectKind};
 
 /// Defines a struct together with its blank value, in which every field has
 /// the `Default` of its type. The defaults that operators see are texts in the
@@ -74,6 +76,15 @@ plain! {
         pub result_limit: u64,
         /// How long an undelivered result is kept.
         pub result_expiry: Duration,
+
+        /// The kinds of tasks that are taken.
+        pub interactive: InteractiveMode,
+        /// The way for users to guests; absent: that to the display.
+        pub interactive_login: Option<LoginTemplate>,
+        /// The address of the display of the first instance; absent: a socket.
+        pub interactive_vnc: Option<SocketAddr>,
+        /// The file with the password of the display.
+        pub vnc_password: Option<PathBuf>,
 
         /// Directory of the machine volumes.
         pub machines: PathBuf,

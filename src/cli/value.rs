@@ -4,12 +4,13 @@
 //! found out by the one who uses it.
 
 use std::ffi::OsStr;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::options::Space;
 use crate::manifest::value::StandardVersion;
-use crate::settings::Hold;
+use crate::settings::{FIRST_VNC_PORT, Hold, LoginTemplate};
 
 /// The expected value, to complete `invalid value 'x' of option '--y': expected ...`.
 #[derive(Debug, PartialEq, Eq)]
@@ -92,6 +93,28 @@ impl<'a> Value<'a> {
             return Err(Expected(format!("path of a {what}")));
         }
         Ok(PathBuf::from(raw))
+    }
+
+    /// A text for users, with substitutions.
+    pub(super) fn login(self) -> Result<LoginTemplate> {
+        let text = self.word()?;
+        let expected = || "a text in which %h, %i, %p, %s or %% follow a percent sign".into();
+        LoginTemplate::parse(&text).ok_or_else(expected)
+    }
+
+    /// The address of a display: `<ip>` or `<ip>:<port>`.
+    pub(super) fn display(self) -> Result<SocketAddr> {
+        let expected = "an IP address, with or without a port from 5900, as 10.0.0.1:5900";
+        let text = self.str(expected)?;
+        let address = match text.parse() {
+            Ok(address) => address,
+            Err(_) => SocketAddr::new(text.parse().map_err(|_| expected)?, FIRST_VNC_PORT),
+        };
+        match address.port() {
+            // The last instance has a port, too.
+            FIRST_VNC_PORT..=65_000 => Ok(address),
+            _ => Err(expected.into()),
+        }
     }
 
     /// A whole number within bounds.

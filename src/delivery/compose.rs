@@ -12,16 +12,17 @@ use crate::manifest::{
 const CUTS_SHOWN: usize = 5;
 
 /// The result of a task that is given back: `interrupt`, on which a controller
-/// queues the build again. A controller of 2017 does not know that status and gets
-/// `abort`, with the reason.
+/// queues the build again. A controller of 2017 does not know that status, and no
+/// controller hands an interactive task out again: these get `abort`, with the reason.
 pub(super) fn given_back(task: &TaskRecord, reason: &str, legacy: bool) -> ResultManifest {
-    let status = if legacy {
+    let is_final = legacy || task.interactive;
+    let status = if is_final {
         ResultStatus::Abort
     } else {
         ResultStatus::Interrupt
     };
     let mut result = ResultManifest::new(&task.name, &task.version, status);
-    if legacy {
+    if is_final {
         result.results.push(OperationResult {
             operation: "configure".to_owned(),
             status,

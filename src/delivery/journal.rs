@@ -263,6 +263,7 @@ mod tests {
             name: "libfoo".to_owned(),
             version: "1.2.3".to_owned(),
             machine: "linux".to_owned(),
+            interactive: true,
         }
     }
 

@@ -30,6 +30,8 @@ pub struct TaskRecord {
     pub version: String,
     /// The machine that it is built in.
     pub machine: String,
+    /// Whether it is interactive: a controller hands such a task out once.
+    pub interactive: bool,
 }
 
 impl TaskRecord {
@@ -47,6 +49,16 @@ impl TaskRecord {
             name: task.name().to_owned(),
             version: task.version().to_owned(),
             machine: task.machine().to_owned(),
+            interactive: task.interactive().is_some(),
+        }
+    }
+
+    /// The end of a task without a result, up to the name of its controller.
+    #[must_use]
+    pub fn way_back(&self) -> &'static str {
+        match self.interactive {
+            true => "aborted for",
+            false => "given back to",
         }
     }
 
@@ -63,6 +75,9 @@ impl TaskRecord {
         ]);
         if let Some(challenge) = &self.challenge {
             pairs.push(("challenge", challenge.as_str().into()));
+        }
+        if self.interactive {
+            pairs.push(("interactive", true.into()));
         }
         pairs
     }
@@ -83,6 +98,7 @@ impl TaskRecord {
             name: get("name").or_else(|| get("task"))?,
             version: get("version").unwrap_or_default(),
             machine: get("machine").unwrap_or_default(),
+            interactive: value.get("interactive").and_then(Value::as_bool) == Some(true),
         })
     }
 }

@@ -24,8 +24,9 @@ use nix::libc;
 
 use crate::error::{Context as _, Error, Result};
 use crate::evidence::EvidenceStore;
+use crate::interactive::VncAddress;
 use crate::machine::qemu::{self, Descriptors};
-use crate::machine::{Accel, Memory, Purpose, Spec, VirtualMachine};
+use crate::machine::{Accel, Memory, Purpose, ShutdownReason, Spec, VirtualMachine};
 use crate::manifest::{MachineManifest, TaskManifest};
 use crate::network::{Bridge, Mac, Netfilter, Redirect, Strategy, Tap, Target};
 use crate::settings::{Hold, RedirectKind};
@@ -88,6 +89,8 @@ pub struct GuestSettings {
     pub ram_kb: u64,
     /// The user of QEMU; `None` is the agent's own.
     pub user: Option<Credentials>,
+    /// The TCP address of its display; `None`: a socket in the run directory.
+    pub display: Option<VncAddress>,
     /// A guest that is idle for so long is ended; `None`: its other limits end it.
     pub idle_limit: Option<Duration>,
     /// How long a failed guest is kept for inspection.
@@ -212,6 +215,15 @@ impl<'a> Guest<'a> {
             pending: None,
             watch,
         }))
+    }
+
+    /// Whether the guest has ended itself: it was switched off or rebooted.
+    #[must_use]
+    pub fn ended_itself(&self) -> bool {
+        matches!(
+            self.machine.shutdown(),
+            Some(ShutdownReason::GuestShutdown | ShutdownReason::GuestReset)
+        )
     }
 
     /// Tells QEMU to end, once its evidence is kept, and does not wait for it;
@@ -375,6 +387,7 @@ fn spec(config: &GuestSettings, boot: &GuestRun<'_>, tap: &str, mac: Mac) -> Spe
         purpose: boot.purpose,
         memory: boot.memory,
         run_dir: config.run_dir.clone(),
+        display: config.display.clone(),
         user: config.user.clone(),
     }
 }

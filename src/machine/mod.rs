@@ -280,6 +280,12 @@ impl VirtualMachine {
         self.monitor.send("cont", now + ANSWER_TIMEOUT);
     }
 
+    /// Why QEMU ends or has ended, if it has said so.
+    #[must_use]
+    pub fn shutdown(&self) -> Option<ShutdownReason> {
+        self.shutdown
+    }
+
     /// How QEMU ended, if it has.
     #[must_use]
     pub fn exited(&self) -> Option<ExitStatus> {

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use super::accel::Accel;
 use super::memory::Memory;
 use super::options;
+use crate::interactive::VncAddress;
 use crate::network::Mac;
 use crate::sys::process::Credentials;
 
@@ -55,6 +56,8 @@ pub struct Spec {
     pub purpose: Purpose,
     /// An existing directory for sockets and the console log, of this machine alone.
     pub run_dir: PathBuf,
+    /// The TCP address of the display; `None`: a socket in the run directory.
+    pub display: Option<VncAddress>,
     /// Run QEMU as another user. The machine's image is given to that user.
     pub user: Option<Credentials>,
 }
@@ -79,17 +82,13 @@ pub struct Descriptors {
 /// The name of the VNC socket.
 const VNC: &str = "vnc";
 
-/// The path of the VNC socket. Its directory holds nothing else, since QEMU's user may
-/// write to it.
-#[must_use]
-pub fn vnc_path(run_dir: &Path) -> PathBuf {
-    run_dir.join("vm").join(VNC)
-}
-
 /// The command line, without the program.
 #[must_use]
 pub fn argv(spec: &Spec, fds: &Descriptors) -> Vec<OsString> {
-    let vnc = format!("unix:/proc/self/fd/{}/{VNC}", fds.vnc_directory);
+    let vnc = match &spec.display {
+        Some(address) => address.option(),
+        None => format!("unix:/proc/self/fd/{}/{VNC}", fds.vnc_directory),
+    };
     let mut argv = hardware(spec, &format!("fd={}", fds.tap), &vnc);
     argv.extend(console(fds.console));
     argv.extend(monitors(fds.monitor, fds.operator));
@@ -256,7 +255,8 @@ fn failures() -> Vec<OsString> {
     words(["-device", "pvpanic-pci", "-action", "panic=pause"])
 }
 
-/// A screen for the operator, on a unix socket: no port for others to reach.
+/// A screen for the operator, on a unix socket: no port for others to reach, unless the
+/// operator wants one.
 /// Machines that bring a video device of their own get no second one.
 fn display(socket: &str, options: Option<&[String]>) -> Vec<OsString> {
     let own = options
@@ -328,6 +328,7 @@ mod tests {
             options: None,
             purpose: Purpose::Build,
             run_dir: "/run/bbot/1".into(),
+            display: None,
             user: None,
         }
     }

@@ -18,6 +18,8 @@ use super::qemu::{self, Descriptors, Spec};
 use super::script;
 use super::{CONSOLE_LOG, EVIDENCE_LINES, Files, VirtualMachine, accel};
 use crate::error::{Context as _, Error, Result};
+use crate::interactive::{VncAddress, vnc_path};
+use crate::json::Value;
 use crate::sys::file::open_directory;
 use crate::sys::poll::{Wait, Waited};
 use crate::sys::process::{Credentials, Process};
@@ -51,7 +53,7 @@ impl VirtualMachine {
     ) -> Result<Option<VirtualMachine>> {
         launch(spec, tap)
             .and_then(|mut machine| {
-                let runs = converse(&mut machine, spec.memory, deadline, wait)?;
+                let runs = converse(&mut machine, spec, deadline, wait)?;
                 crate::trace!(4, "start_machine", "the guest runs: {runs}");
                 Ok(runs.then_some(machine))
             })
@@ -66,7 +68,7 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<VirtualMachine> {
     // They go with an error, too.
     let mut files = Files {
         vnc_directory: -1,
-        vnc: qemu::vnc_path(&spec.run_dir),
+        vnc: vnc_path(&spec.run_dir),
         operator: spec.run_dir.join("qmp"),
         console: spec.run_dir.join(CONSOLE_LOG),
         script: spec.run_dir.join(script::NAME),
@@ -157,10 +159,12 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<VirtualMachine> {
 /// it runs; if not, `wait` was stopped.
 fn converse(
     machine: &mut VirtualMachine,
-    memory: Memory,
+    spec: &Spec,
     deadline: Instant,
     wait: &mut Wait<'_>,
 ) -> Result<bool> {
+    let password = spec.display.as_ref().map(VncAddress::read_password);
+    let password = password.transpose()?.flatten();
     let mut runs = false;
     loop {
         // First, so that all that QEMU wrote before its end is read below.
@@ -174,8 +178,15 @@ fn converse(
                 Said::Greeting(version) => {
                     crate::trace!(4, "start_machine", "qemu {version}, pid {}", machine.pid());
                     machine.monitor.send("qmp_capabilities", deadline);
+                    if let Some(password) = &password {
+                        let protocol = ("protocol", Value::from("vnc"));
+                        let given =
+                            Value::object([protocol, ("password", password.as_str().into())]);
+                        let monitor = &mut machine.monitor;
+                        monitor.send_with("set_password", Some(given), deadline);
+                    }
                 }
-                Said::Done("qmp_capabilities", _) if memory == Memory::Restored => {
+                Said::Done("qmp_capabilities", _) if spec.memory == Memory::Restored => {
                     machine.load(deadline)?;
                 }
                 Said::Done("qmp_capabilities", _) => machine.monitor.send("cont", deadline),

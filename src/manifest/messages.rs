@@ -6,7 +6,7 @@ use super::auxiliary::AuxiliaryNeed;
 use super::machine::{MachineHeader, Role};
 use super::result::ResultManifest;
 use super::syntax::{ParseError, SerializeError, Serializer, Style};
-use super::task::TaskManifest;
+use super::task::{InteractiveMode, TaskManifest};
 use super::values::{Section, Stream, end, pair, start};
 
 /// A request for a task: the agent and the machines it offers.
@@ -19,6 +19,8 @@ pub struct TaskRequest {
     pub agent: String,
     /// The toolchain's name and version; `None` for controllers before May 2017.
     pub toolchain: Option<(String, String)>,
+    /// The mode of interactive builds, if not `false`, and the login for users.
+    pub interactive: Option<(InteractiveMode, String)>,
     /// The SHA-256 of the agent's public key, if it has one.
     pub fingerprint: Option<String>,
     /// The memory for the auxiliary machines of a task in kB. It is sent only if one is
@@ -37,6 +39,10 @@ impl TaskRequest {
         if let Some((name, version)) = &self.toolchain {
             pair(&mut to, "toolchain-name", name)?;
             pair(&mut to, "toolchain-version", version)?;
+        }
+        if let Some((mode, login)) = &self.interactive {
+            pair(&mut to, "interactive-mode", mode.keyword())?;
+            pair(&mut to, "interactive-login", login)?;
         }
         if let Some(fingerprint) = &self.fingerprint {
             pair(&mut to, "fingerprint", fingerprint)?;
@@ -58,8 +64,10 @@ impl TaskRequest {
         machines.map(|machine| machine.name())
     }
 
-    /// Checks that a task names machines that are offered; an error is a clause.
+    /// Checks that a task is of the mode, and names machines that are offered; an error is a clause.
     pub fn offers(&self, task: &TaskManifest) -> Result<(), String> {
+        let mode = self.interactive.as_ref().map(|(mode, _)| *mode);
+        task.check_mode(mode.unwrap_or_default())?;
         if !self.names(Role::Build).any(|name| name == task.machine()) {
             return Err(format!("machine {} was not offered", task.machine()));
         }

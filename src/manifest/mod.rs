@@ -58,6 +58,6 @@ pub use result::{OperationResult, ResultManifest, ResultStatus};
 pub use sanitize::sanitize;
 pub use shorten::Shortener;
 pub use syntax::{Pair, ParseError, ParseLimits, Parser, SerializeError, Serializer, Style};
-pub use task::TaskManifest;
+pub use task::{InteractiveMode, TaskManifest};
 pub use template::{TemplateContents, TemplateManifest, WaitingGuest};
 pub use values::Values;

@@ -17,6 +17,30 @@ const BEFORE_TRUST: [&str; 5] = [
 /// `auxiliary-environment` is put behind the last value of one of these names.
 const BEFORE_AUXILIARY_ENVIRONMENT: [&str; 3] = ["machine", "target", "environment"];
 
+/// The kinds of tasks that the agent takes: `--interactive`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum InteractiveMode {
+    /// Tasks that are not interactive.
+    #[default]
+    No,
+    /// Interactive ones only.
+    Only,
+    /// Both; a controller hands out interactive ones first.
+    Both,
+}
+
+impl InteractiveMode {
+    /// The word on the command line, and the value of `interactive-mode` in a request.
+    #[must_use]
+    pub fn keyword(self) -> &'static str {
+        match self {
+            InteractiveMode::No => "false",
+            InteractiveMode::Only => "true",
+            InteractiveMode::Both => "both",
+        }
+    }
+}
+
 /// A task manifest.
 ///
 /// The agent reads few of its values. The worker gets all of them in the order in
@@ -71,10 +95,17 @@ impl TaskManifest {
         self.0.replace("auxiliary-environment", [text], before);
     }
 
-    /// Why this agent cannot perform the task, wherever its machine is: a clause.
-    pub fn not_served(&self) -> Option<String> {
-        let breakpoint = self.interactive()?;
-        Some(format!("it is interactive (stops at {breakpoint})"))
+    /// Checks that the agent takes such tasks; an error is a clause.
+    pub fn check_mode(&self, mode: InteractiveMode) -> Result<(), String> {
+        match (self.interactive(), mode) {
+            (Some(breakpoint), InteractiveMode::No) => Err(format!(
+                "it is interactive (stops at {breakpoint}), see --interactive"
+            )),
+            (None, InteractiveMode::Only) => {
+                Err("it is not interactive, see --interactive".to_owned())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The step at which the build stops for a person to log in.

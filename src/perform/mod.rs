@@ -16,7 +16,9 @@ use crate::diag;
 use crate::error::{Context as _, Result};
 use crate::guest::{self, Directory, Ended, Guest, GuestPhase, GuestRun, Step, Upload, Why};
 use crate::machine::{Memory, Purpose};
-use crate::manifest::{BootstrappedMachine, ResultManifest, ResultStatus, Style, TaskManifest};
+use crate::manifest::{
+    BootstrappedMachine, ResultManifest, ResultStatus, Style, TaskManifest, failure_result,
+};
 use crate::snapshot::Snapshot;
 use crate::status::{self, Laps};
 use crate::tftp::Map;
@@ -303,12 +305,13 @@ fn attempt<'w>(
         laps.lap("clean-up", Instant::now());
         return Ok(None);
     }
-    finish(config, guest, snapshot, step, *stage).map(Some)
+    finish(config, job.task, guest, snapshot, step, *stage).map(Some)
 }
 
 /// The end of a build, and the remains of its guest.
 fn finish<'w>(
     config: &BuildSettings,
+    task: &TaskManifest,
     mut guest: Guest<'w>,
     snapshot: Snapshot,
     step: Step<Upload>,
@@ -318,6 +321,12 @@ fn finish<'w>(
         Step::Done(upload) => {
             let concluded = conclude(config, &mut guest, &upload);
             guest.with_evidence("build failure", concluded)?
+        }
+        Step::Ended(ended) if task.interactive().is_some() && guest.ended_itself() => {
+            let why = format!("the user ended the build: {ended}");
+            diag::info(&why).emit();
+            let result = failure_result(task, ResultStatus::Abort, &why);
+            (BuildEnd::Result(result), false)
         }
         Step::Ended(ended) => {
             let holds = guest.report(&format!("build {}", ended.title()), &ended);

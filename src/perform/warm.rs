@@ -116,6 +116,6 @@ fn restore<'w>(
             guest.close().and(snapshot.close())?;
             Err(failure)
         }
-        _ => finish(config, guest, snapshot, step, *stage),
+        _ => finish(config, job.task, guest, snapshot, step, *stage),
     }
 }

@@ -79,7 +79,7 @@ pub fn text(state: &Value, now: Moment) -> (String, bool) {
         // It did not say goodbye.
         out.push_str(&format!("not running, was {} (pid {pid})\n", word("phase")));
     }
-    for name in ["task", "machine", "session", "controller"] {
+    for name in ["task", "machine", "session", "controller", "login"] {
         if let Some(value) = state.get(name).and_then(Value::as_str) {
             out.push_str(&format!("  {name:<11} {value}\n"));
         }

@@ -20,6 +20,8 @@ pub struct Subject {
     pub session: Option<String>,
     /// The controller.
     pub controller: Option<String>,
+    /// The way for a user to the guest, who may be logged in.
+    pub login: Option<String>,
 }
 
 /// How a task ended.
@@ -137,6 +139,10 @@ impl State {
             });
             line.push_str(machine);
         }
+        if let Some(login) = &self.subject.login {
+            line.push_str(", a user may log in at ");
+            line.push_str(login);
+        }
         let mut times = format!(": {}", super::human(elapsed));
         if let Some(limit) = self.limit {
             times.push_str(" of ");
@@ -179,6 +185,7 @@ impl State {
             ("task", text(&self.subject.task)),
             ("session", text(&self.subject.session)),
             ("controller", text(&self.subject.controller)),
+            ("login", text(&self.subject.login)),
             ("results", Value::Array(outcomes.collect())),
         ]
         .into_iter()

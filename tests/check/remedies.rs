@@ -345,6 +345,25 @@ fn keys_and_controllers() {
         let found = mend(&host, &[&option], "key", "", &[]);
         assert_found(&found, &["it can be read by others"]);
 
+        // As the key, so the password of displays; and an address of another host.
+        let password = host.dir.path().join("vnc password");
+        let option = format!("--vnc-password={}", password.display());
+        let words = ["--interactive=both", "--interactive-vnc=192.0.2.1", &option];
+        let values = [
+            ("<password>", "secret"),
+            ("<address>", "127.0.0.1"),
+            ("<port>", "5900"),
+        ];
+        let found = mend(&host, &words, "interactive builds", "", &values);
+        assert_found(
+            &found,
+            &[
+                "Address not available",
+                "No such file or directory",
+                "others can read it",
+            ],
+        );
+
         let server = Server::start(|mut connection| {
             if let Ok(request) = connection.request() {
                 let status = match request.target.contains("/?build-task") {

@@ -32,6 +32,7 @@ fn request() -> TaskRequest {
     TaskRequest {
         agent: "host".to_owned(),
         toolchain: Some(("default".to_owned(), "0.17.0".to_owned())),
+        interactive: None,
         fingerprint: Some("ab".repeat(32)),
         auxiliary_ram: 0,
         machines: vec![header("linux-gcc-1.4", "linux-gcc").into()],

@@ -198,6 +198,7 @@ fn a_result_outlives_everything_that_can_happen_to_it() {
         name: "libfoo".to_owned(),
         version: "1".to_owned(),
         machine: "linux-gcc".to_owned(),
+        interactive: false,
     };
     let result = ResultManifest::new("libfoo", "1", ResultStatus::Error);
     agent.delivery.accept(&task).unwrap();

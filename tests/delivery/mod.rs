@@ -112,6 +112,7 @@ impl Agent {
         TaskRequest {
             agent: "host".to_owned(),
             toolchain: Some(("default".to_owned(), "0.17.0".to_owned())),
+            interactive: None,
             fingerprint: self.delivery.fingerprint().map(str::to_owned),
             auxiliary_ram: 0,
             machines: vec![header("linux-gcc-1", "linux-gcc").into()],

@@ -43,6 +43,7 @@ fn spec(dir: &TempDir, qemu: &Path) -> Spec {
         options: None,
         purpose: Purpose::Build,
         run_dir,
+        display: None,
         user: None,
     }
 }

@@ -1,9 +1,10 @@
 //! Controllers that hang, refuse, or give out tasks that cannot be done.
 
 use bbot_agent::manifest::ResultStatus;
+use bbot_agent::perform::{BuildStage, FailedSide};
 use bbot_agent::status::Idle;
 
-use super::{DAY, HOUR, MINUTE, Offers, Script, play};
+use super::{DAY, HOUR, MINUTE, Offers, Script, failed, play, success};
 
 #[test]
 fn machines_of_one_toolchain_version_are_offered() {
@@ -75,9 +76,14 @@ fn tasks_that_cannot_be_done_do_not_shut_out_the_controllers_after_them() {
             .controller(move |_| Offers::Task(machine, lines))
             .controller(|_| Offers::Task("windows", ""));
         let record = play(script, &[], DAY);
-        // Each is given back at once, and the controller has a rest then.
+        // Each is given back at once, and the controller has a rest then. An
+        // interactive one would not be handed out again.
         let declined = record.asked(0);
-        assert_eq!(record.taken(ResultStatus::Interrupt), declined, "{lines}");
+        let status = match lines.starts_with("interactive") {
+            true => ResultStatus::Abort,
+            false => ResultStatus::Interrupt,
+        };
+        assert_eq!(record.taken(status), declined, "{lines}");
         assert!((10..500).contains(&declined), "{lines}: {declined}");
         assert!(record.time_in("windows") > DAY / 10 * 9, "{lines}");
         assert_eq!(record.time_in("linux"), 0, "{lines}");
@@ -138,6 +144,36 @@ fn auxiliary_machines_are_offered_beside_build_machines_and_never_for_builds() {
             "{words:?}"
         );
     }
+}
+
+#[test]
+fn an_interactive_task_has_a_final_result_whatever_happens() {
+    let mut handed_out = 0;
+    let mut script = Script::new().controller(move |_| {
+        handed_out += 1;
+        match handed_out {
+            1..=3 => Offers::Task("linux", "interactive: error\n"),
+            // The controller does not keep to the mode.
+            4 => Offers::Task("linux", "host: true\n"),
+            _ => Offers::Nothing,
+        }
+    });
+    let mut guests = 0;
+    script.guests = Box::new(move |_, _| {
+        guests += 1;
+        match guests {
+            1 => success(2 * HOUR),
+            2 => failed(MINUTE, FailedSide::Host, BuildStage::BeforeTask),
+            _ => failed(MINUTE, FailedSide::Surroundings, BuildStage::WithTask),
+        }
+    });
+    let words = ["--interactive", "true", "--interactive-login", "vnc on %i"];
+    let record = play(script, &words, 6 * HOUR);
+    assert_eq!(record.taken(ResultStatus::Success), 1);
+    assert_eq!(record.taken(ResultStatus::Abort), 2);
+    assert_eq!(record.taken(ResultStatus::Interrupt), 1);
+    let sent = "\ninteractive-mode: true\ninteractive-login: vnc on 1\n";
+    assert!(record.request.contains(sent), "{}", record.request);
 }
 
 #[test]

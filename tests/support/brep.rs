@@ -29,6 +29,9 @@ pub struct Setup {
     pub uploads: Vec<String>,
     /// Whether building is switched off (501).
     pub off: bool,
+    /// The agent and login that a user is shown, as `<agent> <login>`; others are
+    /// refused.
+    pub login: Option<String>,
     /// Whether tasks are given out for machines that were not offered.
     pub careless: bool,
 }
@@ -247,14 +250,27 @@ impl State {
             let Some(found) = found else { return none };
             key = Some(found.clone());
         }
+        let mode = get(header, "interactive-mode").unwrap_or_default();
         let fits = |task: &String| {
             let pairs = stream(format!(": 1\n{task}").as_bytes()).unwrap();
-            let offered = names.contains(&need(&pairs[0], "machine").unwrap());
-            self.setup.careless || offered && has_room(&pairs[0], &auxiliary, auxiliary_ram)
+            let in_mode = match get(&pairs[0], "interactive") {
+                Some(_) => ["true", "both"].contains(&&*mode),
+                None => mode != "true",
+            };
+            let is_offered = names.contains(&need(&pairs[0], "machine").unwrap());
+            let has_room = || has_room(&pairs[0], &auxiliary, auxiliary_ram);
+            self.setup.careless || is_offered && in_mode && has_room()
         };
         let Some(index) = self.queue.iter().position(fits) else {
             return none;
         };
+        if self.queue[index].contains("\ninteractive: ") {
+            let login = get(header, "interactive-login").unwrap_or_default();
+            let login = format!("{} {login}", need(header, "agent")?);
+            if self.setup.login.as_ref() != Some(&login) && !self.setup.careless {
+                return Err(bad("unable to match login info"));
+            }
+        }
         let task = self.queue.remove(index);
         let pairs = stream(format!(": 1\n{task}").as_bytes())?.remove(0);
         self.issued += 1;

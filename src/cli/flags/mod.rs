@@ -6,6 +6,7 @@
 
 mod build;
 mod host;
+mod interactive;
 mod modes;
 
 use super::options::Options;
@@ -100,6 +101,7 @@ pub(super) const TABLE: &[Group] = &[
     build::CONTROLLERS,
     build::MACHINES,
     build::GUESTS,
+    interactive::INTERACTIVE,
     host::HOST,
     host::TRIALS,
 ];

@@ -198,8 +198,7 @@ impl Spool {
                 manifest.machine()
             ));
         }
-        let why = manifest.not_served();
-        if let Some(why) = why.or_else(|| request.offers(&manifest).err()) {
+        if let Err(why) = request.offers(&manifest) {
             return Verdict::Leave(format!("task {} is left: {why}", file.path.display()));
         }
         let again = directory == "claimed";

@@ -12,7 +12,7 @@ _bbot_agent()
   fi
 
   case $prev in
-    --options-file|--options-file=|--ca-file|--ca-file=|--auth-key|--auth-key=|--openssl|--openssl=|--toolchain-lock|--toolchain-lock=|--qemu|--qemu=|--metrics|--metrics=|--fake-machine|--fake-machine=|--fake-request|--fake-request=)
+    --options-file|--options-file=|--ca-file|--ca-file=|--auth-key|--auth-key=|--openssl|--openssl=|--toolchain-lock|--toolchain-lock=|--qemu|--qemu=|--vnc-password|--vnc-password=|--metrics|--metrics=|--fake-machine|--fake-machine=|--fake-request|--fake-request=)
       COMPREPLY=($(compgen -f -- "$cur"))
       compopt -o filenames
       return ;;
@@ -41,10 +41,13 @@ _bbot_agent()
     --hold|--hold=)
       COMPREPLY=($(compgen -W '0 600 forever' -- "$cur"))
       return ;;
+    --interactive|--interactive=)
+      COMPREPLY=($(compgen -W 'false true both' -- "$cur"))
+      return ;;
     --verbose|--verbose=)
       COMPREPLY=($(compgen -W '0 1 2 3 4 5 6' -- "$cur"))
       return ;;
-    --console=|--agent-name|--agent-name=|--poll-interval|--poll-interval=|--connect-timeout|--connect-timeout=|--request-timeout|--request-timeout=|--request-retries|--request-retries=|--proxy|--proxy=|--openssl-option|--openssl-option=|--trust|--trust=|--result-limit|--result-limit=|--result-expiry|--result-expiry=|--toolchain-name|--toolchain-name=|--toolchain-num|--toolchain-num=|--toolchain-lang|--toolchain-lang=|--toolchain-ver|--toolchain-ver=|--toolchain-id|--toolchain-id=|--instance|--instance=|--bootstrap-version|--bootstrap-version=|--min-free|--min-free=|--bridge|--bridge=|--cpu|--cpu=|--ram|--ram=|--build-ram|--build-ram=|--auxiliary-ram|--auxiliary-ram=|--vm-user|--vm-user=|--bootstrap-startup|--bootstrap-startup=|--bootstrap-timeout|--bootstrap-timeout=|--bootstrap-shutdown|--bootstrap-shutdown=|--bootstrap-retries|--bootstrap-retries=|--bootstrap-auxiliary|--bootstrap-auxiliary=|--build-startup|--build-startup=|--build-timeout|--build-timeout=|--build-retries|--build-retries=|--idle-limit|--idle-limit=|--keep-failures|--keep-failures=|--warm=|--warm-age|--warm-age=|--breaker|--breaker=)
+    --console=|--agent-name|--agent-name=|--poll-interval|--poll-interval=|--connect-timeout|--connect-timeout=|--request-timeout|--request-timeout=|--request-retries|--request-retries=|--proxy|--proxy=|--openssl-option|--openssl-option=|--trust|--trust=|--result-limit|--result-limit=|--result-expiry|--result-expiry=|--toolchain-name|--toolchain-name=|--toolchain-num|--toolchain-num=|--toolchain-lang|--toolchain-lang=|--toolchain-ver|--toolchain-ver=|--toolchain-id|--toolchain-id=|--instance|--instance=|--bootstrap-version|--bootstrap-version=|--min-free|--min-free=|--bridge|--bridge=|--cpu|--cpu=|--ram|--ram=|--build-ram|--build-ram=|--auxiliary-ram|--auxiliary-ram=|--vm-user|--vm-user=|--bootstrap-startup|--bootstrap-startup=|--bootstrap-timeout|--bootstrap-timeout=|--bootstrap-shutdown|--bootstrap-shutdown=|--bootstrap-retries|--bootstrap-retries=|--bootstrap-auxiliary|--bootstrap-auxiliary=|--build-startup|--build-startup=|--build-timeout|--build-timeout=|--build-retries|--build-retries=|--idle-limit|--idle-limit=|--keep-failures|--keep-failures=|--warm=|--warm-age|--warm-age=|--interactive-login|--interactive-login=|--interactive-vnc|--interactive-vnc=|--breaker|--breaker=)
       return ;;
   esac
 
@@ -115,6 +118,10 @@ _bbot_agent()
     --keep-failures
     --warm --warm=
     --warm-age
+    --interactive
+    --interactive-login
+    --interactive-vnc
+    --vnc-password
     --state
     --run-dir
     --metrics

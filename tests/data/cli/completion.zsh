@@ -68,6 +68,10 @@ _arguments -s \
   '--keep-failures=[Number of failed guests whose evidence is kept]:num: ' \
   '*--warm=-[Start the guests of tasks from a template, made while there is no task, and not by a boot]::pattern: ' \
   '--warm-age=[Age up to which a template is used]:time: ' \
+  '--interactive=[Tasks that are taken]:mode:(false true both)' \
+  '--interactive-login=[The way to the guest, which controllers show to the user]:text: ' \
+  '--interactive-vnc=[Address of this host for the display (VNC) of interactive guests <ip> or <ip><port>, with a port from 5900, which is the default]:address: ' \
+  '--vnc-password=[File with the password of the display at --interactive-vnc, of at most 8 characters]:file:_files' \
   '--state=[Directory of persistent state]:dir:_files -/' \
   '--run-dir=[Directory of locks, sockets and status files]:dir:_files -/' \
   '--metrics=[Prometheus text file to keep up to date]:file:_files' \
