@@ -5,10 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use bbot_agent::json::Value;
+
 use crate::support::brep::{Brep, Setup};
 use crate::support::http::openssl;
 use crate::support::site::Site;
-use crate::support::{Process, await_idle, eventually, isolated, program, require_programs, run};
+use crate::support::{
+    Process, await_idle, eventually, isolated, program, require_programs, run, status,
+};
 
 /// An agent that makes turns until it is killed. The controller is the site's
 /// own, or another.
@@ -75,7 +79,12 @@ fn a_result_that_cannot_be_stored_is_sent_or_kept_until_it_can_be() {
         site.task("two");
         await_idle(&run_dir, "results-waiting");
         site.task("three");
-        std::thread::sleep(std::time::Duration::from_secs(2));
+        let since = || {
+            let status = status(&run_dir)?;
+            status.get("since_monotonic").and_then(Value::as_u64)
+        };
+        let before = since().unwrap();
+        eventually("two turns pass", || since() >= Some(before + 2));
         assert!(site.path("controller/tasks/three.manifest").exists());
 
         run(&format!("umount {}", results.display()));
