@@ -86,6 +86,8 @@ pub enum Bootstrapped {
     },
     /// Another agent bootstraps this machine.
     Busy,
+    /// The host has no room for the guest, for this reason.
+    NoRoom(String),
     /// The agent was told to stop.
     Stopped,
 }

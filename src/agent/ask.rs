@@ -14,6 +14,7 @@ use crate::delivery::TaskRecord;
 use crate::diag;
 use crate::error::{Context as _, Result};
 use crate::interactive;
+use crate::ledger::{Shortage, Wanted, Work};
 use crate::machines::{OfferedMachines, TaskMachines};
 use crate::manifest::{InteractiveMode, Style, TaskManifest, TaskRequest};
 use crate::priority::Priority;
@@ -53,11 +54,19 @@ impl<W: World> Agent<W> {
             return Ok(self.fake(task, machines));
         }
         let request = self.request(machines)?;
+        let host = self.world.host()?;
         let (mut answered, mut declined) = (0, None);
+        let (mut may_be_asked, mut kept) = (false, None);
         for number in self.world.order() {
             if self.world.must_stop() {
                 break;
             }
+            let wanted = self.wanted(self.world.priority(number));
+            if let Some(shortage) = host.keeps_from_asking(&wanted) {
+                kept.get_or_insert(shortage);
+                continue;
+            }
+            may_be_asked = true;
             let now = self.world.now().uptime;
             let resting = self.resting.get(&number).copied();
             if resting.is_some_and(|resting| now < resting.until) {
@@ -93,11 +102,32 @@ impl<W: World> Agent<W> {
                 }
             }
         }
-        Ok(match declined {
-            Some(why) => Asked::Nothing(Idle::TaskDeclined, why),
-            None if answered == 0 => Asked::Nothing(Idle::ControllersDown, String::new()),
-            None => Asked::Nothing(Idle::NoTask, String::new()),
+        Ok(match (declined, kept) {
+            (Some(why), _) => Asked::Nothing(Idle::TaskDeclined, why),
+            (None, Some(shortage)) if !may_be_asked => Asked::Nothing(
+                match shortage {
+                    Shortage::Priority(..) => Idle::HigherPriority,
+                    _ => Idle::HostFull,
+                },
+                shortage.to_string(),
+            ),
+            (None, Some(shortage)) if answered > 0 => {
+                let detail = format!("only controllers of higher priority are asked: {shortage}");
+                Asked::Nothing(Idle::NoTask, detail)
+            }
+            (None, _) if answered == 0 => Asked::Nothing(Idle::ControllersDown, String::new()),
+            (None, _) => Asked::Nothing(Idle::NoTask, String::new()),
         })
+    }
+
+    /// The guests of a task: the room that they need at most.
+    pub(super) fn wanted(&self, priority: Priority) -> Wanted {
+        Wanted {
+            work: Work::Task,
+            ram_kb: self.options.ram + self.options.auxiliary_ram,
+            cpus: self.options.cpu,
+            priority,
+        }
     }
 
     /// The task of `--fake-request`.

@@ -13,6 +13,7 @@ use crate::delivery::{FinishedTask, TaskRecord};
 use crate::diag::{self, Scope, TaskScope};
 use crate::error::{Error, Result};
 use crate::interactive;
+use crate::ledger::{ClaimState, HostClaim, Wanted, Work};
 use crate::machines::{Machine, TaskMachines};
 use crate::manifest::{
     ResultManifest, ResultRules, ResultStatus, Style, TaskManifest, accept_checksums,
@@ -109,18 +110,24 @@ impl<W: World> Agent<W> {
             .accept(record)
             .and_then(|()| self.delivery.start(record));
         if let Err(error) = recorded {
-            let why = error.to_string();
-            diag::failure(&error).emit();
-            let end = TaskEnd::Failed(FailedSide::Host, BuildStage::BeforeTask);
-            return Ok(self.end_without_result(end, record, &why, machine));
+            return Ok(self.unable_to_start(&error, record, machine));
         }
-
+        let room = self.world.make_room(self.claim_of(assignment, record));
+        let _room = match room {
+            Ok(Ok(room)) => room,
+            Ok(Err(shortage)) => {
+                let why = format!("the host has no room for it: {shortage}");
+                diag::warning(format_args!("the task is given back: {why}")).emit();
+                return Ok(self.end_without_result(TaskEnd::NoRoom, record, &why, machine));
+            }
+            Err(error) => return Ok(self.unable_to_start(&error, record, machine)),
+        };
         let mut laps = Laps::start(Instant::now());
         let Performed {
             end,
             artifacts,
             mut guest,
-        } = self.world.perform(&assignment.task, machines, &mut laps);
+        } = self.world.perform(assignment, machines, &mut laps);
         let (mut end, result, why) = match end {
             BuildEnd::Result(result) => (TaskEnd::Result, Some(result), String::new()),
             BuildEnd::Stopped => (TaskEnd::Stopped, None, "the agent was stopped".to_owned()),
@@ -195,6 +202,30 @@ impl<W: World> Agent<W> {
         Ok(self.conclude(end, &why, machine))
     }
 
+    /// The claim of the guests of a task.
+    fn claim_of(&self, assignment: &Assignment, record: &TaskRecord) -> HostClaim {
+        let Wanted { ram_kb, cpus, .. } = self.wanted(assignment.priority);
+        HostClaim {
+            owner: String::new(),
+            work: Work::Task,
+            state: ClaimState::Running,
+            ram_kb,
+            cpus,
+            priority: assignment.priority,
+            machine: record.machine.clone(),
+            task: Some(format!("{}/{}", record.name, record.version)),
+            accepted: Some(self.world.now().wall.as_secs()),
+            is_interactive: assignment.task.interactive().is_some(),
+        }
+    }
+
+    /// Gives a task back that the host could not start.
+    fn unable_to_start(&mut self, error: &Error, record: &TaskRecord, machine: &Machine) -> Turn {
+        diag::failure(error).emit();
+        let end = TaskEnd::Failed(FailedSide::Host, BuildStage::BeforeTask);
+        self.end_without_result(end, record, &error.to_string(), machine)
+    }
+
     /// Where a guest failed, looks whether the host has what guests need.
     fn examine(&mut self, side: FailedSide, stage: BuildStage) -> TaskEnd {
         match self.world.probe(false) {
@@ -234,6 +265,7 @@ impl<W: World> Agent<W> {
         self.conclude_for_host(consequences, why);
         match (consequences.at_once, end) {
             (true, _) => Turn::Worked,
+            (false, TaskEnd::NoRoom) => Turn::Idle(status::Idle::HostFull, why.to_owned()),
             (false, TaskEnd::Stopped) => Turn::Idle(status::Idle::Drained, String::new()),
             (false, _) => Turn::Failed(why.to_owned()),
         }

@@ -11,6 +11,7 @@ use crate::diag;
 use crate::error::Result;
 use crate::evidence::EvidenceStore;
 use crate::guest;
+use crate::ledger::{HostLedger, Work};
 use crate::lock;
 use crate::machine::{Accel, accel};
 use crate::machines::{Bootstrapper, Machine};
@@ -29,8 +30,8 @@ const KVM_PROBE: Duration = Duration::from_secs(10);
 /// The part of the host that starts guests.
 #[derive(Debug)]
 pub(super) struct GuestHost<'w> {
-    options: &'w Options,
-    watch: &'w Watch,
+    pub(super) options: &'w Options,
+    pub(super) watch: &'w Watch,
     /// The result of `--accel` on this host, once it was needed.
     pub(super) accel: Option<Accel>,
     /// Whether a guest was needed: from then on, a look at the host includes QEMU's
@@ -40,10 +41,13 @@ pub(super) struct GuestHost<'w> {
     netfilter: Netfilter,
     /// The evidence of failed guests.
     evidence: EvidenceStore,
+    /// The ledger of the host; trial runs have none.
+    pub(super) ledger: Option<HostLedger>,
 }
 
 impl<'w> GuestHost<'w> {
-    pub(super) fn new(options: &'w Options, watch: &'w Watch) -> GuestHost<'w> {
+    pub(super) fn new(options: &'w Options, watch: &'w Watch, has_lock: bool) -> GuestHost<'w> {
+        let has_guests = has_lock && !is_trial(options);
         GuestHost {
             options,
             watch,
@@ -51,6 +55,7 @@ impl<'w> GuestHost<'w> {
             is_needed: false,
             netfilter: Netfilter::default(),
             evidence: setup::evidence(options),
+            ledger: has_guests.then(|| setup::ledger(options)),
         }
     }
 
@@ -127,8 +132,17 @@ impl GuestHost<'_> {
                 status::bytes(least)
             )));
         }
+        let name = machine.manifest.machine.name();
+        let _claim = match self.claim(Work::Template, name)? {
+            Ok(claim) => claim,
+            Err(shortage) => {
+                return Ok(Prepared::Later(format!(
+                    "no template of {shown}: it waits for {shortage}"
+                )));
+            }
+        };
         self.watch.subject(Subject {
-            machine: Some(machine.manifest.machine.name().to_owned()),
+            machine: Some(name.to_owned()),
             ..Subject::default()
         });
         let made = warm::make(
@@ -166,6 +180,10 @@ impl Bootstrapper for GuestHost<'_> {
             return Ok(Bootstrapped::Busy);
         }
         let settings = self.bootstrap_settings()?;
+        let _claim = match self.claim(Work::Bootstrap, order.name)? {
+            Ok(claim) => claim,
+            Err(shortage) => return Ok(Bootstrapped::NoRoom(shortage.to_string())),
+        };
         bootstrap::bootstrap(&settings, order, versions, self.watch)
     }
 }

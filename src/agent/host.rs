@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::guests::{GuestHost, Prepared, is_trial};
+use super::room::TaskRoom;
 use super::setup;
 use super::world::World;
 use crate::cli::{Options, Turns};
@@ -16,15 +17,17 @@ use crate::delivery::{ControllerCourier, Courier, Deliverer, Now, StoredArtifact
 use crate::diag;
 use crate::error::{Class, Error, Result, word};
 use crate::interactive;
+use crate::ledger::{HostClaim, HostView};
 use crate::lock::Lock;
 use crate::machine::program::{self, INSTALL};
 use crate::machines::low_space::{self, LowVolumes};
 use crate::machines::{Enumeration, Machine, Machines, MachinesSettings, TaskMachines};
-use crate::manifest::{TaskManifest, TaskRequest};
+use crate::manifest::TaskRequest;
 use crate::network::{Bridge, Redirect};
 use crate::perform::{
     BuildEnd, BuildFailure, BuildStage, FailedSide, Job, Performed, Remains, perform,
 };
+use crate::priority::Priority;
 use crate::settings::{AccelChoice, RedirectKind};
 use crate::status::{Idle, Laps, Phase};
 use crate::sweep;
@@ -58,7 +61,7 @@ impl<'w> Host<'w> {
                 &setup::controllers(options),
                 watch,
             )?,
-            guests: GuestHost::new(options, watch),
+            guests: GuestHost::new(options, watch, lock.is_some()),
             lock,
             deliverer: None,
         })
@@ -87,19 +90,19 @@ impl<'w> Host<'w> {
 
     fn try_perform(
         &mut self,
-        task: &TaskManifest,
+        assignment: &Assignment,
         machines: &TaskMachines,
         laps: &mut Laps,
     ) -> Result<Performed<Remains<'w>>> {
         let machine = &machines.build;
         let guest = self.guests.settings()?;
         let name = machine.manifest.machine.name();
-        let mut config = setup::perform(self.options, guest, name);
-        if task.interactive().is_some() {
+        let mut config = setup::perform(self.options, guest, name, assignment.priority);
+        if assignment.task.interactive().is_some() {
             setup::for_user(&mut config, self.options);
         }
         let job = Job {
-            task,
+            task: &assignment.task,
             machine: &machine.manifest,
             directory: &machine.dir,
         };
@@ -131,6 +134,7 @@ impl Courier for Host<'_> {
 
 impl<'w> World for Host<'w> {
     type Guest = Remains<'w>;
+    type Room = TaskRoom;
 
     fn now(&self) -> Now {
         Now::read()
@@ -249,17 +253,29 @@ impl<'w> World for Host<'w> {
         self.controllers.name(number)
     }
 
+    fn priority(&self, number: usize) -> Priority {
+        self.controllers.priority(number)
+    }
+
+    fn host(&mut self) -> Result<HostView> {
+        self.guests.view()
+    }
+
+    fn make_room(&mut self, claim: HostClaim) -> Result<Result<TaskRoom, String>> {
+        self.guests.make_room(claim)
+    }
+
     fn ask(&mut self, number: usize, request: &TaskRequest) -> Result<Option<Assignment>, Failure> {
         self.controllers.ask(number, request)
     }
 
     fn perform(
         &mut self,
-        task: &TaskManifest,
+        assignment: &Assignment,
         machines: &TaskMachines,
         laps: &mut Laps,
     ) -> Performed<Remains<'w>> {
-        self.try_perform(task, machines, laps)
+        self.try_perform(assignment, machines, laps)
             .unwrap_or_else(|error| {
                 diag::failure(&error).emit();
                 Performed::of(BuildEnd::Failed(BuildFailure {

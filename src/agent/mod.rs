@@ -8,6 +8,7 @@ mod build;
 mod guests;
 mod host;
 pub mod policy;
+mod room;
 pub mod setup;
 mod turn;
 mod work;
@@ -18,6 +19,7 @@ use crate::cli::{self, Options, Turns};
 use crate::delivery::Delivery;
 use crate::diag;
 use crate::error::{Class, Error, Result};
+use crate::ledger;
 use crate::lock::{Attempt, Lock};
 use crate::manifest::{MachineHeader, Style};
 use crate::status::{self, Notify};
@@ -37,6 +39,7 @@ pub use world::World;
 /// The reason why it cannot start: the lock, a directory, a key. With `--once` also
 /// the reason why its turn failed.
 pub fn run(options: &Options) -> Result<u8> {
+    ledger::require_room(options)?;
     let watch = Watch::start()?;
     let Some(lock) = lock(options)? else {
         return Ok(0);

@@ -5,6 +5,7 @@
 //! | result | result | cleared | success | no | at once |
 //! | result, then a host fault | result | cleared | fault | yes | after a pause |
 //! | not acceptable | given back | - | - | no | after a pause |
+//! | no room on the host | given back | - | - | no | after a pause |
 //! | host fault before the worker had its task | given back | - | fault | yes | after a pause |
 //! | host fault while it had its task | abort | - | fault | yes | after a pause |
 //! | guest failed before the worker had its task | given back | rests | fault | yes | after a pause |
@@ -28,6 +29,8 @@ pub enum TaskEnd {
     ResultWithHostFault,
     /// The agent does not serve such tasks.
     NotAcceptable,
+    /// Another agent got the memory or the processors that were free before.
+    NoRoom,
     /// This side failed at this stage.
     Failed(FailedSide, BuildStage),
     /// The guest failed, and the host lacks something that guests need.
@@ -94,7 +97,7 @@ impl TaskEnd {
         let (controller, machine, breaker) = match self {
             TaskEnd::Result => (C::Result, M::Cleared, BreakerGets::Success),
             TaskEnd::ResultWithHostFault => (C::Result, M::Cleared, BreakerGets::Fault),
-            TaskEnd::NotAcceptable | TaskEnd::Stopped => {
+            TaskEnd::NotAcceptable | TaskEnd::NoRoom | TaskEnd::Stopped => {
                 (C::Task, M::Nothing, BreakerGets::Nothing)
             }
             TaskEnd::Failed(F::Host, B::BeforeTask)

@@ -11,14 +11,17 @@ use crate::error::{Context as _, Result};
 use crate::evidence::{self, EvidenceStore};
 use crate::guest;
 use crate::interactive;
+use crate::ledger::{self, Capacity, HostLedger};
 use crate::lock;
 use crate::machine::Accel;
 use crate::manifest::MachineHeader;
 use crate::network::{Netfilter, tap_name};
 use crate::perform::{self, Fake};
+use crate::priority::Priority;
 use crate::settings::Hold;
 use crate::sweep;
 use crate::sys::process::Credentials;
+use crate::sys::procfs;
 use crate::warm;
 use crate::watch::Watch;
 
@@ -45,6 +48,34 @@ pub fn run_dir(options: &Options) -> PathBuf {
 #[must_use]
 pub fn state(options: &Options) -> PathBuf {
     options.state.join(owner(options))
+}
+
+/// The part of the host that is for guests.
+#[must_use]
+pub fn capacity(options: &Options) -> Capacity {
+    let most = Some(options.instance_max).filter(|most| *most > 0);
+    Capacity {
+        // A host that does not tell its memory is left to the operator.
+        ram_kb: options
+            .host_ram
+            .unwrap_or_else(|| procfs::total_memory_kb().map_or(u64::MAX, ledger::default_ram_kb)),
+        cpus: options.host_cpu.unwrap_or_else(hardware_threads),
+        instances: most,
+        displaces: false,
+    }
+}
+
+/// The hardware threads that this process may use.
+#[must_use]
+pub fn hardware_threads() -> u32 {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    u32::try_from(threads).unwrap_or(u32::MAX)
+}
+
+/// The ledger of the host. Trial runs start no guests and have none.
+#[must_use]
+pub fn ledger(options: &Options) -> HostLedger {
+    HostLedger::open(options.run_dir.clone(), owner(options), capacity(options))
 }
 
 /// The evidence of failed guests.
@@ -127,9 +158,15 @@ pub fn bootstrap(options: &Options, guest: guest::GuestSettings) -> bootstrap::B
 #[must_use]
 pub fn perform(
     options: &Options,
-    guest: guest::GuestSettings,
+    mut guest: guest::GuestSettings,
     machine: &str,
+    priority: Priority,
 ) -> perform::BuildSettings {
+    if priority.f {
+        guest.cpus = hardware_threads();
+    }
+    // A template is for the usual number of processors.
+    let may_start_warm = guest.cpus == options.cpu && warm::covers(&options.warm, machine);
     perform::BuildSettings {
         guest,
         tftp: options.tftp.clone(),
@@ -143,7 +180,7 @@ pub fn perform(
         } else {
             options.fake_machine.is_some().then_some(Fake::Machine)
         },
-        warm: warm::covers(&options.warm, machine).then_some(options.warm_age),
+        warm: may_start_warm.then_some(options.warm_age),
     }
 }
 

@@ -150,6 +150,7 @@ impl<W: World> Agent<W> {
             auxiliary,
             broken,
             busy,
+            waiting,
             full,
         } = self.world.enumerate()?;
         self.world.watch().ready();
@@ -158,6 +159,9 @@ impl<W: World> Agent<W> {
             return Ok(Offer::Nothing(Idle::Drained, String::new()));
         }
         if ready.is_empty() {
+            if let Some(shortage) = waiting {
+                return Ok(Offer::Nothing(Idle::HostFull, shortage));
+            }
             if busy > 0 {
                 let detail = "they are in use by other agents".to_owned();
                 return Ok(Offer::Nothing(Idle::NoMachines, detail));

@@ -9,9 +9,11 @@ use crate::controller::Assignment;
 use crate::controller::failure::Failure;
 use crate::delivery::{Courier, Now};
 use crate::error::Result;
+use crate::ledger::{HostClaim, HostView};
 use crate::machines::{Enumeration, Machine, TaskMachines};
-use crate::manifest::{TaskManifest, TaskRequest};
+use crate::manifest::TaskRequest;
 use crate::perform::{HeldGuest, Performed};
+use crate::priority::Priority;
 use crate::status::{Idle, Laps};
 use crate::watch::{Stop, Watch};
 
@@ -19,6 +21,9 @@ use crate::watch::{Stop, Watch};
 pub trait World: Courier {
     /// The guest of a build that has ended.
     type Guest: HeldGuest;
+
+    /// The room on the host that a task has, until this goes.
+    type Room;
 
     /// The present time.
     fn now(&self) -> Now;
@@ -63,13 +68,31 @@ pub trait World: Courier {
     /// The name of a controller, without a password.
     fn controller(&self, number: usize) -> String;
 
+    /// The priority of a controller.
+    fn priority(&self, number: usize) -> Priority;
+
+    /// The host as it is now, without this agent.
+    ///
+    /// # Errors
+    ///
+    /// When the claims of other agents cannot be read.
+    fn host(&mut self) -> Result<HostView>;
+
     /// Asks a controller for a task.
     fn ask(&mut self, number: usize, request: &TaskRequest) -> Result<Option<Assignment>, Failure>;
+
+    /// Claims room for the guests of a task, and has tasks of lower priority make room if
+    /// need be. Without room: what the task would wait for.
+    ///
+    /// # Errors
+    ///
+    /// When the ledger of the host cannot be read or written.
+    fn make_room(&mut self, claim: HostClaim) -> Result<Result<Self::Room, String>>;
 
     /// Builds a task.
     fn perform(
         &mut self,
-        task: &TaskManifest,
+        assignment: &Assignment,
         machines: &TaskMachines,
         laps: &mut Laps,
     ) -> Performed<Self::Guest>;

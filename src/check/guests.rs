@@ -9,11 +9,13 @@ use nix::unistd::{AccessFlags, access};
 use super::{Finding, Grade};
 use crate::bootstrap;
 use crate::cli::Options;
+use crate::ledger;
 use crate::machine::accel::{self, Accel, ProbeResult};
 use crate::machine::program::INSTALL;
 use crate::qemu_version;
 use crate::settings::AccelChoice;
 use crate::status;
+use crate::sys::procfs::total_memory_kb;
 use crate::user;
 use crate::watch::{Watch, moment};
 
@@ -55,12 +57,7 @@ fn processors(options: &Options) -> Finding {
 /// The memory of a guest, and of the host (proc(5), `meminfo`).
 fn memory(options: &Options) -> Finding {
     const SUBJECT: &str = "memory";
-    let total = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total = total
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:")?.strip_suffix("kB"))
-        .and_then(|number| number.trim().parse::<u64>().ok());
-    let Some(total) = total else {
+    let Some(total) = total_memory_kb() else {
         return Finding::warning(SUBJECT, "unable to read /proc/meminfo")
             .remedy("mount it: mount -t proc proc /proc");
     };
@@ -70,6 +67,9 @@ fn memory(options: &Options) -> Finding {
         bytes(options.ram),
         bytes(total)
     );
+    if let Err(error) = ledger::require_room(options) {
+        return Finding::error(SUBJECT, &error);
+    }
     if options.ram < total {
         return Finding::good(SUBJECT, text);
     }

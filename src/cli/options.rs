@@ -47,6 +47,9 @@ plain! {
         pub toolchain_id: String,
         /// Which of several agents for this toolchain we are, from 1.
         pub instance: u16,
+        /// The number of guests on the host from which an agent asks only controllers
+        /// whose tasks may interrupt one; 0: no limit.
+        pub instance_max: usize,
         /// The name in requests; absent: the host name.
         pub agent_name: Option<String>,
 
@@ -111,6 +114,10 @@ plain! {
         pub auxiliary_ram: u64,
         /// From the start of auxiliary machines to the last environment.
         pub bootstrap_auxiliary: Duration,
+        /// Memory for all guests of the host, in kB; absent: most of it.
+        pub host_ram: Option<u64>,
+        /// Processors for all guests of the host; absent: all.
+        pub host_cpu: Option<u32>,
         /// The user of QEMU; `None` is the agent's own.
         pub vm_user: Option<String>,
         /// From the start of a guest to its first request, bootstrapping.

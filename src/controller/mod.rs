@@ -62,6 +62,8 @@ pub struct Assignment {
     pub upload_urls: Vec<(String, UploadTarget)>,
     /// The agent checksum that came with the last result of this build.
     pub agent_checksum: Option<String>,
+    /// The priority of the controller.
+    pub priority: Priority,
     /// The task.
     pub task: TaskManifest,
 }
@@ -78,13 +80,14 @@ impl Assignment {
             result_url: UploadTarget::Nowhere,
             upload_urls: Vec::new(),
             agent_checksum: None,
+            priority: Priority::default(),
             task,
         }
     }
 }
 
 /// One controller of the command line.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Controller {
     priority: Priority,
     address: ControllerAddress,
@@ -169,8 +172,9 @@ impl Controllers {
         number: usize,
         request: &TaskRequest,
     ) -> Result<Option<Assignment>, Failure> {
-        let address = self.list[number].address.clone();
-        let response = match &address {
+        let controller = self.list[number].clone();
+        let address = &controller.address;
+        let response = match address {
             ControllerAddress::Http(url) => self.post_request(url, request)?,
             ControllerAddress::Directory(path) => {
                 let mut notes = BTreeSet::new();
@@ -181,7 +185,7 @@ impl Controllers {
                 response?
             }
         };
-        assignment(&address, response)
+        assignment(&controller, response)
     }
 
     fn post_request(&self, url: &Url, request: &TaskRequest) -> Result<TaskResponse, Failure> {
@@ -266,7 +270,7 @@ impl Controllers {
 
 /// A response that has a task, as an assignment.
 fn assignment(
-    address: &ControllerAddress,
+    controller: &Controller,
     response: TaskResponse,
 ) -> Result<Option<Assignment>, Failure> {
     let (Some(task), Some(result_url)) = (response.task, response.result_url) else {
@@ -274,7 +278,7 @@ fn assignment(
     };
     // A server must not make the agent write files of the server's choice.
     let target = |what: &str, text: &str| {
-        let parsed = match address {
+        let parsed = match &controller.address {
             ControllerAddress::Http(_) => Url::parse(text).map(UploadTarget::Http),
             ControllerAddress::Directory(_) => UploadTarget::parse(text),
         };
@@ -290,12 +294,13 @@ fn assignment(
         upload_urls.push((kind, url));
     }
     Ok(Some(Assignment {
-        controller: address.to_string(),
+        controller: controller.address.to_string(),
         session: response.session,
         challenge: response.challenge,
         result_url,
         upload_urls,
         agent_checksum: response.agent_checksum,
+        priority: controller.priority,
         task,
     }))
 }

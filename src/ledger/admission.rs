@@ -89,7 +89,8 @@ fn cost(claim: &HostClaim) -> (u16, Reverse<Option<u64>>) {
 pub fn admit(capacity: &Capacity, claims: &[HostClaim], wanted: &Wanted) -> Admission {
     let interrupts = |claim: &HostClaim| {
         let both_are_tasks = wanted.work == Work::Task && claim.work == Work::Task;
-        match both_are_tasks && !claim.is_interactive && claim.state != ClaimState::Waiting {
+        let may_displace = capacity.displaces && both_are_tasks;
+        match may_displace && !claim.is_interactive && claim.state != ClaimState::Waiting {
             true => wanted.priority.interrupts(claim.priority),
             false => Interrupts::Nothing,
         }
@@ -131,23 +132,35 @@ pub fn admit(capacity: &Capacity, claims: &[HostClaim], wanted: &Wanted) -> Admi
     Admission::Waits(shortage)
 }
 
-/// The reason not to ask a controller now, if there is one: its task would find no room,
-/// or a task of a higher level B or D is performed. `wanted` is a guest of its tasks.
-///
-/// If the host is full, only controllers are left whose tasks could interrupt one.
-#[must_use]
-pub fn polls(capacity: &Capacity, claims: &[HostClaim], wanted: &Wanted) -> Option<Shortage> {
-    let higher = claims.iter().find(|claim| {
-        claim.work == Work::Task
-            && claim.state != ClaimState::Paused
-            && !wanted.priority.is_asked_beside(claim.priority)
-    });
-    if let Some(claim) = higher {
-        return Some(Shortage::Priority(claim.owner.clone(), claim.priority));
-    }
-    match admit(capacity, claims, wanted) {
-        Admission::Waits(shortage) => Some(shortage),
-        Admission::Granted | Admission::Displaces(_) => None,
+/// A host as one of its agents sees it.
+#[derive(Clone, Debug, Default)]
+pub struct HostView {
+    /// The part of it that is for guests.
+    pub capacity: Capacity,
+    /// The claims of the other agents.
+    pub claims: Vec<HostClaim>,
+}
+
+impl HostView {
+    /// The reason not to ask a controller now, if there is one: its task would find no
+    /// room, or a task of a higher level B or D is performed. `wanted` is a guest of its
+    /// tasks.
+    ///
+    /// If the host is full, only controllers are left whose tasks could interrupt one.
+    #[must_use]
+    pub fn keeps_from_asking(&self, wanted: &Wanted) -> Option<Shortage> {
+        let higher = self.claims.iter().find(|claim| {
+            claim.work == Work::Task
+                && claim.state != ClaimState::Paused
+                && !wanted.priority.is_asked_beside(claim.priority)
+        });
+        if let Some(claim) = higher {
+            return Some(Shortage::Priority(claim.owner.clone(), claim.priority));
+        }
+        match admit(&self.capacity, &self.claims, wanted) {
+            Admission::Waits(shortage) => Some(shortage),
+            Admission::Granted | Admission::Displaces(_) => None,
+        }
     }
 }
 
@@ -162,6 +175,7 @@ mod tests {
         ram_kb: 16 * GIB,
         cpus: 8,
         instances: None,
+        displaces: true,
     };
 
     /// A claim from `<owner> <priority> <GiB> <processors> [paused|interactive|boot]`.
@@ -329,7 +343,9 @@ mod tests {
                 cpus: 2,
                 priority: Priority::parse(priority).unwrap(),
             };
-            polls(&HOST, &claims, &wanted).is_none()
+            let capacity = HOST;
+            let host = HostView { capacity, claims };
+            host.keeps_from_asking(&wanted).is_none()
         };
         assert!(asked(&[], "0"));
         assert!(asked(&["a 0 4 2"], "0"));

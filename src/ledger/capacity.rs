@@ -3,11 +3,13 @@
 use std::fmt;
 
 use super::{ClaimState, HostClaim, Work};
+use crate::cli::Options;
+use crate::error::{Class, Error, Result};
 use crate::priority::Priority;
 use crate::status;
 
 /// The part of a host that is for guests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Capacity {
     /// Memory in kB (`--host-ram`).
     pub ram_kb: u64,
@@ -15,6 +17,8 @@ pub struct Capacity {
     pub cpus: u32,
     /// The maximum number of guests that run (`--instance-max`).
     pub instances: Option<usize>,
+    /// Whether tasks of higher priority have others make room.
+    pub displaces: bool,
 }
 
 /// A guest that is to start.
@@ -104,5 +108,56 @@ impl Load {
             return Some(Shortage::Processors(wanted.cpus, used, all));
         }
         None
+    }
+}
+
+/// Requires that the guests of a task fit the memory of the host that the operator has
+/// set: they would wait for ever.
+///
+/// # Errors
+///
+/// Of class [`Class::Config`], with the remedies.
+pub fn require_room(options: &Options) -> Result<()> {
+    let wanted = options.ram.saturating_add(options.auxiliary_ram);
+    let Some(most) = options.host_ram.filter(|most| *most < wanted) else {
+        return Ok(());
+    };
+    let size = |kilobytes: u64| status::bytes(kilobytes.saturating_mul(1024));
+    let (names, shown) = match options.auxiliary_ram {
+        0 => ("--ram", size(wanted)),
+        _ => ("--ram and --auxiliary-ram", size(wanted)),
+    };
+    let error = Error::new(format!(
+        "the guests of a task never fit: {shown} ({names}), and {} for all guests (--host-ram)",
+        size(most)
+    ));
+    Err(error
+        .with_class(Class::Config)
+        .hint(format!("allow more: --host-ram {wanted}"))
+        .hint(format!("or give a guest less: {names}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guests_that_never_fit_are_an_error() {
+        let mut options = Options {
+            ram: 8 << 20,
+            ..Options::default()
+        };
+        assert!(require_room(&options).is_ok());
+        options.host_ram = Some(8 << 20);
+        assert!(require_room(&options).is_ok());
+        options.auxiliary_ram = 1 << 20;
+        let error = require_room(&options).unwrap_err();
+        assert_eq!(error.class(), Class::Config);
+        assert_eq!(
+            error.to_string(),
+            "the guests of a task never fit: 9.0 GiB (--ram and --auxiliary-ram), and 8.0 GiB for \
+             all guests (--host-ram)"
+        );
+        assert_eq!(error.hints().next(), Some("allow more: --host-ram 9437184"));
     }
 }

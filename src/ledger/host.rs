@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Admission, Capacity, ClaimState, HostClaim, Wanted, admit};
+use super::{Admission, Capacity, ClaimState, HostClaim, HostView, Wanted, admit};
 use crate::durable;
 use crate::error::{Class, Context as _, Error, Result};
 use crate::lock;
@@ -67,25 +67,16 @@ impl HostLedger {
         ledger
     }
 
-    /// The name of this agent.
-    #[must_use]
-    pub fn owner(&self) -> &str {
-        &self.owner
-    }
-
-    /// The part of the host that is for guests.
-    #[must_use]
-    pub fn capacity(&self) -> &Capacity {
-        &self.capacity
-    }
-
     fn directory(&self) -> PathBuf {
         self.run_dir.join(&self.owner)
     }
 
-    /// The claims of the other agents.
-    pub fn others(&self) -> Result<Vec<HostClaim>> {
-        read(&self.run_dir, Some(&self.owner))
+    /// The host as it is now, without the claim of this agent.
+    pub fn view(&self) -> Result<HostView> {
+        Ok(HostView {
+            capacity: self.capacity,
+            claims: read(&self.run_dir, Some(&self.owner))?,
+        })
     }
 
     /// Decides whether the guest of `claim` may start, and writes the claim if it may.
@@ -104,7 +95,8 @@ impl HostLedger {
             cpus: claim.cpus,
             priority: claim.priority,
         };
-        let admission = admit(&self.capacity, &self.others()?, &wanted);
+        let admission = admit(&self.capacity, &self.view()?.claims, &wanted);
+        claim.owner.clone_from(&self.owner);
         claim.state = match &admission {
             Admission::Granted => ClaimState::Running,
             Admission::Displaces(_) => ClaimState::Waiting,
@@ -254,6 +246,7 @@ mod tests {
                 ram_kb: 100,
                 cpus: 8,
                 instances: None,
+                displaces: true,
             };
             let ledger = HostLedger::open(run_dir.clone(), owner.to_owned(), capacity);
             (lock, ledger)
@@ -276,19 +269,19 @@ mod tests {
             [("default-1", 60, running), ("default-2", 40, paused)]
         );
         drop(first);
-        assert_eq!(two.others().unwrap(), []);
-        assert_eq!(one.others().unwrap().len(), 1);
+        assert_eq!(two.view().unwrap().claims, []);
+        assert_eq!(one.view().unwrap().claims.len(), 1);
         // The agent is killed, and its claim stays behind.
         let file = run_dir.join("default-2").join(CLAIM);
         let text = fs::read(&file).unwrap();
         drop(second);
         fs::write(&file, text).unwrap();
-        assert_eq!(one.others().unwrap().len(), 1);
+        assert_eq!(one.view().unwrap().claims.len(), 1);
         drop(lock);
-        assert_eq!(one.others().unwrap(), []);
+        assert_eq!(one.view().unwrap().claims, []);
         // Its successor has none.
         let (_lock, _two) = agent("default-2");
-        assert_eq!(one.others().unwrap(), []);
+        assert_eq!(one.view().unwrap().claims, []);
     }
 
     #[test]

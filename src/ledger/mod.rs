@@ -14,7 +14,7 @@ mod capacity;
 mod claim;
 mod host;
 
-pub use admission::{Admission, Method, Victim, admit, polls};
-pub use capacity::{Capacity, Shortage, Wanted};
+pub use admission::{Admission, HostView, Method, Victim, admit};
+pub use capacity::{Capacity, Shortage, Wanted, require_room};
 pub use claim::{ClaimState, HostClaim, Work};
 pub use host::{ClaimGuard, HostLedger, claims, default_ram_kb, set_state};

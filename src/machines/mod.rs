@@ -171,6 +171,8 @@ pub struct Enumeration {
     /// The number of machines that another agent bootstraps, or whose MAC address a
     /// guest of another agent has.
     pub busy: usize,
+    /// The part of the host that bootstraps wait for, if any does.
+    pub waiting: Option<String>,
     /// A line for each volume that was left out for lack of space.
     pub full: Vec<String>,
 }
@@ -371,6 +373,12 @@ impl Machines {
                 trace!(3, "bootstrap", "{shown} is in use by another agent");
                 self.backoff.keep(&dir);
                 result.busy += 1;
+                return Ok(());
+            }
+            Ok(Bootstrapped::NoRoom(why)) => {
+                trace!(3, "bootstrap", "{shown} waits for {why}");
+                self.backoff.keep(&dir);
+                result.waiting = Some(why);
                 return Ok(());
             }
             Ok(Bootstrapped::Stopped) => return Ok(()),

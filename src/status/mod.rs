@@ -89,13 +89,17 @@ pub enum Idle {
     Failed,
     /// The host failed so often that no work is asked for.
     BreakerOpen,
+    /// Other agents have the memory or the processors of the host.
+    HostFull,
+    /// Another agent performs a task of higher priority.
+    HigherPriority,
     /// The operator asked for no more work.
     Drained,
 }
 
 impl Idle {
     /// Every reason.
-    pub const ALL: [Idle; 11] = [
+    pub const ALL: [Idle; 13] = [
         Idle::NoMachines,
         Idle::NoTask,
         Idle::BelowFreeSpace,
@@ -106,6 +110,8 @@ impl Idle {
         Idle::ResultsWaiting,
         Idle::Failed,
         Idle::BreakerOpen,
+        Idle::HostFull,
+        Idle::HigherPriority,
         Idle::Drained,
     ];
 
@@ -123,6 +129,8 @@ impl Idle {
             Idle::ResultsWaiting => "results-waiting",
             Idle::Failed => "failed",
             Idle::BreakerOpen => "breaker-open",
+            Idle::HostFull => "host-full",
+            Idle::HigherPriority => "higher-priority",
             Idle::Drained => "drained",
         }
     }
@@ -141,6 +149,8 @@ impl Idle {
             Idle::ResultsWaiting => "results waiting",
             Idle::Failed => "last turn failed",
             Idle::BreakerOpen => "breaker open",
+            Idle::HostFull => "host full",
+            Idle::HigherPriority => "task of higher priority",
             Idle::Drained => "drained",
         }
     }

@@ -15,6 +15,16 @@ fn stat(pid: u32, field: usize) -> Option<u64> {
     rest.split_ascii_whitespace().nth(field - 3)?.parse().ok()
 }
 
+/// The memory of the host in kB (`meminfo`).
+#[must_use]
+pub fn total_memory_kb() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let total = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.strip_suffix("kB"))?;
+    total.trim().parse().ok()
+}
+
 /// When a process started, in clock ticks since boot.
 #[must_use]
 pub fn start_time(pid: u32) -> Option<u64> {

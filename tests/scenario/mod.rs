@@ -28,9 +28,11 @@ use bbot_agent::controller::failure::{Failure, FailureClass};
 use bbot_agent::controller::{Assignment, Controllers};
 use bbot_agent::delivery::{Courier, Delivery, Now, StoredArtifact};
 use bbot_agent::error::{Error, Result};
+use bbot_agent::ledger::{HostClaim, HostView};
 use bbot_agent::machines::{Enumeration, Machine, Machines, MachinesSettings, TaskMachines};
 use bbot_agent::manifest::{ResultManifest, ResultRequest, Style, TaskManifest, TaskRequest};
 use bbot_agent::perform::{BuildEnd, BuildFailure, HeldGuest, Performed};
+use bbot_agent::priority::Priority;
 use bbot_agent::status::{Idle, Laps};
 use bbot_agent::watch::{Stop, Watch};
 
@@ -126,6 +128,7 @@ impl Courier for Play {
 
 impl World for Play {
     type Guest = Held;
+    type Room = ();
 
     fn now(&self) -> Now {
         let now = Duration::from_secs(self.second());
@@ -192,6 +195,18 @@ impl World for Play {
         self.controllers.name(number)
     }
 
+    fn priority(&self, number: usize) -> Priority {
+        self.controllers.priority(number)
+    }
+
+    fn host(&mut self) -> Result<HostView> {
+        Ok(HostView::default())
+    }
+
+    fn make_room(&mut self, _: HostClaim) -> Result<std::result::Result<(), String>> {
+        Ok(Ok(()))
+    }
+
     fn ask(
         &mut self,
         number: usize,
@@ -247,10 +262,11 @@ impl World for Play {
 
     fn perform(
         &mut self,
-        task: &TaskManifest,
+        assignment: &Assignment,
         machines: &TaskMachines,
         _: &mut Laps,
     ) -> Performed<Held> {
+        let task = &assignment.task;
         let (name, now) = (machines.build.manifest.machine.name(), self.second());
         let course = (self.script.guests)(name, now);
         let built = (now, name.to_owned(), course.seconds);

@@ -8,6 +8,7 @@ mod build;
 mod host;
 mod interactive;
 mod modes;
+mod sharing;
 
 use super::options::Options;
 use super::value::{Expected, Value};
@@ -103,6 +104,7 @@ pub(super) const TABLE: &[Group] = &[
     build::GUESTS,
     interactive::INTERACTIVE,
     host::HOST,
+    sharing::SHARING,
     host::TRIALS,
 ];
 

@@ -78,6 +78,9 @@ _arguments -s \
   '--breaker=[Host failures in a row that stop requests]:num: ' \
   '--systemd-daemon[Prefix each line with systemd'\''s priority]' \
   '--verbose=[Level of diagnostics]:level:(0 1 2 3 4 5 6)' \
+  '--instance-max=[Maximum number of guests that run on this host]:num: ' \
+  '--host-ram=[Memory for the guests of all agents below --run-dir]:kB: ' \
+  '--host-cpu=[Processors for the guests of all agents below --run-dir]:num: ' \
   '--fake-bootstrap[Bootstrap without a guest]' \
   '--fake-build[Build without a guest]' \
   '--fake-machine=[Offer the machine whose header is in <file>]:file:_files' \
