@@ -53,6 +53,7 @@
 //! | 6 | [`perform`] | builds a task in a guest |
 //! | 7 | [`check`] | examines the host (`--check`) |
 //! | 7 | [`sweep`] | removes what a killed agent left behind |
+//! | 8 | [`host_status`] | the agents of a host and their claims (`--status`) |
 //! | 8 | [`agent`] | the loop |
 //! | 9 | [`program`] | command line to exit status |
 //!
@@ -111,6 +112,7 @@ pub mod durable;
 pub mod error;
 pub mod evidence;
 pub mod guest;
+pub mod host_status;
 pub mod interactive;
 pub mod json;
 pub mod ledger;

@@ -1,14 +1,12 @@
 //! The `bbot-agent` program: runs what the command line asks for and returns the
 //! exit status.
 
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::cli::{self, Format, Invocation, Options, StatusOf};
 use crate::error::{Class, Result};
-use crate::json::Value;
 use crate::sys::start;
-use crate::{agent, check, console, delivery, diag, evidence, lock, status, watch};
+use crate::{agent, check, console, delivery, diag, evidence, host_status, lock, watch};
 
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
@@ -33,9 +31,10 @@ pub fn main() -> ExitCode {
 fn perform(invocation: Invocation) -> Result<ExitCode> {
     match invocation {
         Invocation::Print(text) => cli::print(cli::text(text).as_bytes())?,
-        Invocation::Status(of, format) => return show_status(&of, format),
+        Invocation::Status(of, format) => return host_status::show(&of, format),
+        Invocation::Follow(of) => host_status::follow(&of, &watch::Watch::start()?)?,
         Invocation::Console(of, machine) => {
-            let (_, statuses) = status_files(&of)?;
+            let (_, statuses) = host_status::files(&of)?;
             console::follow(&statuses, machine.as_deref(), &watch::Watch::start()?)?;
         }
         Invocation::Failed(of, format) => show_failed(&of, format)?,
@@ -54,57 +53,6 @@ fn perform(invocation: Invocation) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The run directory, and the status files of agents in it.
-fn status_files(of: &StatusOf) -> Result<(&Path, Vec<PathBuf>)> {
-    Ok(match of {
-        StatusOf::All { directory } => (directory, status::find(directory)?),
-        StatusOf::One {
-            directory,
-            toolchain_name,
-            instance,
-        } => {
-            let dir = lock::directory(directory, toolchain_name, *instance);
-            (directory, vec![status::file_in(&dir)])
-        }
-    })
-}
-
-/// `--status`: 0 if an agent is running, else 1.
-fn show_status(of: &StatusOf, format: Format) -> Result<ExitCode> {
-    let (run_dir, paths) = status_files(of)?;
-    let now = watch::moment();
-    let (mut out, mut objects, mut running) = (String::new(), Vec::new(), false);
-    let mut code = Class::Failure.exit_code();
-    for path in paths {
-        let state = match status::read(&path) {
-            Ok(Some(state)) => state,
-            Ok(None) => continue,
-            Err(error) => {
-                diag::failure(&error).emit();
-                code = error.class().exit_code();
-                continue;
-            }
-        };
-        let (text, alive) = status::text(&state, now);
-        out.push_str(&text);
-        objects.push(status::json(&state, now));
-        running |= alive;
-    }
-    match format {
-        Format::Json => out = format!("{}\n", Value::Array(objects)),
-        Format::Text if out.is_empty() => {
-            out = format!("no agent has run under {}\n", run_dir.display());
-        }
-        Format::Text => {}
-    }
-    cli::print(out.as_bytes())?;
-    Ok(if running {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(code)
-    })
 }
 
 /// `--status --failed`: the failed guests whose evidence is kept.

@@ -216,6 +216,8 @@ impl<W: World> Agent<W> {
             task: Some(format!("{}/{}", record.name, record.version)),
             accepted: Some(self.world.now().wall.as_secs()),
             is_interactive: assignment.task.interactive().is_some(),
+            host_ram_kb: 0,
+            host_cpus: 0,
         }
     }
 

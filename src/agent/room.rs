@@ -40,6 +40,8 @@ impl GuestHost<'_> {
             task: None,
             accepted: None,
             is_interactive: false,
+            host_ram_kb: 0,
+            host_cpus: 0,
         };
         Ok(match self.enter(claim)? {
             (Admission::Waits(shortage), _) => Err(shortage),

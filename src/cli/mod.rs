@@ -37,6 +37,8 @@ pub enum Invocation {
     Check(Box<Options>, Format),
     /// Say what running agents are doing.
     Status(StatusOf, Format),
+    /// Print it again and again.
+    Follow(StatusOf),
     /// Follow the console of a guest that runs, of this machine if there is one.
     Console(StatusOf, Option<String>),
     /// Print the failed guests whose evidence is kept.

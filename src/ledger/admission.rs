@@ -200,6 +200,8 @@ mod tests {
             // Later letters are younger.
             accepted: Some(words[0].as_bytes()[0].into()),
             is_interactive: is("interactive"),
+            host_ram_kb: 0,
+            host_cpus: 0,
         }
     }
 

@@ -48,6 +48,10 @@ pub struct HostClaim {
     pub accepted: Option<u64>,
     /// Whether a person may be logged in: such a task is never interrupted.
     pub is_interactive: bool,
+    /// The memory of the host for guests, in kB, for readers.
+    pub host_ram_kb: u64,
+    /// The processors of the host for guests, for readers.
+    pub host_cpus: u32,
 }
 
 impl Work {
@@ -97,6 +101,8 @@ impl HostClaim {
             ),
             ("accepted", self.accepted.map_or(Value::Null, number)),
             ("interactive", Value::Bool(self.is_interactive)),
+            ("host_ram_kb", number(self.host_ram_kb)),
+            ("host_cpus", number(self.host_cpus.into())),
         ])
     }
 
@@ -118,6 +124,8 @@ impl HostClaim {
             task: word("task").map(str::to_owned),
             accepted: number("accepted"),
             is_interactive: value.get("interactive")?.as_bool()?,
+            host_ram_kb: number("host_ram_kb")?,
+            host_cpus: u32::try_from(number("host_cpus")?).ok()?,
         })
     }
 }
@@ -139,6 +147,8 @@ mod tests {
             task: Some("libfoo/1.2.3".to_owned()),
             accepted: Some(1_700_000_000),
             is_interactive: true,
+            host_ram_kb: 30 << 20,
+            host_cpus: 8,
         };
         let text = claim.json().to_string();
         assert_eq!(HostClaim::parse(&text, "default-2"), Some(claim));

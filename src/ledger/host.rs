@@ -97,6 +97,8 @@ impl HostLedger {
         };
         let admission = admit(&self.capacity, &self.view()?.claims, &wanted);
         claim.owner.clone_from(&self.owner);
+        claim.host_ram_kb = self.capacity.ram_kb;
+        claim.host_cpus = self.capacity.cpus;
         claim.state = match &admission {
             Admission::Granted => ClaimState::Running,
             Admission::Displaces(_) => ClaimState::Waiting,
@@ -230,6 +232,8 @@ mod tests {
             task: None,
             accepted: None,
             is_interactive: false,
+            host_ram_kb: 0,
+            host_cpus: 0,
         }
     }
 

@@ -429,7 +429,7 @@ mod tests {
         ] {
             assert!(metrics.contains(line), "{line}{metrics}");
         }
-        let (text, alive) = super::super::text(&scene.status(), at(scene.start, 100));
+        let (text, alive) = super::super::text(&scene.status(), at(scene.start, 100), None);
         assert!(alive);
         let pid = std::process::id();
         assert_eq!(

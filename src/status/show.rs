@@ -36,9 +36,10 @@ pub fn json(state: &Value, now: Moment) -> Value {
     Value::Object(members)
 }
 
-/// The state for people, in lines; and whether the agent is alive.
+/// The state for people, in lines; and whether the agent is alive. `claim` is its part of
+/// the host.
 #[must_use]
-pub fn text(state: &Value, now: Moment) -> (String, bool) {
+pub fn text(state: &Value, now: Moment, claim: Option<String>) -> (String, bool) {
     let word = |name| state.get(name).and_then(Value::as_str).unwrap_or("?");
     let number = |name| state.get(name).and_then(Value::as_u64);
     let alive = is_alive(state);
@@ -83,6 +84,9 @@ pub fn text(state: &Value, now: Moment) -> (String, bool) {
         if let Some(value) = state.get(name).and_then(Value::as_str) {
             out.push_str(&format!("  {name:<11} {value}\n"));
         }
+    }
+    if let Some(claim) = claim {
+        out.push_str(&format!("  {:<11} {claim}\n", "guest"));
     }
     let results = state.get("results").and_then(Value::as_array);
     for (i, result) in results.unwrap_or_default().iter().enumerate() {

@@ -136,6 +136,8 @@ pub(super) struct Draft {
     pub(super) proxy: Option<String>,
     pub(super) dry_run: bool,
     pub(super) failed: bool,
+    /// `--follow`.
+    pub(super) follow: bool,
     pub(super) console: Option<String>,
     pub(super) once: bool,
     pub(super) no_wait: bool,
@@ -163,6 +165,7 @@ pub(super) fn defaults() -> Draft {
         proxy: None,
         dry_run: false,
         failed: false,
+        follow: false,
         console: None,
         once: false,
         no_wait: false,

@@ -63,8 +63,9 @@ pub(super) const MODES: Group = Group {
             name: "status",
             takes: Takes::Maybe("format"),
             complete: Complete::Words(&["text", "json"]),
-            help: "Print the state of running agents. An idle agent states its reason. Without \
-                   --toolchain-name and --instance: all agents below --run-dir. \
+            help: "Print the state of running agents. An idle agent states its reason. With \
+                   several agents, the first line is about memory and processors of the host. \
+                   Without --toolchain-name and --instance: all agents below --run-dir. \
                    Exits with 1 if none is running. <format> is text or json.",
             set: |d, v| ask(d, "--status", Mode::Status(format(v)?)),
             ..MODE
@@ -74,6 +75,13 @@ pub(super) const MODES: Group = Group {
             help: "With --status: print the failed guests. Those whose evidence is kept below \
                    --state, the newest first. Exits with 0.",
             set: |d, v| put(&mut d.failed, v.switch()),
+            ..MODE
+        },
+        Flag {
+            name: "follow",
+            help: "With --status: print the state every second at the same place of a terminal, \
+                   until SIGINT.",
+            set: |d, v| put(&mut d.follow, v.switch()),
             ..MODE
         },
         Flag {

@@ -57,6 +57,7 @@ _bbot_agent()
     --check --check=
     --status --status=
     --failed
+    --follow
     --console --console=
     --gc
     --dry-run
