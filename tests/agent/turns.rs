@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use crate::support::host::{Host, TURN, ended, names};
 use crate::support::{Process, eventually, guest, isolated, require_programs};
 
-fn signal(process: &Process, signal: Signal) {
+pub fn signal(process: &Process, signal: Signal) {
     let pid = i32::try_from(process.0.id()).unwrap();
     kill(Pid::from_raw(pid), signal).unwrap();
 }
