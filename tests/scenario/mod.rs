@@ -10,6 +10,8 @@ mod machines;
 mod record;
 mod results;
 mod script;
+mod several;
+mod shared;
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -30,13 +32,16 @@ use bbot_agent::delivery::{Courier, Delivery, Now, StoredArtifact};
 use bbot_agent::error::{Error, Result};
 use bbot_agent::ledger::{HostClaim, HostView};
 use bbot_agent::machines::{Enumeration, Machine, Machines, MachinesSettings, TaskMachines};
-use bbot_agent::manifest::{ResultManifest, ResultRequest, Style, TaskManifest, TaskRequest};
+use bbot_agent::manifest::{
+    ResultManifest, ResultRequest, ResultStatus, Style, TaskManifest, TaskRequest,
+};
 use bbot_agent::perform::{BuildEnd, BuildFailure, HeldGuest, Performed};
 use bbot_agent::priority::Priority;
 use bbot_agent::status::{Idle, Laps};
 use bbot_agent::watch::{Stop, Watch};
 
 use record::{Record, Sent};
+use shared::SharedRoom;
 
 pub use machines::BootstrapCourse;
 use machines::ScriptedBootstraps;
@@ -81,7 +86,9 @@ impl Play {
     }
 
     fn pass(&self, seconds: u64) {
-        self.record.borrow_mut().now += seconds;
+        let second = self.second() + seconds;
+        self.record.borrow_mut().now = second;
+        self.script.host.pass_to(second);
     }
 
     /// The number of the controller that a result goes to.
@@ -101,6 +108,9 @@ impl Courier for Play {
         let request = ResultRequest::parse(text, "").unwrap();
         let (at, controller) = (self.second(), Play::of(target));
         let taken = (self.script.takes)(controller, at);
+        if taken.is_ok() && request.result.status == ResultStatus::Interrupt {
+            (self.script.given_back)(controller);
+        }
         self.record.borrow_mut().sent.push(Sent {
             at,
             controller,
@@ -128,7 +138,7 @@ impl Courier for Play {
 
 impl World for Play {
     type Guest = Held;
-    type Room = ();
+    type Room = SharedRoom;
 
     fn now(&self) -> Now {
         let now = Duration::from_secs(self.second());
@@ -200,11 +210,11 @@ impl World for Play {
     }
 
     fn host(&mut self) -> Result<HostView> {
-        Ok(HostView::default())
+        Ok(self.script.host.view())
     }
 
-    fn make_room(&mut self, _: HostClaim) -> Result<std::result::Result<(), String>> {
-        Ok(Ok(()))
+    fn make_room(&mut self, claim: HostClaim) -> Result<std::result::Result<SharedRoom, String>> {
+        Ok(self.script.host.claim(claim))
     }
 
     fn ask(
@@ -225,6 +235,10 @@ impl World for Play {
         let (machine, lines) = match (self.script.controllers[number])(now) {
             Offers::Task(machine, lines) => (machine, lines),
             Offers::Nothing => return Ok(None),
+            Offers::TaskIn(seconds, machine) => {
+                self.pass(seconds);
+                (machine, "")
+            }
             Offers::Refuses => return Err(out_of_reach()),
             Offers::Hangs(seconds) => {
                 self.pass(seconds);
@@ -245,6 +259,7 @@ impl World for Play {
         Ok(Some(Assignment {
             controller: self.controller(number),
             session,
+            priority: self.controllers.priority(number),
             result_url: UploadTarget::parse(&format!("http://c{number}/?c={number}")).unwrap(),
             ..Assignment::fake(TaskManifest::parse(text.as_bytes(), "").unwrap())
         }))

@@ -4,6 +4,7 @@ use bbot_agent::controller::failure::{Failure, FailureClass};
 use bbot_agent::manifest::ResultStatus;
 use bbot_agent::perform::{BuildStage, FailedSide};
 
+use super::shared::SharedHost;
 use super::{BootstrapCourse, MINUTE};
 
 /// The answer of a controller that is asked for a task.
@@ -11,6 +12,8 @@ use super::{BootstrapCourse, MINUTE};
 pub enum Offers {
     /// A task for the machine, with these further lines.
     Task(&'static str, &'static str),
+    /// A task for the machine, after some seconds.
+    TaskIn(u64, &'static str),
     /// No task.
     Nothing,
     /// No answer before the connection times out, in seconds.
@@ -59,6 +62,10 @@ pub struct Script {
     pub guests: Guests,
     /// How many templates there are to make, a minute each.
     pub templates: u32,
+    /// A task that was given back to a controller.
+    pub given_back: Box<dyn FnMut(usize)>,
+    /// The host that the agent shares with others.
+    pub host: SharedHost,
     /// What the host lacks.
     pub lacks: Box<dyn FnMut(u64) -> Option<&'static str>>,
 }
@@ -77,6 +84,8 @@ impl Script {
             takes: Box::new(|_, _| Ok(())),
             guests: Box::new(|_, _| success(MINUTE)),
             templates: 0,
+            given_back: Box::new(|_| {}),
+            host: SharedHost::alone(),
             lacks: Box::new(|_| None),
         }
     }
