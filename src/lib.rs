@@ -32,6 +32,7 @@
 //! | 1 | [`lz4`] | decoder of compressed results |
 //! | 1 | [`tar`] | list of an archive of artifacts |
 //! | 1 | [`user`] | the user of QEMU (`--vm-user`) |
+//! | 2 | [`control`] | requests among agents to pause or interrupt a task |
 //! | 2 | [`evidence`] | what is kept of failed guests |
 //! | 2 | [`interactive`] | the display of the guests of interactive builds |
 //! | 2 | [`network`] | bridge, taps, and the redirect of the guests' requests |
@@ -105,6 +106,7 @@ pub mod breaker;
 pub mod check;
 pub mod cli;
 pub mod console;
+pub mod control;
 pub mod controller;
 pub mod delivery;
 pub mod diag;

@@ -128,9 +128,18 @@ impl<W: World> Agent<W> {
             artifacts,
             mut guest,
         } = self.world.perform(assignment, machines, &mut laps);
+        let mut faults = Faults::default();
         let (mut end, result, why) = match end {
             BuildEnd::Result(result) => (TaskEnd::Result, Some(result), String::new()),
             BuildEnd::Stopped => (TaskEnd::Stopped, None, "the agent was stopped".to_owned()),
+            BuildEnd::Interrupted(agent) => {
+                let why = format!("a task of {agent} has a higher priority");
+                // The other agent waits for the host.
+                if let Some(guest) = guest.take() {
+                    faults.note(guest.close());
+                }
+                (TaskEnd::Interrupted, None, why)
+            }
             BuildEnd::Failed(failure) => {
                 let end = self.examine(failure.side, failure.stage);
                 (end, None, failure.why)
@@ -140,7 +149,6 @@ impl<W: World> Agent<W> {
             let aborts = end.consequences().controller == ControllerGets::Abort;
             aborts.then(|| failure_result(&assignment.task, ResultStatus::Abort, &why))
         });
-        let mut faults = Faults::default();
         if let Some(result) = result {
             let rules = ResultRules {
                 task: &assignment.task,
@@ -172,7 +180,7 @@ impl<W: World> Agent<W> {
             faults.note(self.give_back(record, &why));
             faults.note(self.flush(true).map(drop));
             let text = format!("the task is {} its controller: {why}", record.way_back());
-            if end == TaskEnd::Stopped {
+            if matches!(end, TaskEnd::Stopped | TaskEnd::Interrupted) {
                 diag::info(text).emit();
             } else {
                 diag::error(text).emit();

@@ -100,6 +100,8 @@ impl<'w> Host<'w> {
         let mut config = setup::perform(self.options, guest, name, assignment.priority);
         if assignment.task.interactive().is_some() {
             setup::for_user(&mut config, self.options);
+        } else if self.lock.is_some() {
+            config.guest.displacement = Some(setup::displacement(self.options)?);
         }
         let job = Job {
             task: &assignment.task,

@@ -11,6 +11,7 @@
 //! | guest failed before the worker had its task | given back | rests | fault | yes | after a pause |
 //! | guest failed while it had its task | abort | cleared | success | no | at once |
 //! | guest failed on a host that lacks something | given back | - | fault | yes | after a pause |
+//! | interrupted for a task of higher priority | given back | - | - | no | at once |
 //! | stopped by a signal | given back | - | - | no | after a pause |
 //!
 //! A task that is given back gets the status `interrupt`, on which its controller
@@ -37,6 +38,8 @@ pub enum TaskEnd {
     HostLacks,
     /// The operator stopped the agent.
     Stopped,
+    /// A task of higher priority needed the host.
+    Interrupted,
 }
 
 /// The answer to the controller.
@@ -97,7 +100,7 @@ impl TaskEnd {
         let (controller, machine, breaker) = match self {
             TaskEnd::Result => (C::Result, M::Cleared, BreakerGets::Success),
             TaskEnd::ResultWithHostFault => (C::Result, M::Cleared, BreakerGets::Fault),
-            TaskEnd::NotAcceptable | TaskEnd::NoRoom | TaskEnd::Stopped => {
+            TaskEnd::NotAcceptable | TaskEnd::NoRoom | TaskEnd::Stopped | TaskEnd::Interrupted => {
                 (C::Task, M::Nothing, BreakerGets::Nothing)
             }
             TaskEnd::Failed(F::Host, B::BeforeTask)
@@ -112,7 +115,7 @@ impl TaskEnd {
             machine,
             breaker,
             probe: breaker == BreakerGets::Fault,
-            at_once: breaker == BreakerGets::Success,
+            at_once: breaker == BreakerGets::Success || self == TaskEnd::Interrupted,
         }
     }
 }

@@ -1,10 +1,11 @@
 //! From the options to the settings that each module wants.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::bootstrap;
 use crate::cli::{self, Options};
+use crate::control::Control;
 use crate::controller;
 use crate::delivery::{DelivererSettings, DeliverySettings, RetryLimits};
 use crate::error::{Context as _, Result};
@@ -106,6 +107,7 @@ pub fn guest(
         ram_kb: options.ram,
         user: user(options)?,
         display: None,
+        displacement: None,
         idle_limit: Some(options.idle_limit).filter(|limit| !limit.is_zero()),
         hold: options.hold,
         evidence: evidence.clone(),
@@ -182,6 +184,18 @@ pub fn perform(
         },
         warm: may_start_warm.then_some(options.warm_age),
     }
+}
+
+/// How the guest of a task that begins now makes room for a task of higher priority. The
+/// other agents can ask for it from now on.
+pub fn displacement(options: &Options) -> Result<guest::Displacement> {
+    let run_dir = run_dir(options);
+    Ok(guest::Displacement {
+        control: Control::open(&run_dir)?,
+        run_dir,
+        pauses: options.pauses,
+        expiry: Instant::now() + options.result_expiry,
+    })
 }
 
 /// Changes the settings of builds to those of an interactive one: a user looks at it,

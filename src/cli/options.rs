@@ -151,6 +151,8 @@ plain! {
         pub run_dir: PathBuf,
         /// Prometheus text file to keep up to date.
         pub metrics: Option<PathBuf>,
+        /// Whether a task of lower priority is paused where that is possible.
+        pub pauses: bool,
         /// The number of host failures in a row after which no work is asked for.
         pub breaker: u32,
         /// Level of diagnostics, 0 to 6.

@@ -54,6 +54,12 @@ impl Limit {
         }
     }
 
+    /// The time of the guest that is left at `now`.
+    pub(super) fn left(&self, now: Instant) -> Duration {
+        let since = self.suspended.unwrap_or(now);
+        self.deadline.saturating_duration_since(since)
+    }
+
     /// Whether it is over at `now`.
     pub(super) fn is_over(&self, now: Instant) -> bool {
         self.suspended.is_none() && now >= self.deadline

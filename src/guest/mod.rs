@@ -8,6 +8,7 @@
 //! together, so that whatever ends a phase ends it at once.
 
 mod directory;
+mod displace;
 mod failure;
 mod idle;
 mod limit;
@@ -36,6 +37,7 @@ use crate::tftp::{self, Map, TftpServer};
 use crate::watch::Watch;
 
 pub use directory::Directory;
+pub use displace::Displacement;
 pub use phase::{Ended, GuestPhase, Step, Why};
 pub use wait::Upload;
 
@@ -91,6 +93,8 @@ pub struct GuestSettings {
     pub user: Option<Credentials>,
     /// The TCP address of its display; `None`: a socket in the run directory.
     pub display: Option<VncAddress>,
+    /// How the guest of a task makes room for one of higher priority, if it does.
+    pub displacement: Option<Displacement>,
     /// A guest that is idle for so long is ended; `None`: its other limits end it.
     pub idle_limit: Option<Duration>,
     /// How long a failed guest is kept for inspection.
@@ -135,6 +139,9 @@ pub struct Guest<'a> {
     /// The hardware address of the bridge with the guest on it.
     gateway: Mac,
     hold: Hold,
+    displacement: Option<Displacement>,
+    /// Whether it has ended to make room.
+    is_interrupted: bool,
     idle_limit: Option<Duration>,
     /// Where its uploads go.
     uploads: PathBuf,
@@ -206,6 +213,8 @@ impl<'a> Guest<'a> {
             bridge,
             gateway,
             hold,
+            displacement: config.displacement.clone(),
+            is_interrupted: false,
             idle_limit: config.idle_limit,
             uploads,
             refusals: Refusals::default(),
@@ -243,13 +252,14 @@ impl<'a> Guest<'a> {
     /// The first error; the rest is removed all the same.
     pub fn close(mut self) -> Result<()> {
         self.keep_evidence();
+        let down = self.machine.force_down().map(drop);
+        self.has_made_room();
         let Guest {
-            mut machine,
+            machine,
             redirect,
             server,
             ..
         } = self;
-        let down = machine.force_down().map(drop);
         drop(machine);
         let removed = redirect.close();
         drop(server);

@@ -55,6 +55,8 @@ pub enum Why {
     Surroundings(String),
     /// The agent was told to stop.
     Stopped,
+    /// This agent has a task of higher priority.
+    Interrupted(String),
 }
 
 impl Ended {
@@ -78,7 +80,7 @@ impl Ended {
             Why::TimedOut => "timeout",
             Why::Idle(_) => "idle timeout",
             Why::Lost(_) | Why::Invalid(_) | Why::Host(_) | Why::Surroundings(_) => "failure",
-            Why::Stopped => "interrupted",
+            Why::Stopped | Why::Interrupted(_) => "interrupted",
         };
         match self.phase {
             // In the words of bbot: `build timeout`, `build startup timeout`.
@@ -118,6 +120,10 @@ impl fmt::Display for Ended {
             )?,
             Why::Lost(how) => write!(f, "{how} before {before}")?,
             Why::Invalid(what) | Why::Host(what) | Why::Surroundings(what) => f.write_str(what)?,
+            Why::Interrupted(agent) => write!(
+                f,
+                "a task of {agent} with a higher priority needed the host before {before}"
+            )?,
             Why::Stopped => write!(f, "the agent was told to stop before {before}")?,
         }
         match &self.refused {

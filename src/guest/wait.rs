@@ -148,6 +148,10 @@ impl Guest<'_> {
                     return Ok(ended(&self.refusals, why));
                 }
             }
+            if let Some(why) = self.make_room(phase, &mut time, &mut idle)? {
+                self.is_interrupted = matches!(why, Why::Interrupted(_));
+                return Ok(ended(&self.refusals, why));
+            }
             if time.is_to_resume(now) {
                 self.machine.resume(now);
             }
@@ -177,12 +181,19 @@ impl Guest<'_> {
             ]
             .into_iter()
             .flatten()
+            .chain(
+                self.displacement
+                    .iter()
+                    .filter_map(|d| d.control.deadline()),
+            )
             .fold(next_look, Instant::min);
             self.watch
                 .transferred(counters.octets_sent + counters.octets_received);
             let served = {
                 let mut others: Vec<BorrowedFd<'_>> = vec![self.watch.fd()];
                 others.extend(self.machine.fds());
+                let socket = self.displacement.as_ref().map(|d| d.control.socket());
+                others.extend(socket.iter().flat_map(|socket| socket.fds()));
                 self.server.serve(Some(until), &others)?
             };
             self.report_flood();
@@ -289,7 +300,7 @@ impl Guest<'_> {
     /// Suspends the guest and returns true if it is to be held for inspection, see
     /// [`Guest::hold`].
     pub fn report(&mut self, what: &str, ended: &Ended) -> bool {
-        if ended.why == Why::Stopped {
+        if matches!(ended.why, Why::Stopped | Why::Interrupted(_)) {
             // The guest did not fail, so there is nothing to inspect.
             diag::info(format_args!("{what} for machine {}: {ended}", self.label)).emit();
             return false;
@@ -377,7 +388,7 @@ impl Guest<'_> {
 }
 
 /// The reason to give up the guest after `event`, if there is one.
-fn fatal_reason(event: Event) -> Option<Why> {
+pub(super) fn fatal_reason(event: Event) -> Option<Why> {
     match event {
         Event::Panicked => Some(Why::Lost("the guest panicked".to_owned())),
         Event::ProcessorFailed => Some(Why::Host(

@@ -186,6 +186,13 @@ fn of_agent(directory: &Path, owner: &str) -> Result<Option<HostClaim>> {
     Ok(claim.filter(|_| lock::is_held(directory)))
 }
 
+/// Removes the claim in the directory of its agent, before its guard does.
+pub fn release(directory: &Path) {
+    drop(ClaimGuard {
+        directory: directory.to_owned(),
+    });
+}
+
 /// Changes the state of the claim in the directory of its agent.
 pub fn set_state(directory: &Path, state: ClaimState) -> Result<()> {
     let path = directory.join(CLAIM);

@@ -18,5 +18,5 @@ mod show;
 pub use admission::{Admission, HostView, Method, Victim, admit};
 pub use capacity::{Capacity, Shortage, Wanted, require_room};
 pub use claim::{ClaimState, HostClaim, Work};
-pub use host::{ClaimGuard, HostLedger, claims, default_ram_kb, set_state};
+pub use host::{ClaimGuard, HostLedger, claims, default_ram_kb, release, set_state};
 pub use show::use_of_host;

@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder, File};
 use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, chown, lchown};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -23,6 +23,7 @@ use crate::json::Value;
 use crate::sys::file::open_directory;
 use crate::sys::poll::{Wait, Waited};
 use crate::sys::process::{Credentials, Process};
+use crate::sys::unix;
 
 /// The size of the console's tail in memory, in bytes.
 const CONSOLE_TAIL: usize = 64 * 1024;
@@ -79,7 +80,8 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<VirtualMachine> {
     if let Some(user) = &spec.user {
         hand_over(&spec.directory, user)?;
     }
-    let operator = listen(&spec.run_dir, &files.operator)?;
+    let operator = unix::listen(&files.operator)
+        .context(|| format!("unable to make socket {}", files.operator.display()))?;
     let (monitor, monitor_theirs) = pair()?;
     let (console, console_theirs) = pair()?;
     let (agent, agent_theirs) = match spec.memory {
@@ -287,20 +289,6 @@ fn hand_over(directory: &Path, user: &Credentials) -> Result<()> {
             directory.display()
         )
     })
-}
-
-/// Listens on the socket `path` in `directory`. The name that the kernel is given has
-/// at most 107 bytes (unix(7)), however long the path is.
-fn listen(directory: &Path, path: &Path) -> Result<UnixListener> {
-    // Left by an agent that was killed.
-    let _ = fs::remove_file(path);
-    let bind = || {
-        let directory = open_directory(directory)?;
-        let name = path.file_name().unwrap_or_default();
-        let short = format!("/proc/self/fd/{}", directory.as_raw_fd());
-        UnixListener::bind(Path::new(&short).join(name))
-    };
-    bind().context(|| format!("unable to make socket {}", path.display()))
 }
 
 /// The agent's end, non-blocking, and QEMU's.

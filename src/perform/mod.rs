@@ -116,6 +116,9 @@ pub enum BuildEnd {
     Failed(BuildFailure),
     /// The agent was told to stop.
     Stopped,
+    /// This agent has a task of higher priority. There is room for its guest when this
+    /// one is closed.
+    Interrupted(String),
 }
 
 /// Why there is no result.
@@ -351,8 +354,10 @@ fn finish<'w>(
 
 /// The end of a build whose guest failed.
 fn failed(stage: BuildStage, ended: &Ended) -> BuildEnd {
-    if ended.why == Why::Stopped {
-        return BuildEnd::Stopped;
+    match &ended.why {
+        Why::Stopped => return BuildEnd::Stopped,
+        Why::Interrupted(agent) => return BuildEnd::Interrupted(agent.clone()),
+        _ => {}
     }
     let side = match ended.why {
         Why::Host(_) => FailedSide::Host,

@@ -109,7 +109,8 @@ fn restore<'w>(
         // A guest that ends by itself, at whatever point, may do so because it was
         // restored.
         Step::Ended(ended)
-            if ended.phase == GuestPhase::Startup && ended.why != Why::Stopped
+            if ended.phase == GuestPhase::Startup
+                && !matches!(ended.why, Why::Stopped | Why::Interrupted(_))
                 || matches!(ended.why, Why::Lost(_)) =>
         {
             let failure = guest.failure("failure of a restored guest", ended);

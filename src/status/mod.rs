@@ -55,6 +55,8 @@ pub enum Phase {
     Preparing,
     /// Performing a task.
     Building,
+    /// Waiting for a task of higher priority, with a paused guest.
+    Paused,
     /// Delivering a result.
     Uploading,
     /// Keeping a suspended guest for inspection.
@@ -158,13 +160,14 @@ impl Idle {
 
 impl Phase {
     /// The words a phase can have, [`DRAINING`] included.
-    pub const KEYWORDS: [&'static str; 11] = [
+    pub const KEYWORDS: [&'static str; 12] = [
         "enumerating",
         "asking",
         "booting",
         "bootstrapping",
         "preparing",
         "building",
+        "paused",
         "uploading",
         "holding",
         "idle",
@@ -183,6 +186,7 @@ impl Phase {
             Phase::Preparing => "preparing",
             Phase::Building => "building",
             Phase::Uploading => "uploading",
+            Phase::Paused => "paused",
             Phase::Holding => "holding",
             Phase::Idle(_) => "idle",
             Phase::Stopped => "stopped",
@@ -213,8 +217,8 @@ impl Phase {
 /// Whether a guest runs in the phase of this word, in `work` of a state file.
 #[must_use]
 pub fn has_guest(work: &str) -> bool {
-    use Phase::{Booting, Bootstrapping, Building, Holding, Preparing};
-    let phases = [Booting, Bootstrapping, Preparing, Building, Holding];
+    use Phase::{Booting, Bootstrapping, Building, Holding, Paused, Preparing};
+    let phases = [Booting, Bootstrapping, Preparing, Building, Paused, Holding];
     phases.iter().any(|phase| phase.keyword() == work)
 }
 

@@ -20,3 +20,4 @@ pub mod start;
 pub mod tap;
 pub mod tree;
 pub mod udp;
+pub mod unix;

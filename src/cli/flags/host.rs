@@ -33,6 +33,21 @@ pub(super) const HOST: Group = Group {
             ..FLAG
         },
         Flag {
+            name: "interrupt",
+            takes: Takes::Value("how"),
+            complete: Complete::Words(&["pause", "discard"]),
+            default: Default::Is("pause"),
+            help: "How a task of this agent makes room for one of higher priority of another \
+                   agent. pause: its guest is suspended, and goes on after it, if memory and \
+                   --result-expiry allow it; otherwise as discard. discard: the guest is ended \
+                   and the task given back.",
+            set: |d, v| {
+                let words = [("pause", true), ("discard", false)];
+                put(&mut d.options.pauses, v.one_of(&words))
+            },
+            ..FLAG
+        },
+        Flag {
             name: "breaker",
             takes: Takes::Value("num"),
             default: Default::Is("5"),

@@ -1,0 +1,453 @@
+//! Requests among the agents of a host: the guest of a task makes room for a task of
+//! higher priority.
+//!
+//! An agent that performs a task listens on the socket `control` in its run directory.
+//! Another agent connects and writes a line, `pause <agent>` or `interrupt <agent>`. The
+//! answer is a line, too: `paused`, `interrupted` or `refused <why>`. A paused guest goes
+//! on when the connection ends, by whatever cause: the kernel closes that of an agent that
+//! was killed.
+
+use std::cell::{Ref, RefCell};
+use std::fs::{self, Permissions};
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::error::{Context as _, Error, Result};
+use crate::sys::poll::{Wait, Waited};
+use crate::sys::unix::{connect, listen};
+
+/// The name of the socket in the run directory of an agent.
+const SOCKET: &str = "control";
+
+/// The maximum length of a line, in bytes.
+const MAX_LINE: usize = 256;
+
+/// The time limit for a request after its connection was made.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What a guest is asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Demand {
+    /// To end. Its task is given back.
+    Interrupt,
+    /// To stop, and to keep its memory, until the connection ends.
+    Pause,
+}
+
+/// A request of another agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DemandOf {
+    /// What is asked.
+    pub demand: Demand,
+    /// The agent that asks.
+    pub agent: String,
+}
+
+/// The answer to a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DemandAnswer {
+    /// The guest is paused.
+    Paused,
+    /// The guest is gone.
+    Interrupted,
+    /// Neither, because.
+    Refused(String),
+}
+
+impl Demand {
+    const ALL: [(&str, Demand); 2] = [("interrupt", Demand::Interrupt), ("pause", Demand::Pause)];
+
+    fn keyword(self) -> &'static str {
+        match self {
+            Demand::Interrupt => "interrupt",
+            Demand::Pause => "pause",
+        }
+    }
+}
+
+impl DemandOf {
+    fn parse(line: &[u8]) -> Option<DemandOf> {
+        let (word, agent) = std::str::from_utf8(line).ok()?.split_once(' ')?;
+        let (_, demand) = Demand::ALL.into_iter().find(|(known, _)| *known == word)?;
+        let is_name = |c: u8| c.is_ascii_graphic();
+        (!agent.is_empty() && agent.bytes().all(is_name)).then(|| DemandOf {
+            demand,
+            agent: agent.to_owned(),
+        })
+    }
+}
+
+impl DemandAnswer {
+    fn line(&self) -> String {
+        match self {
+            DemandAnswer::Paused => "paused\n".to_owned(),
+            DemandAnswer::Interrupted => "interrupted\n".to_owned(),
+            DemandAnswer::Refused(why) => format!("refused {why}\n"),
+        }
+    }
+
+    fn parse(line: &str) -> Option<DemandAnswer> {
+        match line.split_once(' ') {
+            Some(("refused", why)) => Some(DemandAnswer::Refused(why.to_owned())),
+            None if line == "paused" => Some(DemandAnswer::Paused),
+            None if line == "interrupted" => Some(DemandAnswer::Interrupted),
+            _ => None,
+        }
+    }
+}
+
+/// The socket of this agent. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Control(Rc<RefCell<Socket>>);
+
+/// The listening socket and its one connection.
+#[derive(Debug)]
+pub struct Socket {
+    path: PathBuf,
+    listener: UnixListener,
+    client: Option<Client>,
+}
+
+#[derive(Debug)]
+struct Client {
+    stream: UnixStream,
+    line: Vec<u8>,
+    /// The time limit of its request; `None` once it has made it.
+    until: Option<Instant>,
+}
+
+impl Control {
+    /// Listens in the run directory of this agent.
+    pub fn open(run_dir: &Path) -> Result<Control> {
+        let path = run_dir.join(SOCKET);
+        let listener = listen(&path).and_then(|listener| {
+            fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        });
+        let listener = listener.context(|| format!("unable to make socket {}", path.display()))?;
+        Ok(Control(Rc::new(RefCell::new(Socket {
+            path,
+            listener,
+            client: None,
+        }))))
+    }
+
+    /// The socket, for [`Socket::fds`].
+    #[must_use]
+    pub fn socket(&self) -> Ref<'_, Socket> {
+        self.0.borrow()
+    }
+
+    /// When [`Control::next`] is to be called, if nothing comes in before.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.0
+            .borrow()
+            .client
+            .as_ref()
+            .and_then(|client| client.until)
+    }
+
+    /// Takes a request that has come in.
+    #[must_use]
+    pub fn next(&self, now: Instant) -> Option<DemandOf> {
+        let socket = &mut *self.0.borrow_mut();
+        while let Ok((mut stream, _)) = socket.listener.accept() {
+            if socket.client.is_some() {
+                let busy = DemandAnswer::Refused("it answers another agent".to_owned());
+                let _ = stream.write_all(busy.line().as_bytes());
+            } else if stream.set_nonblocking(true).is_ok() {
+                socket.client = Some(Client {
+                    stream,
+                    line: Vec::new(),
+                    until: Some(now + REQUEST_TIMEOUT),
+                });
+            }
+        }
+        let client = socket.client.as_mut()?;
+        let until = client.until?;
+        match read_line(&mut client.stream, &mut client.line) {
+            Line::Whole => {
+                client.until = None;
+                let demand = DemandOf::parse(&client.line);
+                if demand.is_none() {
+                    let unknown = DemandAnswer::Refused("it does not know this".to_owned());
+                    let _ = client.stream.write_all(unknown.line().as_bytes());
+                    socket.client = None;
+                }
+                demand
+            }
+            Line::Part if now < until => None,
+            Line::Part | Line::Lost => {
+                socket.client = None;
+                None
+            }
+        }
+    }
+
+    /// Whether the agent whose request was taken has closed the connection.
+    #[must_use]
+    pub fn is_released(&self) -> bool {
+        let socket = &mut *self.0.borrow_mut();
+        socket.client.as_mut().is_none_or(|client| {
+            // Whatever follows a request is no part of the protocol.
+            !matches!(client.stream.read(&mut [0; 16]), Err(error) if is_for_now(&error))
+        })
+    }
+
+    /// Answers the request. The connection lasts after [`DemandAnswer::Paused`] only.
+    pub fn answer(&self, answer: &DemandAnswer) {
+        let socket = &mut *self.0.borrow_mut();
+        if let Some(client) = &mut socket.client {
+            // A line fits into the empty buffer of a socket.
+            let sent = client.stream.write_all(answer.line().as_bytes());
+            if sent.is_err() || *answer != DemandAnswer::Paused {
+                socket.client = None;
+            }
+        }
+    }
+
+    /// Ends the connection.
+    pub fn hang_up(&self) {
+        self.0.borrow_mut().client = None;
+    }
+}
+
+impl Socket {
+    /// The descriptors to poll.
+    pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let client = self.client.iter().map(|client| client.stream.as_fd());
+        client.chain([self.listener.as_fd()])
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// A guest that is paused as long as this lives.
+#[derive(Debug)]
+pub struct PausedGuest {
+    _stream: UnixStream,
+}
+
+/// Asks the agent with the run directory `directory` to make room, in the name of
+/// `agent`, and waits for its answer until `deadline`. The guest is paused as long as
+/// the value lasts.
+///
+/// # Errors
+///
+/// If it does not answer: it has ended, performs no task, or is stopped.
+pub fn demand(
+    directory: &Path,
+    demand: Demand,
+    agent: &str,
+    deadline: Instant,
+    wait: &mut Wait<'_>,
+) -> Result<(DemandAnswer, PausedGuest)> {
+    let path = directory.join(SOCKET);
+    let unable = || {
+        format!(
+            "unable to {} the task of {}",
+            demand.keyword(),
+            path.display()
+        )
+    };
+    let connected = connect(&path).and_then(|mut stream| {
+        stream.set_nonblocking(true)?;
+        stream.write_all(format!("{} {agent}\n", demand.keyword()).as_bytes())?;
+        Ok(stream)
+    });
+    let mut stream = connected.context(unable)?;
+    let mut line = Vec::new();
+    loop {
+        match read_line(&mut stream, &mut line) {
+            Line::Whole => break,
+            Line::Part => {}
+            Line::Lost => return Err(Error::new(format!("{}: no answer", unable()))),
+        }
+        let why = match wait(&[stream.as_fd()], deadline).context(unable)? {
+            Waited::Readable => continue,
+            Waited::Deadline => "no answer in time",
+            Waited::Stopped => "the agent was told to stop",
+        };
+        return Err(Error::new(format!("{}: {why}", unable())));
+    }
+    let answer = DemandAnswer::parse(&String::from_utf8_lossy(&line));
+    let answer = answer.ok_or_else(|| Error::new(format!("{}: invalid answer", unable())))?;
+    Ok((answer, PausedGuest { _stream: stream }))
+}
+
+/// What is there of a line.
+enum Line {
+    /// All, without its end.
+    Whole,
+    /// A part.
+    Part,
+    /// It will not be whole: the peer has gone, or the line is too long.
+    Lost,
+}
+
+fn read_line(stream: &mut UnixStream, line: &mut Vec<u8>) -> Line {
+    let mut buffer = [0; MAX_LINE];
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => return Line::Lost,
+            Ok(length) => line.extend_from_slice(&buffer[..length]),
+            Err(error) if is_for_now(&error) => return Line::Part,
+            Err(_) => return Line::Lost,
+        }
+        if let Some(end) = line.iter().position(|c| *c == b'\n') {
+            line.truncate(end);
+            return Line::Whole;
+        }
+        if line.len() >= MAX_LINE {
+            return Line::Lost;
+        }
+    }
+}
+
+fn is_for_now(error: &io::Error) -> bool {
+    use io::ErrorKind::{Interrupted, WouldBlock};
+    matches!(error.kind(), WouldBlock | Interrupted)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::BufRead as _;
+
+    use super::*;
+    use crate::sys::poll::readable_within;
+
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Scratch {
+            let name = format!("bbot-agent-control-{}-{name}", std::process::id());
+            let dir = std::env::temp_dir().join(name);
+            fs::create_dir_all(&dir).unwrap();
+            Scratch(dir)
+        }
+
+        fn say(&self, text: &str) -> UnixStream {
+            let mut stream = connect(&self.0.join(SOCKET)).unwrap();
+            stream.write_all(text.as_bytes()).unwrap();
+            stream
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn said(stream: UnixStream) -> String {
+        let mut text = String::new();
+        io::BufReader::new(stream).read_line(&mut text).unwrap();
+        text
+    }
+
+    #[test]
+    fn a_guest_is_paused_as_long_as_the_connection_lasts() {
+        let scratch = Scratch::new("pause");
+        let control = Control::open(&scratch.0).unwrap();
+        let now = Instant::now();
+        assert_eq!(control.next(now), None);
+        let stream = scratch.say("pause default-2\n");
+        let request = control.next(now).unwrap();
+        assert_eq!(
+            (request.demand, &*request.agent),
+            (Demand::Pause, "default-2")
+        );
+        // One at a time.
+        let other = scratch.say("interrupt x-1\n");
+        assert_eq!(control.next(now), None);
+        assert_eq!(said(other), "refused it answers another agent\n");
+        control.answer(&DemandAnswer::Paused);
+        assert!(!control.is_released());
+        drop(stream);
+        assert!(control.is_released());
+    }
+
+    #[test]
+    fn requests_are_bounded_in_size_and_time() {
+        let scratch = Scratch::new("hostile");
+        let control = Control::open(&scratch.0).unwrap();
+        let start = Instant::now();
+        let mut silent = scratch.say("pau");
+        assert_eq!(control.next(start), None);
+        assert_eq!(control.deadline(), Some(start + REQUEST_TIMEOUT));
+        assert_eq!(control.next(start + REQUEST_TIMEOUT), None);
+        assert!(silent.write_all(b"se default-2\n").is_err());
+        for text in [
+            "reboot x\n",
+            "pause\n",
+            "pause \n",
+            "pause a b\n",
+            "pause \u{1b}\n",
+        ] {
+            let stream = scratch.say(text);
+            assert_eq!(control.next(start), None, "{text:?}");
+            assert_eq!(said(stream), "refused it does not know this\n");
+        }
+        let mut long = scratch.say(&"x".repeat(MAX_LINE));
+        assert_eq!(control.next(start), None);
+        assert_eq!(long.read(&mut [0]).unwrap_or(0), 0);
+        // The next one is heard.
+        let _stream = scratch.say("interrupt default-2\n");
+        assert!(control.next(start).is_some());
+    }
+
+    #[test]
+    fn the_answer_comes_back_or_the_reason_is_said() {
+        let scratch = Scratch::new("answer");
+        let wait = &mut |fds: &[BorrowedFd<'_>], deadline: Instant| {
+            let length = deadline.saturating_duration_since(Instant::now());
+            Ok(match readable_within(fds[0], length)? {
+                true => Waited::Readable,
+                false => Waited::Deadline,
+            })
+        };
+        let mut ask = |milliseconds| {
+            let deadline = Instant::now() + Duration::from_millis(milliseconds);
+            demand(&scratch.0, Demand::Interrupt, "default-2", deadline, wait)
+                .map(|(answer, _)| answer)
+                .map_err(|error| error.to_string())
+        };
+        assert!(ask(0).unwrap_err().contains("No such file"));
+        let (send, receive) = std::sync::mpsc::channel();
+        let directory = scratch.0.clone();
+        let agent = std::thread::spawn(move || {
+            let control = Control::open(&directory).unwrap();
+            send.send(()).unwrap();
+            let answers = [
+                DemandAnswer::Interrupted,
+                DemandAnswer::Refused("it is interactive".to_owned()),
+            ];
+            for answer in answers {
+                while control.next(Instant::now()).is_none() {
+                    let socket = control.socket();
+                    let fds: Vec<_> = socket.fds().collect();
+                    let mut ready = vec![false; fds.len()];
+                    crate::sys::poll::readable(&fds, &mut ready, control.deadline()).unwrap();
+                }
+                control.answer(&answer);
+            }
+        });
+        receive.recv().unwrap();
+        assert_eq!(ask(5000), Ok(DemandAnswer::Interrupted));
+        let refused = DemandAnswer::Refused("it is interactive".to_owned());
+        assert_eq!(ask(5000), Ok(refused));
+        agent.join().unwrap();
+        assert!(ask(0).unwrap_err().contains("No such file"));
+    }
+}
