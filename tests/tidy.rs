@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 const CLOCK: &[&str] = &[
     "agent/build.rs",
     "agent/guests.rs",
+    "agent/room.rs",
     "controller/http.rs",
     "controller/strict.rs",
     "controller/transport.rs",
@@ -16,6 +17,7 @@ const CLOCK: &[&str] = &[
     "delivery/deliverer.rs",
     "diag/output.rs",
     "diag/record.rs",
+    "guest/displace.rs",
     "guest/mod.rs",
     "guest/template.rs",
     "guest/wait.rs",

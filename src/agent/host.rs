@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::guests::{GuestHost, Prepared, is_trial};
-use super::room::TaskRoom;
+use super::room::{TaskRoom, displacement};
 use super::setup;
 use super::world::World;
 use crate::cli::{Options, Turns};
@@ -101,7 +101,7 @@ impl<'w> Host<'w> {
         if assignment.task.interactive().is_some() {
             setup::for_user(&mut config, self.options);
         } else if self.lock.is_some() {
-            config.guest.displacement = Some(setup::displacement(self.options)?);
+            config.guest.displacement = Some(displacement(self.options)?);
         }
         let job = Job {
             task: &assignment.task,
@@ -264,7 +264,7 @@ impl<'w> World for Host<'w> {
     }
 
     fn make_room(&mut self, claim: HostClaim) -> Result<Result<TaskRoom, String>> {
-        self.guests.make_room(claim)
+        self.guests.make_room(&claim)
     }
 
     fn ask(&mut self, number: usize, request: &TaskRequest) -> Result<Option<Assignment>, Failure> {

@@ -1,18 +1,45 @@
 //! Room on the host for the guests of this agent, by its ledger.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::guests::GuestHost;
-use crate::error::Result;
+use super::setup;
+use crate::cli::Options;
+use crate::control::{self, ControlSocket, Demand, DemandAnswer, PausedGuest};
+use crate::diag;
+use crate::error::{Error, Result};
+use crate::guest;
 use crate::ledger::{
-    Admission, ClaimGuard, ClaimState, HostClaim, HostLedger, HostView, Shortage, Work,
+    self, Admission, ClaimGuard, ClaimState, HostClaim, HostLedger, HostView, Method, Shortage,
+    Victim, Work,
 };
 use crate::priority::Priority;
+
+/// The time for another agent to make room: its guest is ended within a second or two.
+const DISPLACE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The number of attempts to find room. A task that was to make room may have ended
+/// meanwhile.
+const MAX_ATTEMPTS: u32 = 3;
 
 /// The room that a task has, until this goes.
 #[derive(Debug)]
 pub(super) struct TaskRoom {
+    // Dropped in this order: the paused guests need the room.
     _claim: Option<ClaimGuard>,
+    _paused: Vec<PausedGuest>,
+}
+
+/// How the guest of a task that begins now makes room for a task of higher priority. The
+/// other agents can ask for it from now on.
+pub(super) fn displacement(options: &Options) -> Result<guest::Displacement> {
+    let run_dir = setup::run_dir(options);
+    Ok(guest::Displacement {
+        control: ControlSocket::open(&run_dir)?,
+        run_dir,
+        pauses: options.pauses,
+        expiry: Instant::now() + options.result_expiry,
+    })
 }
 
 impl GuestHost<'_> {
@@ -50,16 +77,62 @@ impl GuestHost<'_> {
     }
 
     /// Claims room for the guests of a task.
-    pub(super) fn make_room(&self, claim: HostClaim) -> Result<Result<TaskRoom, String>> {
-        let (admission, guard) = self.enter(claim)?;
-        Ok(match admission {
-            Admission::Granted => Ok(TaskRoom { _claim: guard }),
-            Admission::Displaces(victims) => {
-                let owners: Vec<_> = victims.into_iter().map(|victim| victim.owner).collect();
-                Err(format!("room that {} would make", owners.join(" and ")))
+    pub(super) fn make_room(&self, claim: &HostClaim) -> Result<Result<TaskRoom, String>> {
+        let mut why = String::new();
+        for _ in 0..MAX_ATTEMPTS {
+            let (admission, guard) = self.enter(claim.clone())?;
+            let displaced = match admission {
+                Admission::Granted => Ok(Vec::new()),
+                Admission::Displaces(victims) => {
+                    let displaced: Result<_> =
+                        victims.iter().map(|victim| self.displace(victim)).collect();
+                    let run_dir = setup::run_dir(self.options);
+                    displaced.and_then(|paused| {
+                        ledger::set_state(&run_dir, ClaimState::Running)?;
+                        Ok(paused)
+                    })
+                }
+                Admission::Waits(shortage) => return Ok(Err(shortage.to_string())),
+            };
+            match displaced {
+                Ok(paused) => {
+                    return Ok(Ok(TaskRoom {
+                        _claim: guard,
+                        _paused: paused,
+                    }));
+                }
+                Err(error) => why = error.to_string(),
             }
-            Admission::Waits(shortage) => Err(shortage.to_string()),
-        })
+            if self.watch.must_stop() {
+                break;
+            }
+        }
+        Ok(Err(why))
+    }
+
+    /// Has the task of another agent make room.
+    fn displace(&self, victim: &Victim) -> Result<PausedGuest> {
+        let wanted = match victim.method {
+            Method::Pause => Demand::Pause,
+            Method::Interrupt => Demand::Interrupt,
+        };
+        let (answer, paused) = control::demand(
+            &self.options.run_dir.join(&victim.owner),
+            wanted,
+            &setup::owner(self.options),
+            Instant::now() + DISPLACE_TIMEOUT,
+            &mut |fds, deadline| self.watch.wait(fds, deadline),
+        )?;
+        let text = match answer {
+            DemandAnswer::Paused => "paused",
+            DemandAnswer::Interrupted => "interrupted",
+            DemandAnswer::Refused(why) => {
+                let owner = &victim.owner;
+                return Err(Error::new(format!("{owner} does not make room: {why}")));
+            }
+        };
+        diag::info(format_args!("the task of {} is {text}", victim.owner)).emit();
+        Ok(paused)
     }
 
     fn enter(&self, claim: HostClaim) -> Result<(Admission, Option<ClaimGuard>)> {

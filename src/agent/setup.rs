@@ -1,11 +1,10 @@
 //! From the options to the settings that each module wants.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::bootstrap;
 use crate::cli::{self, Options};
-use crate::control::Control;
 use crate::controller;
 use crate::delivery::{DelivererSettings, DeliverySettings, RetryLimits};
 use crate::error::{Context as _, Result};
@@ -62,7 +61,7 @@ pub fn capacity(options: &Options) -> Capacity {
             .unwrap_or_else(|| procfs::total_memory_kb().map_or(u64::MAX, ledger::default_ram_kb)),
         cpus: options.host_cpu.unwrap_or_else(hardware_threads),
         instances: most,
-        displaces: false,
+        displaces: true,
     }
 }
 
@@ -184,18 +183,6 @@ pub fn perform(
         },
         warm: may_start_warm.then_some(options.warm_age),
     }
-}
-
-/// How the guest of a task that begins now makes room for a task of higher priority. The
-/// other agents can ask for it from now on.
-pub fn displacement(options: &Options) -> Result<guest::Displacement> {
-    let run_dir = run_dir(options);
-    Ok(guest::Displacement {
-        control: Control::open(&run_dir)?,
-        run_dir,
-        pauses: options.pauses,
-        expiry: Instant::now() + options.result_expiry,
-    })
 }
 
 /// Changes the settings of builds to those of an interactive one: a user looks at it,

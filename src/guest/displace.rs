@@ -8,7 +8,7 @@ use super::idle::IdleTimer;
 use super::limit::Limit;
 use super::wait::fatal_reason;
 use super::{Guest, GuestPhase, Why};
-use crate::control::{Control, Demand, DemandAnswer, DemandOf};
+use crate::control::{ControlSocket, Demand, DemandAnswer, DemandOf};
 use crate::diag;
 use crate::error::{Context as _, Result};
 use crate::ledger::{self, ClaimState};
@@ -23,7 +23,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub struct Displacement {
     /// Where other agents ask for it.
-    pub control: Control,
+    pub control: ControlSocket,
     /// The directory of the agent's claim on the host.
     pub run_dir: PathBuf,
     /// Whether it is paused where that is possible (`--interrupt`).
@@ -107,7 +107,7 @@ impl Guest<'_> {
     /// if it does.
     fn await_release(
         &mut self,
-        control: &Control,
+        control: &ControlSocket,
         agent: &str,
         last: Instant,
     ) -> Result<Option<Why>> {

@@ -10,5 +10,6 @@ mod faults;
 mod instances;
 mod interactive;
 mod machines;
+mod priorities;
 mod turns;
 mod warm;

@@ -44,6 +44,9 @@ _bbot_agent()
     --interactive|--interactive=)
       COMPREPLY=($(compgen -W 'false true both' -- "$cur"))
       return ;;
+    --interrupt|--interrupt=)
+      COMPREPLY=($(compgen -W 'pause discard' -- "$cur"))
+      return ;;
     --verbose|--verbose=)
       COMPREPLY=($(compgen -W '0 1 2 3 4 5 6' -- "$cur"))
       return ;;
@@ -126,6 +129,7 @@ _bbot_agent()
     --state
     --run-dir
     --metrics
+    --interrupt
     --breaker
     --systemd-daemon
     --verbose

@@ -72,6 +72,7 @@ complete -c bbot-agent -l vnc-password -r -F -d 'File with the password of the d
 complete -c bbot-agent -l state -r -f -a '(__fish_complete_directories)' -d 'Directory of persistent state'
 complete -c bbot-agent -l run-dir -r -f -a '(__fish_complete_directories)' -d 'Directory of locks, sockets and status files'
 complete -c bbot-agent -l metrics -r -F -d 'Prometheus text file to keep up to date'
+complete -c bbot-agent -l interrupt -r -f -a 'pause discard' -d 'How a task of this agent makes room for one of higher priority of another agent'
 complete -c bbot-agent -l breaker -r -f -d 'Host failures in a row that stop requests'
 complete -c bbot-agent -l systemd-daemon -d 'Prefix each line with systemd\'s priority'
 complete -c bbot-agent -l verbose -r -f -a '0 1 2 3 4 5 6' -d 'Level of diagnostics'

@@ -76,6 +76,7 @@ _arguments -s \
   '--state=[Directory of persistent state]:dir:_files -/' \
   '--run-dir=[Directory of locks, sockets and status files]:dir:_files -/' \
   '--metrics=[Prometheus text file to keep up to date]:file:_files' \
+  '--interrupt=[How a task of this agent makes room for one of higher priority of another agent]:how:(pause discard)' \
   '--breaker=[Host failures in a row that stop requests]:num: ' \
   '--systemd-daemon[Prefix each line with systemd'\''s priority]' \
   '--verbose=[Level of diagnostics]:level:(0 1 2 3 4 5 6)' \

@@ -7,9 +7,12 @@
 //! on when the connection ends, by whatever cause: the kernel closes that of an agent that
 //! was killed.
 
+mod client;
+mod lines;
+
 use std::cell::{Ref, RefCell};
 use std::fs::{self, Permissions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -17,97 +20,26 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::error::{Context as _, Error, Result};
-use crate::sys::poll::{Wait, Waited};
-use crate::sys::unix::{connect, listen};
+use crate::error::{Context as _, Result};
+use crate::sys::unix::listen;
+
+pub use client::{PausedGuest, demand};
+pub use lines::{Demand, DemandAnswer, DemandOf};
+use lines::{Line, is_for_now, read_line};
 
 /// The name of the socket in the run directory of an agent.
 const SOCKET: &str = "control";
 
-/// The maximum length of a line, in bytes.
-const MAX_LINE: usize = 256;
-
 /// The time limit for a request after its connection was made.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a guest is asked to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Demand {
-    /// To end. Its task is given back.
-    Interrupt,
-    /// To stop, and to keep its memory, until the connection ends.
-    Pause,
-}
-
-/// A request of another agent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DemandOf {
-    /// What is asked.
-    pub demand: Demand,
-    /// The agent that asks.
-    pub agent: String,
-}
-
-/// The answer to a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DemandAnswer {
-    /// The guest is paused.
-    Paused,
-    /// The guest is gone.
-    Interrupted,
-    /// Neither, because.
-    Refused(String),
-}
-
-impl Demand {
-    const ALL: [(&str, Demand); 2] = [("interrupt", Demand::Interrupt), ("pause", Demand::Pause)];
-
-    fn keyword(self) -> &'static str {
-        match self {
-            Demand::Interrupt => "interrupt",
-            Demand::Pause => "pause",
-        }
-    }
-}
-
-impl DemandOf {
-    fn parse(line: &[u8]) -> Option<DemandOf> {
-        let (word, agent) = std::str::from_utf8(line).ok()?.split_once(' ')?;
-        let (_, demand) = Demand::ALL.into_iter().find(|(known, _)| *known == word)?;
-        let is_name = |c: u8| c.is_ascii_graphic();
-        (!agent.is_empty() && agent.bytes().all(is_name)).then(|| DemandOf {
-            demand,
-            agent: agent.to_owned(),
-        })
-    }
-}
-
-impl DemandAnswer {
-    fn line(&self) -> String {
-        match self {
-            DemandAnswer::Paused => "paused\n".to_owned(),
-            DemandAnswer::Interrupted => "interrupted\n".to_owned(),
-            DemandAnswer::Refused(why) => format!("refused {why}\n"),
-        }
-    }
-
-    fn parse(line: &str) -> Option<DemandAnswer> {
-        match line.split_once(' ') {
-            Some(("refused", why)) => Some(DemandAnswer::Refused(why.to_owned())),
-            None if line == "paused" => Some(DemandAnswer::Paused),
-            None if line == "interrupted" => Some(DemandAnswer::Interrupted),
-            _ => None,
-        }
-    }
-}
-
 /// The socket of this agent. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Control(Rc<RefCell<Socket>>);
+pub struct ControlSocket(Rc<RefCell<ControlListener>>);
 
 /// The listening socket and its one connection.
 #[derive(Debug)]
-pub struct Socket {
+pub struct ControlListener {
     path: PathBuf,
     listener: UnixListener,
     client: Option<Client>,
@@ -121,9 +53,9 @@ struct Client {
     until: Option<Instant>,
 }
 
-impl Control {
+impl ControlSocket {
     /// Listens in the run directory of this agent.
-    pub fn open(run_dir: &Path) -> Result<Control> {
+    pub fn open(run_dir: &Path) -> Result<ControlSocket> {
         let path = run_dir.join(SOCKET);
         let listener = listen(&path).and_then(|listener| {
             fs::set_permissions(&path, Permissions::from_mode(0o600))?;
@@ -131,20 +63,20 @@ impl Control {
             Ok(listener)
         });
         let listener = listener.context(|| format!("unable to make socket {}", path.display()))?;
-        Ok(Control(Rc::new(RefCell::new(Socket {
+        Ok(ControlSocket(Rc::new(RefCell::new(ControlListener {
             path,
             listener,
             client: None,
         }))))
     }
 
-    /// The socket, for [`Socket::fds`].
+    /// The socket, for [`ControlListener::fds`].
     #[must_use]
-    pub fn socket(&self) -> Ref<'_, Socket> {
+    pub fn socket(&self) -> Ref<'_, ControlListener> {
         self.0.borrow()
     }
 
-    /// When [`Control::next`] is to be called, if nothing comes in before.
+    /// When [`ControlSocket::next`] is to be called, if nothing comes in before.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.0
@@ -219,7 +151,7 @@ impl Control {
     }
 }
 
-impl Socket {
+impl ControlListener {
     /// The descriptors to poll.
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let client = self.client.iter().map(|client| client.stream.as_fd());
@@ -227,105 +159,20 @@ impl Socket {
     }
 }
 
-impl Drop for Socket {
+impl Drop for ControlListener {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
     }
 }
 
-/// A guest that is paused as long as this lives.
-#[derive(Debug)]
-pub struct PausedGuest {
-    _stream: UnixStream,
-}
-
-/// Asks the agent with the run directory `directory` to make room, in the name of
-/// `agent`, and waits for its answer until `deadline`. The guest is paused as long as
-/// the value lasts.
-///
-/// # Errors
-///
-/// If it does not answer: it has ended, performs no task, or is stopped.
-pub fn demand(
-    directory: &Path,
-    demand: Demand,
-    agent: &str,
-    deadline: Instant,
-    wait: &mut Wait<'_>,
-) -> Result<(DemandAnswer, PausedGuest)> {
-    let path = directory.join(SOCKET);
-    let unable = || {
-        format!(
-            "unable to {} the task of {}",
-            demand.keyword(),
-            path.display()
-        )
-    };
-    let connected = connect(&path).and_then(|mut stream| {
-        stream.set_nonblocking(true)?;
-        stream.write_all(format!("{} {agent}\n", demand.keyword()).as_bytes())?;
-        Ok(stream)
-    });
-    let mut stream = connected.context(unable)?;
-    let mut line = Vec::new();
-    loop {
-        match read_line(&mut stream, &mut line) {
-            Line::Whole => break,
-            Line::Part => {}
-            Line::Lost => return Err(Error::new(format!("{}: no answer", unable()))),
-        }
-        let why = match wait(&[stream.as_fd()], deadline).context(unable)? {
-            Waited::Readable => continue,
-            Waited::Deadline => "no answer in time",
-            Waited::Stopped => "the agent was told to stop",
-        };
-        return Err(Error::new(format!("{}: {why}", unable())));
-    }
-    let answer = DemandAnswer::parse(&String::from_utf8_lossy(&line));
-    let answer = answer.ok_or_else(|| Error::new(format!("{}: invalid answer", unable())))?;
-    Ok((answer, PausedGuest { _stream: stream }))
-}
-
-/// What is there of a line.
-enum Line {
-    /// All, without its end.
-    Whole,
-    /// A part.
-    Part,
-    /// It will not be whole: the peer has gone, or the line is too long.
-    Lost,
-}
-
-fn read_line(stream: &mut UnixStream, line: &mut Vec<u8>) -> Line {
-    let mut buffer = [0; MAX_LINE];
-    loop {
-        match stream.read(&mut buffer) {
-            Ok(0) => return Line::Lost,
-            Ok(length) => line.extend_from_slice(&buffer[..length]),
-            Err(error) if is_for_now(&error) => return Line::Part,
-            Err(_) => return Line::Lost,
-        }
-        if let Some(end) = line.iter().position(|c| *c == b'\n') {
-            line.truncate(end);
-            return Line::Whole;
-        }
-        if line.len() >= MAX_LINE {
-            return Line::Lost;
-        }
-    }
-}
-
-fn is_for_now(error: &io::Error) -> bool {
-    use io::ErrorKind::{Interrupted, WouldBlock};
-    matches!(error.kind(), WouldBlock | Interrupted)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io::BufRead as _;
+    use std::io::{self, BufRead as _};
 
     use super::*;
-    use crate::sys::poll::readable_within;
+    use crate::sys::poll::{Waited, readable_within};
+    use crate::sys::unix::connect;
+    use lines::MAX_LINE;
 
     struct Scratch(PathBuf);
 
@@ -359,7 +206,7 @@ mod tests {
     #[test]
     fn a_guest_is_paused_as_long_as_the_connection_lasts() {
         let scratch = Scratch::new("pause");
-        let control = Control::open(&scratch.0).unwrap();
+        let control = ControlSocket::open(&scratch.0).unwrap();
         let now = Instant::now();
         assert_eq!(control.next(now), None);
         let stream = scratch.say("pause default-2\n");
@@ -381,7 +228,7 @@ mod tests {
     #[test]
     fn requests_are_bounded_in_size_and_time() {
         let scratch = Scratch::new("hostile");
-        let control = Control::open(&scratch.0).unwrap();
+        let control = ControlSocket::open(&scratch.0).unwrap();
         let start = Instant::now();
         let mut silent = scratch.say("pau");
         assert_eq!(control.next(start), None);
@@ -427,7 +274,7 @@ mod tests {
         let (send, receive) = std::sync::mpsc::channel();
         let directory = scratch.0.clone();
         let agent = std::thread::spawn(move || {
-            let control = Control::open(&directory).unwrap();
+            let control = ControlSocket::open(&directory).unwrap();
             send.send(()).unwrap();
             let answers = [
                 DemandAnswer::Interrupted,
