@@ -47,8 +47,7 @@ plain! {
         pub toolchain_id: String,
         /// Which of several agents for this toolchain we are, from 1.
         pub instance: u16,
-        /// The number of guests on the host from which an agent asks only controllers
-        /// whose tasks may interrupt one; 0: no limit.
+        /// The maximum number of guests that run on the host; 0: no limit.
         pub instance_max: usize,
         /// The name in requests; absent: the host name.
         pub agent_name: Option<String>,

@@ -9,9 +9,8 @@ pub(super) const SHARING: Group = Group {
             name: "instance-max",
             takes: Takes::Value("num"),
             default: Default::Is("0"),
-            help: "Maximum number of guests that run on this host. While so many run, the other \
-                   agents ask only controllers whose priority lets a task interrupt one of them. \
-                   0: no limit.",
+            help: "Maximum number of guests that run on this host. While so many run, the agent \
+                   asks for no task. 0: no limit.",
             set: |d, v| put(&mut d.options.instance_max, v.number(0, 99)),
             ..FLAG
         },

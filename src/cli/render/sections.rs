@@ -16,6 +16,9 @@ pub(super) const DESCRIPTION: &[&str] = &[
      (an absolute path or file: URL): tasks are taken from its tasks/ and results appear in its \
      results/. Controllers of higher priority (up to 5 digits, absent: 0) are asked \
      first, those of equal priority in an order that is drawn anew each turn.",
+    "A priority has the digits [F]DCBA. DCBA order the requests. While an agent of this host \
+     performs a task, controllers that are lower in D are not asked, nor those that are lower in \
+     B, unless they are higher in C or D. If F is 1, the guest of a task has all processors.",
     "Times are in seconds, or with a unit: 90s, 15m, 3h, 7d. Sizes are in bytes, or with a \
      unit: 64K, 14M, 10G, 1T.",
 ];
