@@ -215,6 +215,11 @@ impl<'w> World for Host<'w> {
             .machines
             .enumerate(&volumes, &mut self.guests, self.watch)?;
         found.full = lines;
+        // A task that needs them would be built without them.
+        let unable = (!found.auxiliary.is_empty())
+            .then(|| "auxiliary machines are not offered: this agent cannot run them".to_owned());
+        self.controllers.note("auxiliary machines", unable);
+        found.auxiliary.clear();
         Ok(found)
     }
 
