@@ -94,6 +94,12 @@ impl<'w> Host<'w> {
         machines: &TaskMachines,
         laps: &mut Laps,
     ) -> Result<Performed<Remains<'w>>> {
+        if let Some((_, machine)) = machines.auxiliary.first() {
+            let name = machine.manifest.name();
+            return Err(Error::new(format!(
+                "unable to run auxiliary machine {name}"
+            )));
+        }
         let machine = &machines.build;
         let guest = self.guests.settings()?;
         let name = machine.manifest.machine.name();

@@ -44,10 +44,7 @@ mod template;
 pub mod value;
 mod values;
 
-pub use auxiliary::{
-    AuxiliaryEnvironment, AuxiliaryNeed, MAX_AUXILIARY_MACHINES, MAX_ENVIRONMENT_BYTES,
-    check_auxiliary_name,
-};
+pub use auxiliary::{AuxiliaryNeed, MAX_AUXILIARY_MACHINES, check_auxiliary_name};
 pub use bootstrap::{BootstrapManifest, BootstrappedMachine, ToolchainManifest};
 pub use checksum::{accept_checksums, agent_checksum, hex};
 pub use fit::{Cut, fit};

@@ -1,6 +1,6 @@
 //! The auxiliary machines of tasks.
 
-use bbot_agent::manifest::{Style, TaskManifest};
+use bbot_agent::manifest::TaskManifest;
 
 const TASK: &str = "\
 : 1
@@ -67,23 +67,5 @@ fn auxiliary_machines_that_no_controller_hands_out_are_refused() {
     ] {
         let said = with(lines).unwrap_err();
         assert!(said.contains(why), "{lines}: {said}");
-    }
-}
-
-#[test]
-fn the_worker_gets_the_auxiliary_environment_behind_the_environment() {
-    let mut given = task(TASK);
-    for variables in ["A=1", "PGSQL_HOST=10.0.0.2\nPORT=1"] {
-        given.set_auxiliary_environment(variables);
-        let text = given.to_text(Style::TODAY).unwrap();
-        let values = match variables.split_once('\n') {
-            None => format!(" {variables}\n"),
-            Some(_) => format!("\n\\\n{variables}\n\\\n"),
-        };
-        let expected = TASK.replace(
-            "environment: default\n",
-            &format!("environment: default\nauxiliary-environment:{values}"),
-        );
-        assert_eq!(text, expected);
     }
 }
