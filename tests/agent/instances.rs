@@ -26,7 +26,7 @@ fn three_instances_share_machines_and_the_memory_for_two_guests() {
         for name in ["one", "two", "three"] {
             host.task(name, "linux-gcc", "");
         }
-        let _turns = [guest::turn(), guest::turn()];
+        let _turns = guest::turns(2);
         let start = |instance: &str| {
             let mut command = host.agent(&[
                 "--verbose=2",

@@ -81,7 +81,7 @@ impl Pair {
 fn a_task_is_paused_for_one_of_higher_priority_and_goes_on() {
     isolated(|| {
         let Some(pair) = Pair::new() else { return };
-        let _turn = guest::turn();
+        let _turns = guest::turns(2);
         // Less than it takes with the pause.
         let _agent = pair.start_low(&["--build-timeout", "14"]);
         pair.low.queue(&task("slow"));
@@ -113,7 +113,7 @@ fn a_task_is_paused_for_one_of_higher_priority_and_goes_on() {
 fn a_task_is_given_back_for_one_of_higher_priority_that_needs_its_memory() {
     isolated(|| {
         let Some(pair) = Pair::new() else { return };
-        let _turn = guest::turn();
+        let _turns = guest::turns(2);
         let _agent = pair.start_low(&[]);
         pair.low.queue(&task("stall"));
         pair.await_low("building");

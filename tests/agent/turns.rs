@@ -81,7 +81,7 @@ fn two_agents_for_two_toolchains_share_a_bridge() {
             fs::write(dir.join("tasks/t.manifest"), task).unwrap();
             dir
         });
-        let _turns = [guest::turn(), guest::turn()];
+        let _turns = guest::turns(2);
         let mut agents: Vec<Process> = ["default", "other"]
             .into_iter()
             .zip(&controllers)

@@ -82,23 +82,32 @@ pub fn offer_worker(directory: &Path) {
 
 /// Two guests at once, and not one for every test that is ready: emulated ones
 /// take a processor each.
-pub struct Turn;
+pub struct Turn(usize);
 
 static RUNNING: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
 
 /// Waits until a guest may be started.
 pub fn turn() -> Turn {
+    turns(1)
+}
+
+/// Waits until so many guests may be started, at most two. Two tests that took one turn
+/// after the other would wait for each other.
+pub fn turns(count: usize) -> Turn {
     const MOST: usize = 2;
     let running = RUNNING.0.lock().unwrap();
-    let mut running = RUNNING.1.wait_while(running, |r| *r >= MOST).unwrap();
-    *running += 1;
-    Turn
+    let mut running = RUNNING
+        .1
+        .wait_while(running, |r| *r + count > MOST)
+        .unwrap();
+    *running += count;
+    Turn(count)
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        *RUNNING.0.lock().unwrap() -= 1;
-        RUNNING.1.notify_one();
+        *RUNNING.0.lock().unwrap() -= self.0;
+        RUNNING.1.notify_all();
     }
 }
 
