@@ -191,7 +191,7 @@ fn run_files(dir: &Path) -> Vec<Litter> {
 }
 
 fn run_file(name: &str) -> Option<What> {
-    if name == "qmp" || name.starts_with(".status.json.") {
+    if matches!(name, "qmp" | "control" | "claim") || name.starts_with(".status.json.") {
         Some(What::File)
     } else if name == "vm" {
         Some(What::RunDirectory)
@@ -214,6 +214,7 @@ mod tests {
     #[test]
     fn only_what_a_guest_run_makes_is_litter_of_the_run_directory() {
         assert_eq!(run_file("qmp"), Some(What::File));
+        assert_eq!(run_file("control"), Some(What::File));
         assert_eq!(run_file("vm"), Some(What::RunDirectory));
         assert_eq!(run_file(".status.json.partial"), Some(What::File));
         for kept in ["agent.lock", "status.json", "console.log", "notes", ".x"] {
