@@ -172,7 +172,7 @@ fn fish_completes_options_and_their_words() {
     };
     let script = format!(
         "{}
-        complete -C 'bbot-agent --toolchain-n'
+        complete -C 'bbot-agent --toolchain-nu'
         complete -C 'bbot-agent --accel '
         complete -C 'bbot-agent --check=j'
         ",
@@ -186,14 +186,7 @@ fn fish_completes_options_and_their_words() {
         .collect();
     assert_eq!(
         words,
-        [
-            "--toolchain-name",
-            "--toolchain-num",
-            "auto",
-            "kvm",
-            "tcg",
-            "--check=json"
-        ],
+        ["--toolchain-num", "auto", "kvm", "tcg", "--check=json"],
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
