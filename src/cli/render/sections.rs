@@ -14,11 +14,10 @@ pub(super) const DESCRIPTION: &[&str] = &[
      uploads the result.",
     "A controller is an http:// or https:// URL, or, for a host without network, a directory \
      (an absolute path or file: URL): tasks are taken from its tasks/ and results appear in its \
-     results/. Controllers of higher priority (up to 5 digits, absent: 0) are asked \
-     first, those of equal priority in an order that is drawn anew each turn.",
-    "A priority has the digits [F]DCBA. DCBA order the requests. While an agent of this host \
-     performs a task, controllers that are lower in D are not asked, nor those that are lower in \
-     B, unless they are higher in C or D. If F is 1, the guest of a task has all processors.",
+     results/.",
+    "A priority has the digits [F]DCBA (absent: 0). Controllers of higher priority are asked \
+     first, those of equal priority in an order that is drawn anew each turn. The section \
+     SEVERAL AGENTS of the manual has the levels, by which a task has others make room.",
     "Times are in seconds, or with a unit: 90s, 15m, 3h, 7d. Sizes are in bytes, or with a \
      unit: 64K, 14M, 10G, 1T.",
 ];
