@@ -30,6 +30,20 @@ pub fn directory(run_dir: &Path, toolchain: &str, instance: u16) -> PathBuf {
     run_dir.join(format!("{toolchain}-{instance}"))
 }
 
+/// The directories of agents below a run or state directory, in the order of their names.
+pub fn directories(parent: &Path) -> Result<Vec<PathBuf>> {
+    let unable = || format!("unable to list {}", parent.display());
+    let entries = match fs::read_dir(parent) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.context(unable)?,
+    };
+    let paths: io::Result<Vec<_>> = entries.map(|entry| Ok(entry?.path())).collect();
+    let mut found = paths.context(unable)?;
+    found.retain(|path| path.is_dir());
+    found.sort();
+    Ok(found)
+}
+
 /// A lock that is held until it is dropped.
 #[derive(Debug)]
 pub struct Lock {

@@ -58,7 +58,7 @@ fn perform(invocation: Invocation) -> Result<ExitCode> {
 /// `--status --failed`: the failed guests whose evidence is kept.
 fn show_failed(of: &StatusOf, format: Format) -> Result<()> {
     let (state, agents) = match of {
-        StatusOf::All { directory } => (directory, evidence::agents(directory)?),
+        StatusOf::All { directory } => (directory, lock::directories(directory)?),
         StatusOf::One {
             directory,
             toolchain_name,

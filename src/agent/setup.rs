@@ -61,7 +61,6 @@ pub fn capacity(options: &Options) -> Capacity {
             .unwrap_or_else(|| procfs::total_memory_kb().map_or(u64::MAX, ledger::default_ram_kb)),
         cpus: options.host_cpu.unwrap_or_else(hardware_threads),
         instances: most,
-        displaces: true,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{SUMMARY, entries, published};
+use super::{SUMMARY, published};
 use crate::diag;
 use crate::durable;
 use crate::error::{Context as _, Result};
@@ -19,17 +19,6 @@ pub struct FailedGuest {
     pub path: PathBuf,
     /// Its summary; `None` if it cannot be read.
     summary: Option<Value>,
-}
-
-/// The directories of agents below the state directory `state`.
-pub fn agents(state: &Path) -> Result<Vec<PathBuf>> {
-    match entries(state) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        found => {
-            let found = found.context(|| format!("unable to list {}", state.display()))?;
-            Ok(found.filter(|path| path.is_dir()).collect())
-        }
-    }
 }
 
 /// The failures in `directory`, in no order.

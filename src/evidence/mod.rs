@@ -23,7 +23,7 @@ use crate::sys::tree::remove_tree;
 use crate::trace;
 
 pub use calendar::date;
-pub use list::{FailedGuest, agents, failed_guests, json, text};
+pub use list::{FailedGuest, failed_guests, json, text};
 
 /// The maximum size of one file, in bytes. The screen is the largest one.
 pub const MAX_FILE_BYTES: usize = 4 << 20;

@@ -89,8 +89,7 @@ fn cost(claim: &HostClaim) -> (u16, Reverse<Option<u64>>) {
 pub fn admit(capacity: &Capacity, claims: &[HostClaim], wanted: &Wanted) -> Admission {
     let interrupts = |claim: &HostClaim| {
         let both_are_tasks = wanted.work == Work::Task && claim.work == Work::Task;
-        let may_displace = capacity.displaces && both_are_tasks;
-        match may_displace && !claim.is_interactive && claim.state != ClaimState::Waiting {
+        match both_are_tasks && !claim.is_interactive && claim.state != ClaimState::Waiting {
             true => wanted.priority.interrupts(claim.priority),
             false => Interrupts::Nothing,
         }
@@ -175,7 +174,6 @@ mod tests {
         ram_kb: 16 * GIB,
         cpus: 8,
         instances: None,
-        displaces: true,
     };
 
     /// A claim from `<owner> <priority> <GiB> <processors> [paused|interactive|boot]`.

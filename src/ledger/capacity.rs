@@ -17,8 +17,6 @@ pub struct Capacity {
     pub cpus: u32,
     /// The maximum number of guests that run (`--instance-max`).
     pub instances: Option<usize>,
-    /// Whether tasks of higher priority have others make room.
-    pub displaces: bool,
 }
 
 /// A guest that is to start.

@@ -1,5 +1,6 @@
 //! The claims of the agents of a host, in files.
 
+use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -152,23 +153,13 @@ pub fn claims(run_dir: &Path) -> Result<Vec<HostClaim>> {
 }
 
 fn read(run_dir: &Path, except: Option<&str>) -> Result<Vec<HostClaim>> {
-    let unable = || format!("unable to list {}", run_dir.display());
-    let entries = match fs::read_dir(run_dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.context(unable)?,
-    };
     let mut found = Vec::new();
-    for entry in entries {
-        let entry = entry.context(unable)?;
-        let name = entry.file_name();
-        let Some(owner) = name.to_str().filter(|owner| Some(*owner) != except) else {
-            continue;
-        };
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            found.extend(of_agent(&entry.path(), owner)?);
+    for directory in lock::directories(run_dir)? {
+        let owner = directory.file_name().and_then(OsStr::to_str);
+        if let Some(owner) = owner.filter(|owner| Some(*owner) != except) {
+            found.extend(of_agent(&directory, owner)?);
         }
     }
-    found.sort_by(|a: &HostClaim, b| a.owner.cmp(&b.owner));
     Ok(found)
 }
 
@@ -257,7 +248,6 @@ mod tests {
                 ram_kb: 100,
                 cpus: 8,
                 instances: None,
-                displaces: true,
             };
             let ledger = HostLedger::open(run_dir.clone(), owner.to_owned(), capacity);
             (lock, ledger)

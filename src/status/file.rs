@@ -1,6 +1,5 @@
 //! The state file in the run directory, which `--status` reads.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -9,6 +8,7 @@ use super::{Moment, State, StatusSettings};
 use crate::durable;
 use crate::error::{Context as _, Error, Result};
 use crate::json::Value;
+use crate::lock;
 use crate::sys::procfs::start_time;
 
 /// The name of the state file in an agent's run directory.
@@ -73,24 +73,18 @@ pub fn read(path: &Path) -> Result<Option<Value>> {
 
 /// The state files of every agent under the run directory, in order of name.
 pub fn find(run_dir: &Path) -> Result<Vec<PathBuf>> {
-    let unable = || format!("unable to list {}", run_dir.display());
-    let entries = match fs::read_dir(run_dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.context(unable)?,
-    };
-    let mut found = Vec::new();
-    for entry in entries {
-        let path = entry.context(unable)?.path().join(NAME);
-        if path.is_file() {
-            found.push(path);
-        }
-    }
-    found.sort();
-    Ok(found)
+    let mut files: Vec<_> = lock::directories(run_dir)?
+        .iter()
+        .map(|dir| file_in(dir))
+        .collect();
+    files.retain(|path| path.is_file());
+    Ok(files)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -41,7 +41,6 @@ fn play(agents: usize, controllers: &[(u32, Vec<u64>)], delay: u64) -> (Vec<Reco
         ram_kb: 8 << 20,
         cpus: 2,
         instances: None,
-        displaces: false,
     };
     let queues: Vec<Queue> = controllers
         .iter()
