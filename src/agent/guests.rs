@@ -4,6 +4,7 @@ use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use super::setup;
+use super::templates::TemplatePauses;
 use crate::bootstrap::{self, BootstrapOrder, BootstrapSettings, Bootstrapped};
 use crate::cli::Options;
 use crate::delivery::Now;
@@ -14,14 +15,9 @@ use crate::guest;
 use crate::ledger::{HostLedger, Work};
 use crate::lock;
 use crate::machine::{Accel, accel};
-use crate::machines::{Bootstrapper, Machine};
+use crate::machines::Bootstrapper;
 use crate::network::Netfilter;
-use crate::perform::TASKS;
 use crate::qemu_version;
-use crate::snapshot;
-use crate::status::{self, Subject};
-use crate::trace;
-use crate::warm::{self, Made, TemplateState};
 use crate::watch::Watch;
 
 /// How long a guest may take to show that KVM works.
@@ -43,6 +39,8 @@ pub(super) struct GuestHost<'w> {
     evidence: EvidenceStore,
     /// The ledger of the host; trial runs have none.
     pub(super) ledger: Option<HostLedger>,
+    /// The pauses between attempts to make templates.
+    pub(super) pauses: TemplatePauses,
 }
 
 impl<'w> GuestHost<'w> {
@@ -56,6 +54,7 @@ impl<'w> GuestHost<'w> {
             netfilter: Netfilter::default(),
             evidence: setup::evidence(options),
             ledger: has_guests.then(|| setup::ledger(options)),
+            pauses: TemplatePauses::default(),
         }
     }
 
@@ -98,69 +97,6 @@ impl<'w> GuestHost<'w> {
         }
         let guest = self.settings()?;
         Ok(setup::bootstrap(self.options, guest))
-    }
-}
-
-/// The outcome of a look at the template of a machine.
-pub(super) enum Prepared {
-    /// Nothing was to be done.
-    Nothing,
-    /// It is to be made, and cannot be for now.
-    Later(String),
-    /// It was made, or found to be impossible.
-    Template,
-}
-
-impl GuestHost<'_> {
-    /// Makes the template of a machine, if it has none that is valid.
-    pub(super) fn prepare(&mut self, machine: &Machine) -> Result<Prepared> {
-        let settings = setup::warm(self.options, self.settings()?);
-        let why = match warm::look(&settings, &machine.manifest, &machine.dir)? {
-            TemplateState::Ready(_) | TemplateState::Unable => return Ok(Prepared::Nothing),
-            TemplateState::Missing => "is missing".to_owned(),
-            TemplateState::Stale(why) => why,
-        };
-        let shown = machine.dir.display();
-        trace!(3, "prepare", "the template of {shown} {why}");
-        // The memory is on the disk, and all of it may be in use.
-        let space = snapshot::space(&machine.dir)?;
-        let least = self.options.min_free.of(space.total) + self.options.ram * 1024;
-        if space.available < least {
-            return Ok(Prepared::Later(format!(
-                "no template of {shown}: {} are free, {} wanted (--min-free and --ram)",
-                status::bytes(space.available),
-                status::bytes(least)
-            )));
-        }
-        let name = machine.manifest.machine.name();
-        let _claim = match self.claim(Work::Template, name)? {
-            Ok(claim) => claim,
-            Err(shortage) => {
-                return Ok(Prepared::Later(format!(
-                    "no template of {shown}: it waits for {shortage}"
-                )));
-            }
-        };
-        self.watch.subject(Subject {
-            machine: Some(name.to_owned()),
-            ..Subject::default()
-        });
-        let made = warm::make(
-            &settings,
-            &machine.manifest,
-            &machine.dir,
-            &TASKS,
-            self.watch,
-        );
-        self.watch.subject(Subject::default());
-        match made? {
-            Made::Done => diag::info(format_args!("made template of {shown}")).emit(),
-            Made::Unable(why) => {
-                diag::warning(format_args!("{shown} cannot start warm: {why}")).emit();
-            }
-            Made::Stopped => return Ok(Prepared::Nothing),
-        }
-        Ok(Prepared::Template)
     }
 }
 

@@ -5,9 +5,10 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::guests::{GuestHost, Prepared, is_trial};
+use super::guests::{GuestHost, is_trial};
 use super::room::{TaskRoom, displacement};
 use super::setup;
+use super::templates::Prepared;
 use super::world::World;
 use crate::cli::{Options, Turns};
 use crate::controller::address::UploadTarget;
@@ -206,6 +207,7 @@ impl<'w> World for Host<'w> {
         if retry {
             diag::info("trying again what failed (SIGUSR2)").emit();
             self.machines.retry();
+            self.guests.pauses.retry();
         }
         retry
     }
@@ -311,6 +313,8 @@ impl<'w> World for Host<'w> {
             let subject = format!("template {}", machine.dir.display());
             match prepared {
                 Ok(Prepared::Nothing) => self.note(&subject, None),
+                // The reason was given.
+                Ok(Prepared::Resting) => {}
                 Ok(Prepared::Later(why)) => self.note(&subject, Some(why)),
                 Ok(Prepared::Template) => return true,
                 Err(error) => self.note(&subject, Some(error.to_string())),

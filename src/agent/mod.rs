@@ -10,6 +10,7 @@ mod host;
 pub mod policy;
 mod room;
 pub mod setup;
+mod templates;
 mod turn;
 mod work;
 mod world;

@@ -51,27 +51,45 @@ pub fn make(
     let Some(snapshot) = Snapshot::scratch_in_turn(copy, copy, rest)? else {
         return Ok(Made::Stopped);
     };
-    let directory = snapshot.path();
     watch.enter(Phase::Preparing, Some(settings.startup));
-    let frozen = match freeze(settings, machine, copy, directory, names, watch) {
-        // The host's: the next turn may find it mended.
+    let scratch = snapshot.path().to_owned();
+    fill(settings, machine, copy, &scratch, names, watch, &key)
+        .and_then(|made| match made {
+            Made::Stopped => snapshot.close().map(|()| made),
+            Made::Done | Made::Unable(_) => snapshot.keep(&target).map(|()| made),
+        })
+        .map_err(|error| renamed(&error, &scratch, &target))
+}
+
+/// The error with the name of the template for that of its snapshot: a reason that stays
+/// the same is given once, and each attempt has another snapshot.
+fn renamed(error: &Error, scratch: &Path, target: &Path) -> Error {
+    let (from, to) = (scratch.to_string_lossy(), target.to_string_lossy());
+    let text = |text: &str| text.replace(&*from, &to);
+    let renamed = Error::new(text(&error.to_string())).with_class(error.class());
+    error.hints().map(text).fold(renamed, Error::hint)
+}
+
+/// Makes the files of a template in `directory`.
+fn fill(
+    settings: &WarmSettings,
+    machine: &BootstrappedMachine,
+    copy: &Path,
+    directory: &Path,
+    names: &[&str],
+    watch: &Watch,
+    key: &TemplateKey,
+) -> Result<Made> {
+    let contents = match freeze(settings, machine, copy, directory, names, watch) {
+        // The host's: the next attempt may find it mended.
         Err(error) if error.errno().is_some() || error.class() == Class::Config => {
             return Err(error);
         }
+        Ok(Frozen::Stopped) => return Ok(Made::Stopped),
+        Ok(Frozen::Waiting(guest)) => TemplateContents::Guest(guest),
+        Ok(Frozen::Unable(reason)) => unable(directory, reason),
         // QEMU's, about this machine.
-        Err(error) => Frozen::Unable(error.to_string()),
-        Ok(frozen) => frozen,
-    };
-    let contents = match frozen {
-        Frozen::Stopped => return snapshot.close().map(|()| Made::Stopped),
-        Frozen::Waiting(guest) => TemplateContents::Guest(guest),
-        Frozen::Unable(reason) => {
-            for name in [RAM, STATE] {
-                // There is none if QEMU did not start.
-                let _ = fs::remove_file(directory.join(name));
-            }
-            TemplateContents::Unable(reason)
-        }
+        Err(error) => unable(directory, error.to_string()),
     };
     let made = match &contents {
         TemplateContents::Guest(_) => Made::Done,
@@ -87,8 +105,16 @@ pub fn make(
         .to_text()
         .context(|| "unable to compose the manifest of a template")?;
     fs::write(&file, text).context(|| format!("unable to write {}", file.display()))?;
-    snapshot.keep(&target)?;
     Ok(made)
+}
+
+/// The contents for a machine that cannot have a template. They take no space.
+fn unable(directory: &Path, reason: String) -> TemplateContents {
+    for name in [RAM, STATE] {
+        // There is none if QEMU did not start.
+        let _ = fs::remove_file(directory.join(name));
+    }
+    TemplateContents::Unable(reason)
 }
 
 /// Boots the machine in `directory`, and stops the guest at its first request.

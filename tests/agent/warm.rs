@@ -5,8 +5,11 @@ use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use nix::sys::signal::Signal;
+
+use super::turns::signal;
 use crate::support::host::{Host, Ran};
-use crate::support::{guest, isolated, run, skip};
+use crate::support::{eventually, guest, isolated, run, skip};
 
 const WARM: &[&str] = &["--once", "--warm"];
 
@@ -260,5 +263,33 @@ fn a_machine_that_cannot_be_saved_is_tried_once_and_stays_cold() {
         // It is not tried again, and the reason not said again.
         let ran = host.run(WARM);
         assert_eq!((ran.code, &*ran.err), (Some(0), ""));
+    });
+}
+
+#[test]
+fn a_template_that_cannot_be_made_is_tried_after_pauses() {
+    isolated(|| {
+        let Some(host) = Host::new() else { return };
+        host.add_bootstrapped("m", "");
+        fs::write(host.machine("m/m-default/warm.ram"), "").unwrap();
+        let mut command = host.agent(&["--warm", "--poll-interval", "1", "--verbose", "3"]);
+        command.arg(host.path("controller"));
+        let agent = host.start(command, "log");
+        let count = |text: &str| {
+            let log = fs::read_to_string(host.path("log")).unwrap();
+            log.matches(text).count()
+        };
+        let attempts = || count("btrfs subvolume snapshot ");
+        let rests = || count("it is not made for another ");
+        eventually("turns without an attempt", || rests() == 2);
+        assert_eq!(attempts(), 1);
+        // The operator ends the pause.
+        signal(&agent, Signal::SIGUSR2);
+        eventually("another attempt", || attempts() == 2);
+        eventually("a turn without an attempt", || rests() == 3);
+        let template = host.machine("m/m-default-@warm.1");
+        let why = format!("{}/warm.ram: File exists", template.display());
+        assert_eq!(count(&format!("unable to open {why}")), 1);
+        assert_eq!(host.subvolumes("m"), ["m-1", "m-1.0", "m-default"]);
     });
 }
