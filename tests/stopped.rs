@@ -51,12 +51,7 @@ fn a_build_survives_a_stop(with_guest: bool) {
         fs::write(site.machine().join("linux-1.0/pause"), "500").unwrap();
         site.task("t");
         let mut agent = start(&site, &site.arguments());
-        eventually("the guest has its task", || {
-            let machine = fs::read_dir(site.machine()).unwrap();
-            machine
-                .flatten()
-                .any(|entry| entry.path().join("pausing").exists())
-        });
+        eventually("the guest has its task", || site.has_busy_guest());
         let pid = pid(&agent);
         let mut all = vec![pid];
         if with_guest {

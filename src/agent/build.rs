@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::policy::{BreakerGets, Consequences, ControllerGets, MachineGets, TaskEnd};
 use super::turn::Turn;
 use super::work::{Agent, compose};
-use super::world::World;
+use super::world::{Room as _, World};
 use crate::backoff::Backoff;
 use crate::cli::{self, Dump};
 use crate::controller::Assignment;
@@ -113,7 +113,7 @@ impl<W: World> Agent<W> {
             return Ok(self.unable_to_start(&error, record, machine));
         }
         let room = self.world.make_room(self.claim_of(assignment, record));
-        let _room = match room {
+        let mut room = match room {
             Ok(Ok(room)) => room,
             Ok(Err(shortage)) => {
                 let why = format!("the host has no room for it: {shortage}");
@@ -170,6 +170,7 @@ impl<W: World> Agent<W> {
             let status = result.status;
             let archive = artifacts.as_ref().map(|archive| archive.path.as_path());
             faults.note(self.store(record, result, checksum, archive));
+            faults.note(room.end_task());
             faults.note(self.flush(true).map(drop));
             laps.lap("upload", Instant::now());
             self.finished(record, status, &laps);
@@ -178,6 +179,7 @@ impl<W: World> Agent<W> {
                 self.world.watch().grant(STOP_GRACE);
             }
             faults.note(self.give_back(record, &why));
+            faults.note(room.end_task());
             faults.note(self.flush(true).map(drop));
             let text = format!("the task is {} its controller: {why}", record.way_back());
             if matches!(end, TaskEnd::Stopped | TaskEnd::Interrupted) {

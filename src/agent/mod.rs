@@ -31,7 +31,7 @@ use host::Host;
 use work::compose;
 
 pub use work::Agent;
-pub use world::World;
+pub use world::{Room, World};
 
 /// Runs the agent until it is done or told to stop. Returns the exit status.
 ///

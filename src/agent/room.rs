@@ -1,9 +1,11 @@
 //! Room on the host for the guests of this agent, by its ledger.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::guests::GuestHost;
 use super::setup;
+use super::world::Room;
 use crate::cli::Options;
 use crate::control::{self, ControlSocket, Demand, DemandAnswer, PausedGuest};
 use crate::diag;
@@ -21,13 +23,28 @@ const DISPLACE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The number of attempts to find room. A task that was to make room may have ended
 /// meanwhile.
 const MAX_ATTEMPTS: u32 = 3;
+/// The pause before another attempt. The claim of an agent that was killed is valid until
+/// the kernel has freed its lock.
+const ATTEMPT_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The room that a task has, until this goes.
 #[derive(Debug)]
 pub(super) struct TaskRoom {
     // Dropped in this order: the paused guests need the room.
-    _claim: Option<ClaimGuard>,
-    _paused: Vec<PausedGuest>,
+    claim: Option<ClaimGuard>,
+    paused: Vec<PausedGuest>,
+    run_dir: PathBuf,
+}
+
+impl Room for TaskRoom {
+    fn end_task(&mut self) -> Result<()> {
+        let noted = match &self.claim {
+            Some(_) => ledger::set_state(&self.run_dir, ClaimState::Ended),
+            None => Ok(()),
+        };
+        self.paused.clear();
+        noted
+    }
 }
 
 /// How the guest of a task that begins now makes room for a task of higher priority. The
@@ -81,12 +98,12 @@ impl GuestHost<'_> {
         let mut why = String::new();
         for _ in 0..MAX_ATTEMPTS {
             let (admission, guard) = self.enter(claim.clone())?;
+            let run_dir = setup::run_dir(self.options);
             let displaced = match admission {
                 Admission::Granted => Ok(Vec::new()),
                 Admission::Displaces(victims) => {
                     let displaced: Result<_> =
                         victims.iter().map(|victim| self.displace(victim)).collect();
-                    let run_dir = setup::run_dir(self.options);
                     displaced.and_then(|paused| {
                         ledger::set_state(&run_dir, ClaimState::Running)?;
                         Ok(paused)
@@ -97,13 +114,15 @@ impl GuestHost<'_> {
             match displaced {
                 Ok(paused) => {
                     return Ok(Ok(TaskRoom {
-                        _claim: guard,
-                        _paused: paused,
+                        claim: guard,
+                        paused,
+                        run_dir,
                     }));
                 }
                 Err(error) => why = error.to_string(),
             }
-            if self.watch.must_stop() {
+            drop(guard);
+            if !self.watch.rest(ATTEMPT_INTERVAL) {
                 break;
             }
         }

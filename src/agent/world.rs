@@ -17,13 +17,24 @@ use crate::priority::Priority;
 use crate::status::{Idle, Laps};
 use crate::watch::{Stop, Watch};
 
+/// The room on the host that a task has, until this goes.
+pub trait Room {
+    /// Has the tasks that made room go on: this one has ended, and its guest uses no
+    /// processor any more.
+    ///
+    /// # Errors
+    ///
+    /// When the ledger of the host cannot be written.
+    fn end_task(&mut self) -> Result<()>;
+}
+
 /// Host, guests and controllers.
 pub trait World: Courier {
     /// The guest of a build that has ended.
     type Guest: HeldGuest;
 
-    /// The room on the host that a task has, until this goes.
-    type Room;
+    /// The room that a task has.
+    type Room: Room;
 
     /// The present time.
     fn now(&self) -> Now;

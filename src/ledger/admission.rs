@@ -84,12 +84,14 @@ fn cost(claim: &HostClaim) -> (u16, Reverse<Option<u64>>) {
 ///
 /// A task interrupts all tasks of a lower level D, even if there is room. If there is
 /// none, it interrupts one of a lower level C: the lowest one that makes enough room. A
-/// victim is paused where the memory allows it. An interactive task is no victim.
+/// victim is paused where the memory allows it. An interactive task is no victim, and the
+/// guest of a task that has ended is none.
 #[must_use]
 pub fn admit(capacity: &Capacity, claims: &[HostClaim], wanted: &Wanted) -> Admission {
     let interrupts = |claim: &HostClaim| {
         let both_are_tasks = wanted.work == Work::Task && claim.work == Work::Task;
-        match both_are_tasks && !claim.is_interactive && claim.state != ClaimState::Waiting {
+        let makes_room = matches!(claim.state, ClaimState::Running | ClaimState::Paused);
+        match both_are_tasks && makes_room && !claim.is_interactive {
             true => wanted.priority.interrupts(claim.priority),
             false => Interrupts::Nothing,
         }
@@ -150,7 +152,7 @@ impl HostView {
     pub fn keeps_from_asking(&self, wanted: &Wanted) -> Option<Shortage> {
         let higher = self.claims.iter().find(|claim| {
             claim.work == Work::Task
-                && claim.state != ClaimState::Paused
+                && claim.state.uses_processors()
                 && !wanted.priority.is_asked_beside(claim.priority)
         });
         if let Some(claim) = higher {
@@ -176,7 +178,7 @@ mod tests {
         instances: None,
     };
 
-    /// A claim from `<owner> <priority> <GiB> <processors> [paused|interactive|boot]`.
+    /// A claim from `<owner> <priority> <GiB> <processors> [paused|ended|interactive|boot]`.
     fn claim(text: &str) -> HostClaim {
         let words: Vec<_> = text.split(' ').collect();
         let is = |word| words.last() == Some(&word);
@@ -186,9 +188,10 @@ mod tests {
                 true => Work::Bootstrap,
                 false => Work::Task,
             },
-            state: match is("paused") {
-                true => ClaimState::Paused,
-                false => ClaimState::Running,
+            state: match words.last() {
+                Some(&"paused") => ClaimState::Paused,
+                Some(&"ended") => ClaimState::Ended,
+                _ => ClaimState::Running,
             },
             ram_kb: words[2].parse::<u64>().unwrap() * GIB,
             cpus: words[3].parse().unwrap(),
@@ -298,6 +301,13 @@ mod tests {
                 "100 4 4",
                 "memory: 4.0 GiB wanted, 16.0 GiB of 16.0 GiB in use",
             ),
+            // A guest that is held after its task has memory only, and keeps it.
+            (&["a 0 4 8 ended"], "100 4 4", "granted"),
+            (
+                &["a 0 14 8 ended"],
+                "100 4 4",
+                "memory: 4.0 GiB wanted, 14.0 GiB of 16.0 GiB in use",
+            ),
             // The memory of a paused task can be had as well.
             (&["a 0 10 4 paused", "b 100 6 4"], "100 4 4", "interrupt a"),
         ] {
@@ -353,6 +363,7 @@ mod tests {
         assert!(!asked(&["a 10 4 2"], "9"));
         assert!(!asked(&["a 1000 4 2"], "990"));
         assert!(asked(&["a 10 4 2 paused"], "9"));
+        assert!(asked(&["a 10 4 2 ended"], "9"));
         // On a full host only higher ones are asked.
         for (priority, expected) in [("0", false), ("99", false), ("100", true), ("1000", true)] {
             assert_eq!(asked(&["a 0 14 2"], priority), expected, "{priority}");

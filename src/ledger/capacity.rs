@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{ClaimState, HostClaim, Work};
+use super::{HostClaim, Work};
 use crate::cli::Options;
 use crate::error::{Class, Error, Result};
 use crate::priority::Priority;
@@ -79,7 +79,7 @@ impl Load {
         claims.fold(Load::default(), |mut load, claim| {
             load.claims += 1;
             load.ram_kb = load.ram_kb.saturating_add(claim.ram_kb);
-            if claim.state != ClaimState::Paused {
+            if claim.state.uses_processors() {
                 load.guests += 1;
                 load.cpus = load.cpus.saturating_add(claim.cpus);
             }

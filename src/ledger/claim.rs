@@ -23,6 +23,9 @@ pub enum ClaimState {
     Running,
     /// The guest is paused: it has its memory and uses no processor.
     Paused,
+    /// The task has ended. Its guest is suspended for inspection, or is being removed: it
+    /// has its memory and uses no processor.
+    Ended,
 }
 
 /// The part of a host that an agent holds.
@@ -69,7 +72,12 @@ impl Work {
 }
 
 impl ClaimState {
-    const ALL: [ClaimState; 3] = [ClaimState::Waiting, ClaimState::Running, ClaimState::Paused];
+    const ALL: [ClaimState; 4] = [
+        ClaimState::Waiting,
+        ClaimState::Running,
+        ClaimState::Paused,
+        ClaimState::Ended,
+    ];
 
     /// The word for programs and people.
     #[must_use]
@@ -78,7 +86,13 @@ impl ClaimState {
             ClaimState::Waiting => "waiting",
             ClaimState::Running => "running",
             ClaimState::Paused => "paused",
+            ClaimState::Ended => "ended",
         }
+    }
+
+    /// Whether the guest uses processors, or is about to.
+    pub(super) fn uses_processors(self) -> bool {
+        matches!(self, ClaimState::Waiting | ClaimState::Running)
     }
 }
 

@@ -184,11 +184,14 @@ pub fn release(directory: &Path) {
     });
 }
 
-/// Changes the state of the claim in the directory of its agent.
+/// Changes the state of the claim in the directory of its agent, unless it was released.
 pub fn set_state(directory: &Path, state: ClaimState) -> Result<()> {
     let path = directory.join(CLAIM);
     let unable = || format!("unable to change claim {}", path.display());
-    let text = durable::read(&path, MAX_CLAIM_BYTES).context(unable)?;
+    let text = match durable::read(&path, MAX_CLAIM_BYTES) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        text => text.context(unable)?,
+    };
     let Some(mut claim) = HostClaim::parse(&String::from_utf8_lossy(&text), "") else {
         return Err(Error::new(unable()).hint("it is not a claim"));
     };

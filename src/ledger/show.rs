@@ -21,6 +21,7 @@ impl HostClaim {
             ClaimState::Running => line,
             ClaimState::Waiting => line + "; it waits for other guests to make room",
             ClaimState::Paused => line + "; it is paused for a task of higher priority",
+            ClaimState::Ended => line + "; the task has ended",
         }
     }
 }
@@ -31,15 +32,18 @@ pub fn use_of_host(claims: &[HostClaim]) -> Option<String> {
     let first = claims.first()?;
     let kilobytes = |sum: u64| bytes(sum.saturating_mul(1024));
     let ram_kb = claims.iter().map(|claim| claim.ram_kb).sum();
-    let are_running = |claim: &&HostClaim| claim.state != ClaimState::Paused;
+    let are_running = |claim: &&HostClaim| claim.state.uses_processors();
     let cpus: u32 = claims.iter().filter(are_running).map(|c| c.cpus).sum();
-    let paused = claims.len() - claims.iter().filter(are_running).count();
+    let paused = claims
+        .iter()
+        .filter(|claim| claim.state == ClaimState::Paused)
+        .count();
     Some(format!(
         "{} of {} and {cpus} of {} processors in use, {} guests run, {paused} are paused",
         kilobytes(ram_kb),
         kilobytes(first.host_ram_kb),
         first.host_cpus,
-        claims.len() - paused,
+        claims.iter().filter(are_running).count(),
     ))
 }
 

@@ -18,13 +18,8 @@ fn stalled(site: &Site, task: &str, timeout: &str) -> Process {
         .args(site.arguments())
         .args(["--build-timeout", timeout]);
     let child = command.stdin(Stdio::null()).stderr(log).spawn().unwrap();
-    let works = || {
-        let snapshots = fs::read_dir(site.machine()).unwrap();
-        let mut paths = snapshots.map(|entry| entry.unwrap().path().join("pausing"));
-        paths.any(|path| path.exists())
-    };
     let process = Process(child);
-    eventually("the guest has its task", works);
+    eventually("the guest has its task", || site.has_busy_guest());
     process
 }
 

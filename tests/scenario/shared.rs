@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex};
 
+use bbot_agent::agent::Room;
 use bbot_agent::ledger::{Admission, Capacity, ClaimState, HostClaim, HostView, Wanted, admit};
 
 /// The claims of all agents, and what happened to them.
@@ -130,6 +131,12 @@ impl Host {
             None => books.claims.remove(&number),
         };
         books.history.push((now, number, claim));
+    }
+}
+
+impl Room for SharedRoom {
+    fn end_task(&mut self) -> bbot_agent::error::Result<()> {
+        Ok(())
     }
 }
 

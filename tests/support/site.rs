@@ -88,19 +88,24 @@ impl Site {
 
     /// Drops a task into the controller.
     pub fn task(&self, name: &str) {
-        let hidden = self.path("controller/tasks").join(format!(".{name}"));
+        self.task_for("controller", name, "");
+    }
+
+    /// Drops a task into one of several controllers; `extra` are more lines of its
+    /// manifest.
+    pub fn task_for(&self, controller: &str, name: &str, extra: &str) {
+        let tasks = self.path(controller).join("tasks");
+        fs::create_dir_all(&tasks).unwrap();
+        let hidden = tasks.join(format!(".{name}"));
         fs::write(
             &hidden,
             format!(
                 ": 1\nname: {name}\nversion: 1.2.3\nrepository-url: https://example.org/1\n\
-                 repository-type: pkg\nmachine: linux\ntarget: x86_64-linux-gnu\n"
+                 repository-type: pkg\nmachine: linux\ntarget: x86_64-linux-gnu\n{extra}"
             ),
         )
         .unwrap();
-        let task = self
-            .path("controller/tasks")
-            .join(format!("{name}.manifest"));
-        fs::rename(hidden, task).unwrap();
+        fs::rename(hidden, tasks.join(format!("{name}.manifest"))).unwrap();
     }
 
     /// The result of a task, if it is there.
@@ -141,6 +146,27 @@ impl Site {
         }
         arguments.push(path("controller"));
         arguments
+    }
+
+    /// The arguments of one of several agents, for these controllers of the site.
+    #[must_use]
+    pub fn arguments_of(&self, instance: u16, controllers: &[(u32, &str)]) -> Vec<String> {
+        let mut arguments = self.arguments();
+        arguments.pop();
+        arguments.extend(["--instance".to_owned(), instance.to_string()]);
+        let url =
+            |&(priority, name): &(u32, &str)| format!("{priority}={}", self.path(name).display());
+        arguments.extend(controllers.iter().map(url));
+        arguments
+    }
+
+    /// Whether a guest works that was told to take time for it.
+    #[must_use]
+    pub fn has_busy_guest(&self) -> bool {
+        let scratch = fs::read_dir(self.machine()).unwrap();
+        scratch
+            .flatten()
+            .any(|entry| entry.path().join("pausing").exists())
     }
 
     /// The program.

@@ -6,7 +6,9 @@
 //! its own, whose card passes frames to the tap and back, with the address that
 //! the test guest has (tests/guest/README). It bootstraps where it finds no file
 //! `bootstrapped` in its directory, and builds where it does: at once, or for as
-//! many milliseconds as a file `pause` says. Where it finds a file `lacks` QEMU
+//! many milliseconds as a file `pause`, or the word `pause=` of the task's target-config,
+//! says, without those in which it is stopped. A word `status=` is the status of its
+//! result. Where it finds a file `lacks` QEMU
 //! says so many times, a number, that the disk has no room for what it writes.
 //!
 //! It can be saved and restored as the guest of a template: the file `asked` has the
@@ -24,9 +26,10 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bbot_agent::json::Value;
 use bbot_agent::network::{Mac, PORT, SERVER};
@@ -34,6 +37,9 @@ use bbot_agent::sys::net::{Control, InterfaceName};
 use bbot_agent::sys::tap;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
+
+/// Whether QEMU has stopped the guest.
+static IS_STOPPED: AtomicBool = AtomicBool::new(false);
 
 fn main() {
     let monitor = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
@@ -70,10 +76,16 @@ fn main() {
                 if let (Some((tap, mac)), Some(resumes)) = (guest.take(), resumes.take()) {
                     let disk = Disk(monitor.try_clone().unwrap(), resumes);
                     thread::spawn(move || run(tap, mac, disk, None));
+                } else if IS_STOPPED.swap(false, Ordering::SeqCst) {
+                    say(RESUMED);
                 } else {
                     // Nobody listens any more where nothing is written.
                     let _ = resumed.send(());
                 }
+            }
+            Some("stop") if guest.is_none() => {
+                IS_STOPPED.store(true, Ordering::SeqCst);
+                say(STOPPED);
             }
             Some("migrate") => say(MIGRATED),
             Some("migrate-incoming") => {
@@ -101,6 +113,9 @@ fn main() {
 
 const MIGRATED: &str = "{\"event\":\"MIGRATION\",\"data\":{\"status\":\"completed\"},\
                         \"timestamp\":{\"seconds\":1,\"microseconds\":0}}";
+
+const STOPPED: &str = "{\"event\":\"STOP\",\"timestamp\":{\"seconds\":1,\"microseconds\":0}}";
+const RESUMED: &str = "{\"event\":\"RESUME\",\"timestamp\":{\"seconds\":1,\"microseconds\":0}}";
 
 /// A disk that QEMU finds full: the monitor, and what tells of a `cont`.
 struct Disk(UnixStream, Receiver<()>);
@@ -164,16 +179,22 @@ fn run(tap: OwnedFd, mac: Mac, mut disk: Disk, restored: Option<Sender<()>>) {
             line.unwrap_or_default().trim().to_owned()
         };
         let (name, version) = (value("name:"), value("version:"));
-        if let Ok(length) = fs::read_to_string("pause") {
+        let config = value("target-config:");
+        let of_task = |name: &str| {
+            let mut words = config.split(' ');
+            words.find_map(|word| Some(word.strip_prefix(name)?.to_owned()))
+        };
+        if let Some(length) = fs::read_to_string("pause").ok().or(of_task("pause=")) {
             fs::write("pausing", "").unwrap();
-            thread::sleep(Duration::from_millis(length.parse().unwrap()));
+            work(Duration::from_millis(length.parse().unwrap()));
         }
+        let status = of_task("status=").unwrap_or_else(|| "success".to_owned());
         if let Ok(times) = fs::read_to_string("lacks") {
             disk.write(times.parse().unwrap());
         }
         format!(
-            ": 1\nname: {name}\nversion: {version}\nstatus: success\n\
-             update-status: success\nupdate-log: built\nworker-checksum: 1\n"
+            ": 1\nname: {name}\nversion: {version}\nstatus: {status}\n\
+             update-status: {status}\nupdate-log: built\nworker-checksum: 1\n"
         )
     } else {
         insist(|| get("worker"));
@@ -183,6 +204,17 @@ fn run(tap: OwnedFd, mac: Mac, mut disk: Disk, restored: Option<Sender<()>>) {
             .to_owned()
     };
     insist(|| put("manifest", &manifest));
+}
+
+/// Takes so long while the guest runs.
+fn work(mut left: Duration) {
+    while !left.is_zero() {
+        let start = Instant::now();
+        thread::sleep(left.min(Duration::from_millis(5)));
+        if !IS_STOPPED.load(Ordering::SeqCst) {
+            left = left.saturating_sub(start.elapsed());
+        }
+    }
 }
 
 /// Both taps put the same virtio header before a frame.
