@@ -32,6 +32,7 @@ fn refused(errno: &str, some: usize, offset: usize, names: &'static [&'static st
 
 /// Calls that can fail for want of space, or of a working disk.
 const ON_DISK: &[&str] = &[
+    "open",
     "openat",
     "openat2",
     "write",
@@ -63,6 +64,7 @@ const ON_DISK: &[&str] = &[
 
 /// Calls that give a descriptor.
 const DESCRIPTORS: &[&str] = &[
+    "open",
     "openat",
     "openat2",
     "socket",
@@ -79,6 +81,7 @@ const DESCRIPTORS: &[&str] = &[
 
 /// Calls for which the kernel needs memory of its own.
 const IN_MEMORY: &[&str] = &[
+    "open",
     "openat",
     "openat2",
     "socket",
@@ -113,6 +116,7 @@ const IN_MEMORY: &[&str] = &[
 
 /// Calls that wait, or may on some file systems.
 const WAITING: &[&str] = &[
+    "open",
     "openat",
     "openat2",
     "write",

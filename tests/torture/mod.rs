@@ -9,6 +9,7 @@
 //!
 //! `make test` tries some calls, `make torture` (`BBOT_AGENT_TORTURE=all`) each.
 
+mod displace;
 mod faults;
 mod warm;
 
@@ -16,6 +17,7 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -26,7 +28,7 @@ use crate::support::site::Site;
 use crate::support::{PATIENCE, Process, isolated, program, require_programs};
 
 /// Calls that may change something; which of them do is seen in the arguments.
-const CALLS: &str = "openat,openat2,write,pwrite64,writev,rename,renameat,renameat2,unlink,unlinkat,\
+const CALLS: &str = "open,openat,openat2,write,pwrite64,writev,rename,renameat,renameat2,unlink,unlinkat,\
                      mkdir,mkdirat,rmdir,link,linkat,symlink,symlinkat,ioctl,fsync,fdatasync,\
                      syncfs,ftruncate,fallocate,chmod,fchmod,fchmodat,chown,fchown,lchown,\
                      fchownat,utimensat,sendto,sendmsg,sendmmsg,socket,socketpair,bind,listen,\
@@ -66,7 +68,9 @@ impl Call {
 fn changes(name: &str, line: &str) -> bool {
     let has = |words: &[&str]| words.iter().any(|word| line.contains(word));
     match name {
-        "openat" | "openat2" => has(&["O_CREAT", "O_WRONLY", "O_RDWR", "O_TRUNC", "O_TMPFILE"]),
+        "open" | "openat" | "openat2" => {
+            has(&["O_CREAT", "O_WRONLY", "O_RDWR", "O_TRUNC", "O_TMPFILE"])
+        }
         // Diagnostics.
         "write" | "writev" => !line.starts_with(&format!("{name}(2,")),
         "fcntl" => has(&["F_DUPFD"]),
@@ -184,8 +188,13 @@ fn calls(stage: &Stage) -> Vec<Call> {
         .arg(format!("trace={CALLS}"));
     let status = finish(stage, command);
     assert!(status.success(), "an undisturbed turn fails: {status}");
-    let text = fs::read_to_string(&log).unwrap();
-    fs::remove_file(&log).unwrap();
+    of_log(&log)
+}
+
+/// The calls in a log of strace, which is removed.
+fn of_log(log: &Path) -> Vec<Call> {
+    let text = fs::read_to_string(log).unwrap();
+    fs::remove_file(log).unwrap();
     let mut counts = BTreeMap::new();
     let mut found = Vec::new();
     for line in text.lines() {
@@ -260,10 +269,15 @@ fn recover(stage: &Stage, task: &str, sent: Option<(u64, i64)>) -> Result<String
 /// What an agent could leave behind, but for the evidence of failed guests and the notes
 /// of warnings.
 fn inventory(site: &Site) -> BTreeSet<String> {
-    let is_evidence =
-        |line: &String| line.contains(" state/default-1/failed") && !line.contains(".partial");
+    let may_stay = |line: &String| {
+        let of_agent = line.strip_prefix("file state/default-");
+        let name = of_agent.and_then(|rest| rest.split_once('/'));
+        name.is_some_and(|(_, name)| {
+            name == "notes" || name.starts_with("failed") && !name.contains(".partial")
+        })
+    };
     let mut all = site.inventory();
-    all.retain(|line| !is_evidence(line) && line != "file state/default-1/notes");
+    all.retain(|line| !may_stay(line));
     all
 }
 
