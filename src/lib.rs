@@ -20,6 +20,7 @@
 //! | 0 | [`json`] | JSON reader and writer |
 //! | 0 | [`licenses`] | licenses of the linked crates |
 //! | 0 | [`manifest`] | the manifest format and its types; pure |
+//! | 0 | [`platform`] | what follows from the architecture of a guest |
 //! | 0 | [`priority`] | priorities of controllers, `[F]DCBA`; pure |
 //! | 0 | [`settings`] | choices of the operator that several modules share |
 //! | 0 | [`sys`] | system calls; all unsafe code |
@@ -126,6 +127,7 @@ pub mod machines;
 pub mod manifest;
 pub mod network;
 pub mod perform;
+pub mod platform;
 pub mod priority;
 pub mod program;
 pub mod qemu_version;

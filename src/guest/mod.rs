@@ -26,6 +26,7 @@ use nix::libc;
 use crate::error::{Context as _, Error, Result};
 use crate::evidence::EvidenceStore;
 use crate::interactive::VncAddress;
+use crate::machine::firmware;
 use crate::machine::qemu::{self, Descriptors};
 use crate::machine::{Accel, Memory, Purpose, ShutdownReason, Spec, VirtualMachine};
 use crate::manifest::{MachineManifest, TaskManifest};
@@ -177,7 +178,7 @@ impl<'a> Guest<'a> {
             mut server,
         } = Link::open(config, &boot, mac, &bridge)?;
         let gateway = bridge.hardware_address()?;
-        let spec = spec(config, &boot, tap.name(), mac);
+        let spec = spec(config, &boot, tap.name(), mac)?;
         let peers = redirect.peers();
         server.set_accept(Box::new(move |peer| peers.admits(peer)));
         let uploads = boot.map.put_root().map(Path::to_owned).unwrap_or_default();
@@ -379,8 +380,8 @@ fn limits(boot: &GuestRun<'_>) -> tftp::ServerSettings {
     }
 }
 
-fn spec(config: &GuestSettings, boot: &GuestRun<'_>, tap: &str, mac: Mac) -> Spec {
-    Spec {
+fn spec(config: &GuestSettings, boot: &GuestRun<'_>, tap: &str, mac: Mac) -> Result<Spec> {
+    Ok(Spec {
         label: boot.label.display().to_string(),
         qemu: config.qemu.clone(),
         accel: config.accel,
@@ -393,13 +394,14 @@ fn spec(config: &GuestSettings, boot: &GuestRun<'_>, tap: &str, mac: Mac) -> Spe
         bridge: config.bridge.clone(),
         mac,
         tap: tap.to_owned(),
+        firmware: firmware::of(boot.machine, boot.directory, &config.qemu)?,
         options: boot.machine.options(),
         purpose: boot.purpose,
         memory: boot.memory,
         run_dir: config.run_dir.clone(),
         display: config.display.clone(),
         user: config.user.clone(),
-    }
+    })
 }
 
 /// The command line of the guests of builds of a machine that start warm, with fixed
@@ -421,7 +423,7 @@ pub fn command_line(
         upload_limit: 0,
     };
     let mac = mac(machine, None)?.of_instance(config.instance);
-    let argv = qemu::argv(&spec(config, &run, &config.tap, mac), &FIXED);
+    let argv = qemu::argv(&spec(config, &run, &config.tap, mac)?, &FIXED);
     let words: Vec<_> = argv.iter().map(|word| word.to_string_lossy()).collect();
     Ok(words.join(" "))
 }

@@ -13,8 +13,10 @@
 pub mod accel;
 pub mod capture;
 mod clock;
+mod devices;
 pub mod events;
 pub mod files;
+pub mod firmware;
 pub mod inspect;
 pub mod memory;
 pub mod monitor;

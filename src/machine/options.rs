@@ -25,12 +25,20 @@ const NOT_WITH_FD: &[&str] = &[
     "vhostfds",
 ];
 
+/// The options that ask for UEFI by the host's firmware. QEMU has no firmware of that name.
+pub(super) const UEFI: [&str; 2] = ["-bios", "uefi"];
+
 /// The options for the tap `name`, which QEMU opens by `tap` (`fd=<n>`), and a MAC
 /// address.
 #[must_use]
 pub fn substituted(options: &[String], name: &str, mac: Mac, tap: &str) -> Vec<OsString> {
+    let mut options: Vec<&str> = options.iter().map(String::as_str).collect();
+    // QEMU gets what they stand for.
+    while let Some(at) = options.windows(2).position(|pair| pair == UEFI) {
+        options.drain(at..at + 2);
+    }
     options
-        .iter()
+        .into_iter()
         .map(|option| {
             let option = option.replace("mac=?", &format!("mac={mac}"));
             let option = with_tap(&option, tap).unwrap_or(option);

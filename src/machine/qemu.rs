@@ -1,14 +1,18 @@
-//! QEMU's command line, one pure function per concern.
+//! QEMU's command line.
 //!
 //! Options and their defaults: qemu(1). What differs from QEMU's defaults has
 //! its reason beside it.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::os::fd::RawFd;
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
 use super::accel::Accel;
+use super::devices::{
+    disk, display, failing_disks, failures, firmware, memory, network, processor, randomness,
+    value, words,
+};
+use super::firmware::Firmware;
 use super::memory::Memory;
 use super::options;
 use crate::interactive::VncAddress;
@@ -50,6 +54,8 @@ pub struct Spec {
     pub bridge: String,
     /// The name of the tap, for `ifname=?`.
     pub tap: String,
+    /// UEFI; `None`: the firmware that QEMU loads by itself, or that `options` name.
+    pub firmware: Option<Firmware>,
     /// The machine manifest's `options`, split, one level of quotes removed.
     pub options: Option<Vec<String>>,
     /// The purpose.
@@ -115,6 +121,7 @@ fn hardware(spec: &Spec, tap: &str, vnc: &str) -> Vec<OsString> {
     argv.extend(base());
     argv.extend(processor(spec.accel, spec.cpus));
     argv.extend(memory(spec.ram_kb));
+    argv.extend(spec.firmware.iter().flat_map(|f| firmware(f, spec.purpose)));
     match &spec.options {
         Some(given) => {
             argv.extend(failing_disks(given));
@@ -130,22 +137,6 @@ fn hardware(spec: &Spec, tap: &str, vnc: &str) -> Vec<OsString> {
     argv.extend(display(vnc, spec.options.as_deref()));
     argv.extend(confinement());
     argv
-}
-
-fn words<const N: usize>(words: [&str; N]) -> Vec<OsString> {
-    words.into_iter().map(OsString::from).collect()
-}
-
-/// In a QEMU option a comma in a value is written twice.
-fn value(prefix: &str, value: &OsStr) -> OsString {
-    let mut bytes = prefix.as_bytes().to_vec();
-    for byte in value.as_bytes() {
-        bytes.push(*byte);
-        if *byte == b',' {
-            bytes.push(b',');
-        }
-    }
-    OsString::from_vec(bytes)
 }
 
 /// Shown by ps(1), by VNC viewers and in QEMU's own messages. By this name a sweep
@@ -172,103 +163,6 @@ fn base() -> Vec<OsString> {
         "-boot",
         "c",
     ])
-}
-
-fn processor(accel: Accel, cpus: u32) -> Vec<OsString> {
-    vec![
-        "-accel".into(),
-        accel.to_string().into(),
-        "-cpu".into(),
-        accel.processor().into(),
-        "-smp".into(),
-        cpus.max(1).to_string().into(),
-    ]
-}
-
-fn memory(ram_kb: u64) -> Vec<OsString> {
-    vec!["-m".into(), format!("size={ram_kb}k").into()]
-}
-
-/// The tap is a descriptor: QEMU needs no right to open one, and it is gone
-/// with the last process that holds it. `romfile=`: no network boot, so no
-/// option ROM to wait for or to install.
-fn network(mac: Mac, tap: &str) -> Vec<OsString> {
-    vec![
-        "-netdev".into(),
-        format!("tap,id=net0,{tap}").into(),
-        "-device".into(),
-        format!("virtio-net-pci,netdev=net0,mac={mac},romfile=").into(),
-    ]
-}
-
-/// The default disk: `disk.img`, raw.
-///
-/// - A build writes to a throw-away snapshot, so `unsafe` ignores the guest's flushes.
-///   A bootstrapped disk is kept, so `writeback` honours them.
-/// - `werror`, `rerror`: an error of the host's disk stops the guest and the agent
-///   decides. The guest would report it as a failure of the package.
-/// - `discard`: blocks that the guest frees are freed in the snapshot.
-fn disk(purpose: Purpose) -> Vec<OsString> {
-    let cache = match purpose {
-        Purpose::Bootstrap => "writeback",
-        Purpose::Build => "unsafe",
-    };
-    vec![
-        "-drive".into(),
-        format!("if=none,id=disk0,file=disk.img,format=raw,cache={cache},discard=unmap").into(),
-        "-device".into(),
-        "virtio-blk-pci,drive=disk0,bootindex=1,werror=stop,rerror=stop".into(),
-    ]
-}
-
-/// The same policy for the disks of a machine's own options. The policy of QEMU is to
-/// pause the guest when there is no space, and to report all other errors to it. A
-/// policy in the options wins; `nvme` has none.
-fn failing_disks(options: &[String]) -> Vec<OsString> {
-    const DISKS: [&str; 4] = ["virtio-blk-device", "ide-hd", "scsi-hd", "usb-storage"];
-    let mut argv = Vec::new();
-    for policy in ["werror", "rerror"] {
-        if !options.iter().any(|option| option.contains(policy)) {
-            for disk in DISKS {
-                argv.push("-global".into());
-                argv.push(format!("{disk}.{policy}=stop").into());
-            }
-        }
-    }
-    argv
-}
-
-/// Without a source of entropy a guest waits early in its boot. The rate is bounded,
-/// because `/dev/urandom` costs the host time.
-fn randomness() -> Vec<OsString> {
-    words([
-        "-object",
-        "rng-random,id=rng0,filename=/dev/urandom",
-        "-device",
-        "virtio-rng-pci,rng=rng0,max-bytes=65536,period=1000",
-    ])
-}
-
-/// A guest that panics reports it by this device, and is suspended for inspection. Both
-/// options need QEMU 6.0, see [`crate::qemu_version`].
-fn failures() -> Vec<OsString> {
-    words(["-device", "pvpanic-pci", "-action", "panic=pause"])
-}
-
-/// A screen for the operator, on a unix socket: no port for others to reach, unless the
-/// operator wants one.
-/// Machines that bring a video device of their own get no second one.
-fn display(socket: &str, options: Option<&[String]>) -> Vec<OsString> {
-    let own = options
-        .unwrap_or_default()
-        .iter()
-        .any(|option| option == "-vga" || option.to_ascii_lowercase().contains("vga"));
-    let mut argv = Vec::new();
-    if !own {
-        argv.extend(words(["-vga", "std"]));
-    }
-    argv.extend(words(["-vnc", socket]));
-    argv
 }
 
 /// The first serial port goes to the agent, which keeps a bounded part of its output.
@@ -325,6 +219,7 @@ mod tests {
             bridge: "br1".into(),
             mac: Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56]),
             tap: "bb1".into(),
+            firmware: None,
             options: None,
             purpose: Purpose::Build,
             run_dir: "/run/bbot/1".into(),
@@ -378,6 +273,26 @@ mod tests {
             ..spec()
         };
         assert!(line(&spec).contains("cache=writeback"));
+    }
+
+    #[test]
+    fn uefi_comes_before_the_disk_and_writes_to_the_snapshot_only() {
+        let spec = Spec {
+            firmware: Some(Firmware {
+                code: "/usr/share/a,b.fd".into(),
+                template: "/usr/share/vars.fd".into(),
+            }),
+            options: Some(vec!["-bios".into(), "uefi".into(), "-snapshot".into()]),
+            ..spec()
+        };
+        let line = line(&spec);
+        let flash = "-drive if=pflash,format=raw,unit=0,readonly=on,file=/usr/share/a,,b.fd \
+                     -drive if=pflash,format=raw,unit=1,cache=unsafe,file=efi-vars.fd ";
+        assert!(line.contains(flash), "{line}");
+        assert!(
+            line.contains(" -snapshot ") && !line.contains("-bios"),
+            "{line}"
+        );
     }
 
     #[test]

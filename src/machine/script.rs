@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
 
+use super::firmware::STORE;
 use super::qemu::{self, Spec};
 use crate::durable;
 
@@ -31,6 +32,10 @@ pub(super) fn text(spec: &Spec) -> String {
     let mut text = format!("#!/bin/sh\n# Starts {comment} by hand.\n");
     let source = word(&spec.source.to_string_lossy());
     let bridge = word(&spec.bridge);
+    let store = spec.firmware.as_ref().map_or_else(String::new, |firmware| {
+        let template = word(&firmware.template.to_string_lossy());
+        format!("[ -s {STORE} ] || cp -- {template} {STORE}\n")
+    });
     // cp(1) shares the blocks, and needs no program of btrfs.
     let _ = write!(
         text,
@@ -45,7 +50,7 @@ pub(super) fn text(spec: &Spec) -> String {
          trap 'exit 1' HUP INT TERM\n\
          cp -a --reflink=auto -- \"$source/.\" \"$copy\"\n\
          cd -- \"$copy\"\n\
-         ip tuntap add dev {TAP} mode tap vnet_hdr\n\
+         {store}ip tuntap add dev {TAP} mode tap vnet_hdr\n\
          ip link set dev {TAP} master {bridge} up\n\
          {}\n",
         quoted(&spec.qemu, &qemu::argv_by_hand(spec, TAP))

@@ -77,6 +77,9 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<VirtualMachine> {
     let vnc_directory = prepare_directory(&files.vnc, spec.user.as_ref())?;
     files.vnc_directory = vnc_directory.as_raw_fd();
     let state = spec.memory.prepare(&spec.directory, spec.ram_kb)?;
+    if let Some(firmware) = &spec.firmware {
+        firmware.prepare(&spec.directory)?;
+    }
     if let Some(user) = &spec.user {
         hand_over(&spec.directory, user)?;
     }

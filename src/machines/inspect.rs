@@ -8,7 +8,7 @@ use super::remedies;
 use super::tree::MachineDir;
 use super::{AuxiliaryMachine, Machine, MachinesSettings, auxiliary};
 use crate::error::{Error, Result, word};
-use crate::machine::files;
+use crate::machine::{files, firmware};
 use crate::manifest::reuse::{self, BootstrapReason, Reuse};
 use crate::manifest::{BootstrappedMachine, MachineKind, MachineManifest, Role};
 
@@ -61,13 +61,14 @@ pub fn inspect(machine: &MachineDir, settings: &MachinesSettings) -> Result<Insp
         require_suitable(&current, &revision, ram_kb, "--auxiliary-ram")?;
         auxiliary::require_offerable(&current, &revision)?;
         files::require_disk(&revision, &current)?;
+        firmware::of(&current, &revision, &settings.qemu)?;
         let machine = AuxiliaryMachine::new(current, revision);
         return Ok(Inspection::Auxiliary(Box::new(machine)));
     }
     require_suitable(&current, &revision, settings.ram_kb, "--ram")?;
     let has_fixed_mac = current.mac().is_some();
     let target = machine.copy(&settings.toolchain);
-    let (why, previous_mac) = match copy(&target)? {
+    let (why, previous_mac) = match copy(&target, settings)? {
         Err(why) => (why, None),
         Ok(copy) => {
             match reuse::judge(
@@ -89,6 +90,7 @@ pub fn inspect(machine: &MachineDir, settings: &MachinesSettings) -> Result<Insp
         }
     };
     files::require_disk(&revision, &current)?;
+    firmware::of(&current, &revision, &settings.qemu)?;
     Ok(Inspection::NeedsBootstrap(NeededBootstrap {
         why,
         revision,
@@ -125,7 +127,10 @@ fn current(machine: &MachineDir) -> Result<Option<(PathBuf, MachineManifest)>> {
 }
 
 /// The manifest of the bootstrapped copy, or why there is none.
-fn copy(target: &Path) -> Result<Result<BootstrappedMachine, BootstrapReason>> {
+fn copy(
+    target: &Path,
+    settings: &MachinesSettings,
+) -> Result<Result<BootstrappedMachine, BootstrapReason>> {
     let text = match files::manifest(target, target) {
         Ok(text) => text,
         Err(error) if is_missing(&error) => {
@@ -144,8 +149,10 @@ fn copy(target: &Path) -> Result<Result<BootstrappedMachine, BootstrapReason>> {
             return Ok(Err(BootstrapReason::Unreadable(why)));
         }
     };
-    Ok(match files::require_disk(target, &copy.machine) {
-        Ok(()) => Ok(copy),
+    let usable = files::require_disk(target, &copy.machine)
+        .and_then(|()| firmware::of(&copy.machine, target, &settings.qemu));
+    Ok(match usable {
+        Ok(_) => Ok(copy),
         Err(error) => Err(BootstrapReason::Unreadable(error.to_string())),
     })
 }

@@ -65,6 +65,8 @@ pub struct MachinesSettings {
     pub toolchain_id: String,
     /// Versions that bootstrapped machines must report, by package.
     pub versions: Vec<(String, String)>,
+    /// The QEMU program.
+    pub qemu: PathBuf,
     /// The memory of guests (`--ram`), in kB.
     pub ram_kb: u64,
     /// The memory of the auxiliary machines of a task (`--auxiliary-ram`), in kB; 0: there
@@ -83,6 +85,7 @@ impl MachinesSettings {
             toolchain: options.toolchain_name.clone(),
             toolchain_id: options.toolchain_id.clone(),
             versions: options.bootstrap_versions.clone(),
+            qemu: options.qemu.clone(),
             ram_kb: options.ram,
             auxiliary_ram_kb: match options.legacy_request {
                 true => 0,

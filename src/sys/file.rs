@@ -30,8 +30,6 @@ pub struct Facts {
     pub changed: (i64, i64),
     /// Permission bits.
     pub mode: u32,
-    /// How many names it has; a directory that was removed has none.
-    pub links: u64,
     /// Its number in the file system, or in the subvolume of btrfs.
     pub inode: u64,
     /// The number of that file system or subvolume.
@@ -64,7 +62,6 @@ impl From<nix::sys::stat::FileStat> for Facts {
             size: u64::try_from(stat.st_size).unwrap_or(0),
             changed: (stat.st_mtime, stat.st_mtime_nsec),
             mode: stat.st_mode & 0o7777,
-            links: stat.st_nlink,
             inode: stat.st_ino,
             device: stat.st_dev,
         }

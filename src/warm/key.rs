@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::error::{Context as _, Error, Result};
 use crate::guest::{GuestSettings, command_line};
-use crate::machine::program;
+use crate::machine::{firmware, program};
 use crate::manifest::{BootstrappedMachine, Values};
 use crate::network::Bridge;
 
@@ -34,6 +34,9 @@ impl TemplateKey {
         key.push("qemu", qemu(&settings.qemu)?);
         let command = command_line(settings, &machine.machine, copy)?;
         key.push("command", command);
+        if let Some(firmware) = firmware::of(&machine.machine, copy, &settings.qemu)? {
+            key.push("firmware", file(&firmware.code)?);
+        }
         key.push("user", format!("{user:?}"));
         key.push("processor", processor()?);
         key.push("kernel", kernel.join(" "));

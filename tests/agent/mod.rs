@@ -7,6 +7,7 @@ mod controllers;
 mod disks;
 mod failures;
 mod faults;
+mod firmware;
 mod held;
 mod instances;
 mod interactive;

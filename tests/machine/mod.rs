@@ -40,6 +40,7 @@ fn spec(dir: &TempDir, qemu: &Path) -> Spec {
         bridge: "br1".into(),
         mac: Mac([0x52, 0x54, 0, 0, 1, 2]),
         tap: "bb1".into(),
+        firmware: None,
         options: None,
         purpose: Purpose::Build,
         run_dir,

@@ -23,13 +23,7 @@ pub fn image() -> Result<&'static Path, &'static str> {
             .stdout(Stdio::null())
             .status()
             .map_err(|error| format!("{QEMU}: {error}"))?;
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest/build");
-        let output = Command::new(script).output().map_err(|e| e.to_string())?;
-        if !output.status.success() {
-            return Err(String::from_utf8_lossy(&output.stderr).trim().to_owned());
-        }
-        let path = String::from_utf8(output.stdout).map_err(|e| e.to_string())?;
-        Ok(PathBuf::from(path.trim()))
+        build(&[])
     });
     match built {
         Ok(path) => Ok(path),
@@ -37,27 +31,46 @@ pub fn image() -> Result<&'static Path, &'static str> {
     }
 }
 
-/// The image with a kernel that notices when it is restored from a template, or why
-/// there is none. The package is Debian's largest kernel, so that one test has it.
-pub fn image_that_notices() -> Result<PathBuf, String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let output = Command::new(root.join("tests/guest/build"))
-        .args([root.join("target/guest-vmgenid"), "amd64".into()])
-        .output()
-        .map_err(|error| error.to_string())?;
+fn build(arguments: &[PathBuf]) -> Result<PathBuf, String> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest/build");
+    let output = Command::new(script).args(arguments).output();
+    let output = output.map_err(|error| error.to_string())?;
     match output.status.success() {
         true => Ok(String::from_utf8_lossy(&output.stdout).trim().into()),
         false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
     }
 }
 
+/// The image with a kernel that notices when it is restored from a template, or why
+/// there is none. The package is Debian's largest kernel, so that one test has it.
+pub fn image_that_notices() -> Result<PathBuf, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    build(&[root.join("target/guest-vmgenid"), "amd64".into()])
+}
+
+/// The image that only UEFI boots, or why there is none. The guest needs 192 MB.
+pub fn image_for_uefi() -> Result<PathBuf, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let arguments = [
+        root.join("target/guest"),
+        "cloud-amd64".into(),
+        "uefi".into(),
+    ];
+    build(&arguments)
+}
+
 /// Puts the image into `directory` as `disk.img`, with these settings.
 pub fn install(directory: &Path, settings: &str) {
+    install_image(image().unwrap(), directory, settings);
+}
+
+/// The same with another image.
+pub fn install_image(image: &Path, directory: &Path, settings: &str) {
     let disk = directory.join("disk.img");
     // Sparse; a reflink where the file system can.
     let copied = Command::new("cp")
         .args(["--sparse=always", "--reflink=auto"])
-        .args([image().unwrap(), &disk])
+        .args([image, &disk])
         .status()
         .unwrap();
     assert!(copied.success());

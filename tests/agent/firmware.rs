@@ -1,0 +1,106 @@
+//! Guests that boot by UEFI, and hosts without the firmware for them.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::support::host::{Host, Ran, TURN, finish};
+use crate::support::site::Site;
+use crate::support::{guest, isolated, require, run, skip};
+
+/// Where distributions describe firmware.
+const DESCRIPTORS: &str = "/usr/share/qemu/firmware";
+
+/// Whether there is UEFI firmware, or a note that the test is skipped.
+fn has_firmware() -> bool {
+    let any = fs::read_dir(DESCRIPTORS).is_ok_and(|mut entries| entries.next().is_some());
+    require(any, "UEFI firmware (ovmf)")
+}
+
+/// Whether a variable store has this boot entry.
+fn has_entry(store: &[u8], name: &str) -> bool {
+    let name: Vec<u8> = name.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    store.windows(name.len()).any(|window| window == name)
+}
+
+#[test]
+fn a_disk_that_only_uefi_boots_keeps_the_boot_entries_of_its_bootstrap() {
+    isolated(|| {
+        let Some(host) = Host::new() else { return };
+        if !has_firmware() {
+            return;
+        }
+        let image = match guest::image_for_uefi() {
+            Ok(image) => image,
+            Err(why) => return skip(&why),
+        };
+        let revision = host.revision("linux-gcc", 0);
+        guest::install_image(&image, &revision, "");
+        fs::write(revision.join("efi-vars.fd"), "").unwrap();
+        host.task("one", "linux-gcc", "target: x86_64-linux-gnu\n");
+        let ran = host.run(&["--once"]);
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        let result = host.result("one").unwrap();
+        assert!(result.contains("status: success"), "{result}");
+        assert!(result.contains(", entries Boot00AA-"), "{result}");
+        assert!(!result.contains("Boot00BB"), "{result}");
+        let copy = host.machine("linux-gcc").join("linux-gcc-default");
+        let store = fs::read(copy.join("efi-vars.fd")).unwrap();
+        assert!(
+            has_entry(&store, "Boot00AA"),
+            "the entry of the bootstrap is gone"
+        );
+        assert!(
+            !has_entry(&store, "Boot00BB"),
+            "the entry of a build was kept"
+        );
+        assert_eq!(fs::read(revision.join("efi-vars.fd")).unwrap(), b"");
+    });
+}
+
+fn run_agent(site: &Site, words: &[&str]) -> Ran {
+    let mut command = Command::new(Site::agent());
+    command.args(site.arguments()).args(words);
+    command.stdin(Stdio::null());
+    finish(command, TURN)
+}
+
+/// A turn and `--check` both name `cause` and `remedy`, and no guest starts.
+#[track_caller]
+fn both_tell(site: &Site, cause: &str, remedy: &str) {
+    let turn = run_agent(site, &[]).err;
+    let check = run_agent(site, &["--check"]).out;
+    for said in [&turn, &check] {
+        assert!(said.contains(cause) && said.contains(remedy), "{said}");
+    }
+    assert!(!site.machine().join("linux-default").exists());
+}
+
+#[test]
+fn a_host_without_firmware_for_a_machine_says_what_to_install() {
+    isolated(|| {
+        let Some(site) = Site::new() else { return };
+        if !has_firmware() {
+            return;
+        }
+        let store = site.machine().join("linux-1.0/efi-vars.fd");
+        fs::write(&store, [0; 3]).unwrap();
+        let cause = format!(
+            "unable to use machine linux: {} has 3 bytes",
+            store.display()
+        );
+        let remedy = format!("truncate -s 0 {}", store.display());
+        both_tell(&site, &cause, &remedy);
+
+        assert!(Path::new(DESCRIPTORS).exists());
+        run(&format!("mount -t tmpfs none {DESCRIPTORS}"));
+        let cause = "unable to use machine linux: no UEFI firmware for x86_64 is described";
+        both_tell(&site, cause, "apt-get install --no-install-recommends ovmf");
+
+        // A machine that boots by BIOS needs none.
+        fs::remove_file(&store).unwrap();
+        let ran = run_agent(&site, &[]);
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        assert!(site.machine().join("linux-default").exists());
+    });
+}
