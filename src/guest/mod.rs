@@ -397,7 +397,7 @@ fn spec(config: &GuestSettings, boot: &GuestRun<'_>, tap: &str, mac: Mac) -> Res
         firmware: firmware::of(boot.machine, boot.directory, &config.qemu)?,
         options: boot.machine.options(),
         purpose: boot.purpose,
-        memory: boot.memory,
+        memory: boot.memory.clone(),
         run_dir: config.run_dir.clone(),
         display: config.display.clone(),
         user: config.user.clone(),

@@ -48,6 +48,11 @@ impl Guest<'_> {
         self.machine.has_agent()
     }
 
+    /// Whether guests of its template can share memory.
+    pub fn maps_read_only(&self) -> bool {
+        self.machine.maps_read_only()
+    }
+
     /// Has the guest agent set the clock to the host's. Returns whether it did.
     pub fn set_time(&mut self) -> Result<bool> {
         let (until, watch) = (Instant::now() + AGENT_TIMEOUT, self.watch);

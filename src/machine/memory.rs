@@ -9,9 +9,10 @@
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::os::fd::RawFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::clock::PORT;
+use super::devices::value;
 use crate::error::{Context as _, Result};
 use crate::json::Value;
 
@@ -22,20 +23,34 @@ pub const RAM: &str = "warm.ram";
 pub const STATE: &str = "warm.state";
 
 /// The place of a guest's memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Memory {
     /// Memory of QEMU's process.
     Anonymous,
     /// The file [`RAM`], which is made: the guest is going to be a template.
     Saved,
     /// The guest is that of a template. It does not change the files.
-    Restored,
+    Restored {
+        /// The subvolume of the template, which is read-only.
+        template: PathBuf,
+        /// Its memory is mapped, so that all its guests share what they do not change.
+        /// Else QEMU maps the file in the directory of the machine.
+        is_shared: bool,
+    },
+}
+
+/// Whether a QEMU of this version maps the memory of a guest from a file that it cannot
+/// write to: the option `rom` of `memory-backend-file` is there from 8.2 on (qom.json).
+pub(super) fn maps_read_only(version: &str) -> bool {
+    let mut numbers = version.split('.').map(|number| number.parse().unwrap_or(0));
+    let number = numbers.next().zip(numbers.next());
+    number.is_some_and(|number| number >= (8_u32, 2))
 }
 
 impl Memory {
     /// Makes or opens the files in `directory`. Returns that of the devices' state.
-    pub(super) fn prepare(self, directory: &Path, ram_kb: u64) -> Result<Option<File>> {
-        let open = |name: &str, options: &mut OpenOptions| {
+    pub(super) fn prepare(&self, directory: &Path, ram_kb: u64) -> Result<Option<File>> {
+        let open = |directory: &Path, name: &str, options: &mut OpenOptions| {
             let path = directory.join(name);
             let file = options.open(&path);
             file.context(|| format!("unable to open {}", path.display()))
@@ -45,30 +60,35 @@ impl Memory {
             Memory::Saved => {
                 let mut new = OpenOptions::new();
                 new.read(true).write(true).create_new(true);
-                open(RAM, &mut new)?
+                open(directory, RAM, &mut new)?
                     .set_len(ram_kb * 1024)
                     .context(|| "unable to make a file for the guest's memory")?;
-                open(STATE, &mut new).map(Some)
+                open(directory, STATE, &mut new).map(Some)
             }
-            Memory::Restored => open(STATE, OpenOptions::new().read(true)).map(Some),
+            Memory::Restored { template, .. } => {
+                open(template, STATE, OpenOptions::new().read(true)).map(Some)
+            }
         }
     }
 
     /// The options of QEMU for the memory, and for devices that tell a guest that it was
     /// restored. `-m` is there for the size of the machine.
-    pub(super) fn argv(self, ram_kb: u64, agent: RawFd) -> Vec<OsString> {
-        let share = match self {
+    pub(super) fn argv(&self, ram_kb: u64, agent: RawFd) -> Vec<OsString> {
+        let (path, how) = match self {
             Memory::Anonymous => return Vec::new(),
-            Memory::Saved => "on",
-            Memory::Restored => "off",
+            Memory::Saved => (RAM.into(), "share=on"),
+            Memory::Restored {
+                template,
+                is_shared: true,
+            } => (template.join(RAM), "share=off,readonly=on,rom=off"),
+            Memory::Restored { .. } => (RAM.into(), "share=off"),
         };
-        let object =
-            format!("memory-backend-file,id=warm-ram,size={ram_kb}k,mem-path={RAM},share={share}");
+        let object = format!("memory-backend-file,id=warm-ram,size={ram_kb}k,{how},mem-path=");
         vec![
             "-machine".into(),
             "memory-backend=warm-ram".into(),
             "-object".into(),
-            object.into(),
+            value(&object, path.as_os_str()),
             // A new identity at each start, from which the guest's random numbers
             // differ.
             "-device".into(),
@@ -83,10 +103,10 @@ impl Memory {
     }
 
     /// The options of QEMU for the state: a guest that is restored waits for it.
-    pub(super) fn incoming(self) -> Vec<OsString> {
+    pub(super) fn incoming(&self) -> Vec<OsString> {
         match self {
             Memory::Anonymous | Memory::Saved => Vec::new(),
-            Memory::Restored => vec!["-incoming".into(), "defer".into()],
+            Memory::Restored { .. } => vec!["-incoming".into(), "defer".into()],
         }
     }
 }
@@ -116,5 +136,45 @@ pub(super) fn migrated(name: &str, data: &Value) -> Option<bool> {
         "completed" => Some(true),
         "failed" => Some(false),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guests_of_a_template_share_its_memory_from_qemu_8_2_on() {
+        for (version, is_shared) in [
+            ("10.0.13", true),
+            ("8.2.0", true),
+            ("9.0", true),
+            ("8.1.5", false),
+            ("7.2.22", false),
+            ("10", false),
+            ("", false),
+        ] {
+            assert_eq!(maps_read_only(version), is_shared, "{version}");
+        }
+    }
+
+    #[test]
+    fn only_a_guest_that_is_saved_writes_to_its_memory_file() {
+        let backend = |memory: Memory| memory.argv(2048, 3)[3].clone();
+        let restored = |is_shared| Memory::Restored {
+            template: "/m,1".into(),
+            is_shared,
+        };
+        for (memory, how) in [
+            (Memory::Saved, "share=on,mem-path=warm.ram"),
+            (restored(false), "share=off,mem-path=warm.ram"),
+            (
+                restored(true),
+                "share=off,readonly=on,rom=off,mem-path=/m,,1/warm.ram",
+            ),
+        ] {
+            let all = format!("memory-backend-file,id=warm-ram,size=2048k,{how}");
+            assert_eq!(backend(memory), *all);
+        }
     }
 }

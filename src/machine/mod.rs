@@ -104,6 +104,8 @@ pub struct VirtualMachine {
     /// The port of a guest agent.
     agent: Option<OwnedFd>,
     has_agent: bool,
+    /// QEMU maps memory from files that it cannot write to.
+    maps_read_only: bool,
     files: Files,
 }
 

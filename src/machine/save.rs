@@ -10,6 +10,11 @@ use crate::error::{Context as _, Error, Result};
 use crate::sys::poll::{Wait, Waited};
 
 impl VirtualMachine {
+    /// Whether QEMU can map the memory of a template that it cannot write to.
+    pub fn maps_read_only(&self) -> bool {
+        self.maps_read_only
+    }
+
     /// Asks QEMU to load the state that the guest of a template was saved with.
     pub(super) fn load(&mut self, deadline: Instant) -> Result<()> {
         self.migrate("migrate-incoming", deadline)

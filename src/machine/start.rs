@@ -89,7 +89,7 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<VirtualMachine> {
     let (console, console_theirs) = pair()?;
     let (agent, agent_theirs) = match spec.memory {
         Memory::Anonymous => (None, None),
-        Memory::Saved | Memory::Restored => {
+        Memory::Saved | Memory::Restored { .. } => {
             let (agent, theirs) = pair()?;
             (Some(agent), Some(theirs))
         }
@@ -156,6 +156,7 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<VirtualMachine> {
         state,
         agent,
         has_agent: false,
+        maps_read_only: false,
         files,
     })
 }
@@ -182,6 +183,7 @@ fn converse(
                 said if runs => machine.hear(said),
                 Said::Greeting(version) => {
                     crate::trace!(4, "start_machine", "qemu {version}, pid {}", machine.pid());
+                    machine.maps_read_only = memory::maps_read_only(&version);
                     machine.monitor.send("qmp_capabilities", deadline);
                     if let Some(password) = &password {
                         let protocol = ("protocol", Value::from("vnc"));
@@ -191,7 +193,9 @@ fn converse(
                         monitor.send_with("set_password", Some(given), deadline);
                     }
                 }
-                Said::Done("qmp_capabilities", _) if spec.memory == Memory::Restored => {
+                Said::Done("qmp_capabilities", _)
+                    if matches!(spec.memory, Memory::Restored { .. }) =>
+                {
                     machine.load(deadline)?;
                 }
                 Said::Done("qmp_capabilities", _) => machine.monitor.send("cont", deadline),

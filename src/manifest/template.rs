@@ -36,6 +36,8 @@ pub struct WaitingGuest {
     pub checksum: String,
     /// Whether a guest agent runs in it.
     pub has_agent: bool,
+    /// Whether QEMU maps its memory from the template itself.
+    pub is_shared: bool,
 }
 
 /// The prefix of the names of the key.
@@ -75,7 +77,9 @@ impl TemplateManifest {
                 values.push("peer", &guest.peer);
                 values.push("request", &guest.request);
                 values.push("checksum", &guest.checksum);
-                values.push("guest-agent", if guest.has_agent { "yes" } else { "no" });
+                let word = |is: bool| if is { "yes" } else { "no" };
+                values.push("guest-agent", word(guest.has_agent));
+                values.push("shared-memory", word(guest.is_shared));
             }
         }
         values.to_text("template manifest", Style::default())
@@ -94,6 +98,7 @@ fn contents(section: &Section<'_>) -> Result<TemplateContents, ParseError> {
         request: value("request")?,
         checksum: value("checksum")?,
         has_agent: value("guest-agent")? == "yes",
+        is_shared: value("shared-memory")? == "yes",
     }))
 }
 
@@ -119,6 +124,7 @@ mod tests {
             request: "0001".into(),
             checksum: "ab".into(),
             has_agent: true,
+            is_shared: true,
         };
         for contents in [
             TemplateContents::Guest(guest),

@@ -10,7 +10,6 @@ use super::{BuildEnd, BuildSettings, BuildStage, Job, Performed, Remains, finish
 use crate::diag::{self, Record};
 use crate::error::{Context as _, Error, Result};
 use crate::guest::{Guest, GuestPhase, Step, Why};
-use crate::machine::Memory;
 use crate::snapshot::Snapshot;
 use crate::status::{Laps, Phase};
 use crate::sys::tree::remove_tree;
@@ -86,10 +85,10 @@ fn restore<'w>(
     let Some(snapshot) = snapshot else {
         return Ok(Performed::of(BuildEnd::Stopped));
     };
-    template.verify(snapshot.path())?;
+    template.verify()?;
     laps.lap("snapshot", Instant::now());
     watch.enter(Phase::Booting, Some(WORD_TIMEOUT));
-    let boot = job.guest(snapshot.path(), Memory::Restored, map.clone(), config);
+    let boot = job.guest(snapshot.path(), template.memory(), map.clone(), config);
     let Step::Done(mut guest) = Guest::boot(&config.guest, boot, watch)? else {
         return Ok(Performed::of(BuildEnd::Stopped));
     };

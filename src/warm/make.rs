@@ -160,6 +160,7 @@ fn freeze(
         }
     };
     let (gateway, has_agent) = (guest.gateway().to_string(), guest.has_agent());
+    let is_shared = guest.maps_read_only();
     if guest.save()?.is_none() {
         return Ok(Frozen::Stopped);
     }
@@ -169,5 +170,6 @@ fn freeze(
         request: hex(&request.octets),
         checksum: contents::checksum(directory)?,
         has_agent,
+        is_shared,
     }))
 }

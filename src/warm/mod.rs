@@ -20,6 +20,7 @@ use std::time::Duration;
 use crate::durable;
 use crate::error::{Context as _, Error, Result};
 use crate::guest::GuestSettings;
+use crate::machine::Memory;
 use crate::manifest::{BootstrappedMachine, TemplateContents, TemplateManifest, WaitingGuest};
 use crate::network::Mac;
 use crate::snapshot;
@@ -160,9 +161,18 @@ impl Template {
         self.guest.has_agent
     }
 
-    /// Makes sure that the files in its snapshot `directory` are as they were.
-    pub fn verify(&self, directory: &Path) -> Result<()> {
-        match contents::checksum(directory)? == self.guest.checksum {
+    /// The memory of the guests that are restored from it.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        Memory::Restored {
+            template: self.path.clone(),
+            is_shared: self.guest.is_shared,
+        }
+    }
+
+    /// Makes sure that its files are as they were.
+    pub fn verify(&self) -> Result<()> {
+        match contents::checksum(&self.path)? == self.guest.checksum {
             true => Ok(()),
             false => Err(Error::new("its files have changed")),
         }
