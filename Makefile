@@ -53,7 +53,8 @@ bench: build
 	@tests/tools/setup bench
 	tests/tools/bench $(BIN)
 
-## The release binary killed at every system call that changes something.
+## The release binary killed at every system call that changes something; real guests of
+## agents that share a host.
 torture: build
 	@tests/tools/setup test
 	tests/tools/torture $(BIN)

@@ -15,6 +15,7 @@ mod cli;
 mod controller;
 mod delivery;
 mod guest;
+mod history;
 mod hostile;
 mod lz4;
 mod machine;

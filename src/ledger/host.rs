@@ -62,9 +62,9 @@ impl HostLedger {
             owner,
             capacity,
         };
-        drop(ClaimGuard {
-            directory: ledger.directory(),
-        });
+        let directory = ledger.directory();
+        durable::tidy(&directory.join(CLAIM));
+        drop(ClaimGuard { directory });
         ledger
     }
 

@@ -13,5 +13,5 @@ mod instances;
 mod interactive;
 mod machines;
 mod priorities;
-mod turns;
+pub mod turns;
 mod warm;

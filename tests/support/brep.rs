@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -42,7 +43,10 @@ pub struct Build {
     pub session: String,
     pub challenge: Option<String>,
     key: Option<PathBuf>,
-    task: String,
+    pub task: String,
+    /// The agent, and when it was given the task.
+    pub agent: String,
+    pub at: Instant,
     /// The result manifest, once there is one.
     pub result: Option<String>,
     pub agent_checksum: Option<String>,
@@ -69,6 +73,8 @@ pub struct State {
     issued: usize,
     /// How often a task was asked for.
     pub asked: usize,
+    /// When, by which agent, and whether it was given one.
+    pub polls: Vec<(Instant, String, bool)>,
 }
 
 pub struct Brep {
@@ -261,7 +267,10 @@ impl State {
             let has_room = || has_room(&pairs[0], &auxiliary, auxiliary_ram);
             self.setup.careless || is_offered && in_mode && has_room()
         };
-        let Some(index) = self.queue.iter().position(fits) else {
+        let index = self.queue.iter().position(fits);
+        let (at, agent) = (Instant::now(), need(header, "agent")?.to_owned());
+        self.polls.push((at, agent.clone(), index.is_some()));
+        let Some(index) = index else {
             return none;
         };
         if self.queue[index].contains("\ninteractive: ") {
@@ -298,6 +307,8 @@ impl State {
             challenge,
             key,
             task: task.clone(),
+            agent,
+            at,
             result: None,
             agent_checksum: None,
             uploads: Vec::new(),

@@ -58,10 +58,16 @@ impl Host {
         self.dir.path().join(name)
     }
 
+    /// The volume with machines.
+    #[must_use]
+    pub fn machines(&self) -> PathBuf {
+        self.machines.path().join("v")
+    }
+
     /// The machine directory `name`.
     #[must_use]
     pub fn machine(&self, name: &str) -> PathBuf {
-        self.machines.path().join("v").join(name)
+        self.machines().join(name)
     }
 
     /// The names in a machine directory.

@@ -39,16 +39,7 @@ impl Site {
             volume,
             dir: TempDir::new(),
         };
-        let machine = site.machine();
-        fs::create_dir_all(&machine).unwrap();
-        subvolume(&machine.join("linux-1.0"));
-        fs::write(
-            machine.join("linux-1.0/manifest"),
-            ": 1\nid: linux-1.0\nname: linux\nsummary: Linux\ntype: kvm\nmac: 52:54:00:00:01:02\n",
-        )
-        .unwrap();
-        fs::write(machine.join("linux-1.0/disk.img"), vec![7; 1 << 20]).unwrap();
-        symlink("linux-1.0", machine.join("linux-1")).unwrap();
+        site.add_revision("linux", 0);
 
         let toolchain = site.path("tftp/toolchain/default");
         fs::create_dir_all(&toolchain).unwrap();
@@ -74,6 +65,28 @@ impl Site {
         Some(site)
     }
 
+    /// Adds a revision of a machine, and makes it the current one.
+    pub fn add_revision(&self, name: &str, number: u32) {
+        let machine = self.machines().join(name);
+        let id = format!("{name}-1.{number}");
+        fs::create_dir_all(&machine).unwrap();
+        let revision = subvolume(&machine.join(&id));
+        let text = format!(
+            ": 1\nid: {id}\nname: {name}\nsummary: Linux\ntype: kvm\nmac: 52:54:00:00:01:02\n"
+        );
+        fs::write(revision.join("manifest"), text).unwrap();
+        fs::write(revision.join("disk.img"), vec![7; 1 << 20]).unwrap();
+        let link = machine.join(format!("{name}-1"));
+        let _ = fs::remove_file(&link);
+        symlink(id, link).unwrap();
+    }
+
+    /// The volume with machines.
+    #[must_use]
+    pub fn machines(&self) -> PathBuf {
+        self.volume.path().join("v")
+    }
+
     /// Something of the site.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
@@ -83,7 +96,7 @@ impl Site {
     /// `<machines>/v/linux`.
     #[must_use]
     pub fn machine(&self) -> PathBuf {
-        self.volume.path().join("v/linux")
+        self.machines().join("linux")
     }
 
     /// Drops a task into the controller.

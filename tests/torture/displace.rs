@@ -261,20 +261,20 @@ fn rounds(role: Role, pauses: bool, some: usize, offset: usize) {
 
 #[test]
 fn killed_while_its_task_is_paused_an_agent_loses_and_leaves_nothing() {
-    rounds(Low, true, 6, 0);
+    rounds(Low, true, 4, 0);
 }
 
 #[test]
 fn killed_while_its_task_is_interrupted_an_agent_loses_and_leaves_nothing() {
-    rounds(Low, false, 6, 0);
+    rounds(Low, false, 4, 0);
 }
 
 #[test]
 fn killed_while_it_has_a_task_paused_an_agent_loses_and_leaves_nothing() {
-    rounds(High, true, 6, 0);
+    rounds(High, true, 4, 0);
 }
 
 #[test]
 fn killed_while_it_has_a_task_interrupted_an_agent_loses_and_leaves_nothing() {
-    rounds(High, false, 6, 0);
+    rounds(High, false, 4, 0);
 }
