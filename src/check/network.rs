@@ -54,6 +54,7 @@ fn redirect(kind: RedirectKind, bridge: &Bridge, tap: &Tap) -> Finding {
         server: SocketAddrV4::new(*address.ip(), port),
         owner: "check",
         netfilter: &Netfilter::default(),
+        group: &[],
     };
     let tried = Redirect::install(strategy, &target).and_then(Redirect::close);
     match tried {

@@ -76,6 +76,8 @@ pub struct GuestSettings {
     pub bridge: String,
     /// The name of the tap on it.
     pub tap: String,
+    /// The taps of the other guests of the task.
+    pub group: Vec<String>,
     /// How guests reach the TFTP server.
     pub redirect: RedirectKind,
     /// The owner of the redirect rules.
@@ -323,6 +325,7 @@ impl Link {
                 server: address,
                 owner: &config.owner,
                 netfilter: &config.netfilter,
+                group: &config.group,
             },
         )?;
         Ok(Link {

@@ -1,5 +1,6 @@
 //! TFTP requests of one guest to one server: strategies behind one guard.
 
+use std::io;
 use std::net::SocketAddrV4;
 use std::net::UdpSocket;
 use std::sync::Arc;
@@ -54,6 +55,9 @@ pub struct Target<'a> {
     pub owner: &'a str,
     /// The owner of the rules.
     pub netfilter: &'a Netfilter,
+    /// The taps of the other guests of the task, which reach this one. Needs
+    /// [`Strategy::Nft`].
+    pub group: &'a [String],
 }
 
 /// The redirect of a guest's TFTP requests, removed when this goes.
@@ -116,6 +120,12 @@ impl Redirect {
         if let Some(mac) = target.mac {
             target.tap.lock(mac).context(unable)?;
         }
+        let group: io::Result<Vec<_>> = target
+            .group
+            .iter()
+            .map(|name| InterfaceName::new(name))
+            .collect();
+        let group = group.context(unable)?;
         let rules = match strategy {
             Strategy::Nft => {
                 let rules = nft::Rules {
@@ -125,8 +135,14 @@ impl Redirect {
                     mac: target.mac,
                     server: target.server,
                     owner: &format!("bbot-agent {}", target.owner),
+                    group: &group,
                 };
-                Some(nft::Tables::install(target.netfilter, &rules).context(unable)?)
+                let tables = nft::Tables::install(target.netfilter, &rules).context(unable)?;
+                // From now on the rules keep other guests away.
+                if !group.is_empty() {
+                    target.tap.open_to_group().context(unable)?;
+                }
+                Some(tables)
             }
             Strategy::None => {
                 if let Some(mac) = target.mac {
@@ -222,6 +238,7 @@ fn probe_nft(bridge: &Bridge) -> Result<Strategy> {
         mac: Some(Mac([2, 0, 0, 0, 0, 0])),
         server: SocketAddrV4::new(SERVER, PORT),
         owner: "bbot-agent probe",
+        group: &[],
     };
     nft::Tables::install(&Netfilter::default(), &rules)
         .and_then(nft::Tables::remove)

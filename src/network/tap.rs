@@ -108,6 +108,17 @@ impl Tap {
         NetlinkSocket::route()?.request(&batch)
     }
 
+    /// Lets other ports reach the guest: rules decide which.
+    pub(super) fn open_to_group(&self) -> io::Result<()> {
+        trace!(
+            3,
+            "open_to_group", "bridge link set dev {} isolated off", self.name
+        );
+        let mut batch = Batch::new();
+        set_port(&mut batch, self.index, &[(IFLA_BRPORT_ISOLATED, 0)]);
+        NetlinkSocket::route()?.request(&batch)
+    }
+
     /// The descriptor to hand to QEMU.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
@@ -170,19 +181,24 @@ fn explain(error: io::Error, what: String, name: &InterfaceName) -> Error {
     }
 }
 
-/// The name of the tap of an agent: at most 15 characters, the same every time,
-/// and another for every toolchain and instance.
+/// The name of a tap of an agent: at most 15 characters, the same every time, and
+/// another for every toolchain, instance and guest of the agent. `guest` is 0 for the
+/// guest of a bootstrap or build, and above that for its auxiliary machines.
 ///
 /// It begins with as much of the toolchain's name as fits, for the operator;
 /// the digits behind it are a hash of all of it.
-pub fn tap_name(toolchain: &str, instance: u32) -> String {
+pub fn tap_name(toolchain: &str, instance: u32, guest: usize) -> String {
     let front: String = toolchain
         .chars()
         .filter(char::is_ascii_alphanumeric)
         .take(4)
         .collect();
     // FNV-1a: short, and stable from release to release.
-    let whole = format!("{toolchain}-{instance}");
+    let whole = match guest {
+        0 => format!("{toolchain}-{instance}"),
+        // No name of a toolchain has a slash.
+        _ => format!("{toolchain}-{instance}/{guest}"),
+    };
     let hash = whole.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
@@ -206,12 +222,12 @@ mod tests {
             "gcc-12.2-very-longer",
             "",
         ] {
-            for instance in 1..200 {
-                let name = tap_name(toolchain, instance);
+            for (instance, guest) in (1..200).flat_map(|n| [(n, 0), (n, 1), (n, 9)]) {
+                let name = tap_name(toolchain, instance, guest);
                 InterfaceName::new(&name).unwrap();
                 assert!(names.insert(name.clone()), "{name}");
             }
         }
-        assert_eq!(tap_name("default", 1), tap_name("default", 1));
+        assert_eq!(tap_name("default", 1, 0), tap_name("default", 1, 0));
     }
 }

@@ -218,7 +218,7 @@ fn a_tap_that_is_about_to_go_is_waited_for() {
         let Some(host) = Host::new() else { return };
         host.add_bootstrapped("linux-gcc", "");
         let bridge = Bridge::probe("br1").unwrap();
-        let take = || Tap::open(&bridge, &tap_name("default", 1)).unwrap();
+        let take = || Tap::open(&bridge, &tap_name("default", 1, 0)).unwrap();
 
         // As a killed agent's does; how long it takes is up to the kernel.
         let tap = take();

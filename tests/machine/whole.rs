@@ -72,6 +72,7 @@ fn a_machine_is_bootstrapped_and_then_builds() {
                 server: address,
                 owner: "test",
                 netfilter: &netfilter,
+                group: &[],
             };
             let redirect = Redirect::install(strategy, &target).unwrap();
             let mut machine = boot(&spec, tap.fd(), soon()).unwrap();

@@ -43,10 +43,16 @@ struct Station {
     guest: Guest,
     tap: Tap,
     netfilter: Netfilter,
+    group: Vec<String>,
 }
 
 impl Station {
     fn new(bridge: &Bridge, strategy: Strategy, n: u8) -> Station {
+        Station::beside(bridge, strategy, n, &[])
+    }
+
+    /// The same, for a task with guests on the taps `group`.
+    fn beside(bridge: &Bridge, strategy: Strategy, n: u8, group: &[&str]) -> Station {
         let tap = Tap::open(bridge, &format!("bb-{n}")).unwrap();
         let server = UdpSocket::bind(strategy.server_address(bridge)).unwrap();
         server.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -56,6 +62,7 @@ impl Station {
             server,
             tap,
             netfilter: Netfilter::default(),
+            group: group.iter().map(|name| (*name).to_owned()).collect(),
         };
         station.redirect = Some(station.install(bridge, strategy));
         station
@@ -69,6 +76,7 @@ impl Station {
             server: address(&self.server),
             owner: "test-1",
             netfilter: &self.netfilter,
+            group: &self.group,
         };
         Redirect::install(strategy, &target).unwrap()
     }
@@ -255,6 +263,52 @@ fn guests_do_not_reach_each_other() {
         to.set_nonblocking(true).unwrap();
         let error = to.recv_from(&mut [0; 8]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    });
+}
+
+#[test]
+fn only_the_guests_of_one_task_reach_each_other() {
+    with_bridge(|bridge| {
+        let station = |n, group: &[&str]| Station::beside(bridge, Strategy::Nft, n, group);
+        let first = [
+            station(1, &["bb-2", "bb-3"]),
+            station(2, &["bb-1", "bb-3"]),
+            station(3, &["bb-1", "bb-2"]),
+        ];
+        let second = [station(4, &["bb-5"]), station(5, &["bb-4"])];
+        let alone = station(6, &[]);
+        let all: Vec<_> = first.iter().chain(&second).chain([&alone]).collect();
+        let heard: Vec<_> = all.iter().map(|station| station.guest.udp(3000)).collect();
+        // The redirects are as without a group, and the addresses are known from here on.
+        for station in &all {
+            station.talk(&station.guest.udp(0), b"1", b"2");
+        }
+        for station in &all {
+            let from = station.guest.udp(0);
+            let own = &station.tap.name().as_bytes()[3..];
+            for n in (1..=6).filter(|n| own != [b'0' + n]) {
+                let _ = from.send_to(own, format!("192.168.123.{}:3000", 10 + n));
+            }
+        }
+        let groups: [&[u8]; 6] = [b"23", b"13", b"12", b"5", b"4", b""];
+        for (socket, group) in heard.iter().zip(groups) {
+            let mut senders = Vec::new();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            while senders.len() < group.len() {
+                let mut sender = [0; 8];
+                let length = socket.recv(&mut sender).unwrap();
+                assert_eq!(length, 1);
+                senders.push(sender[0]);
+            }
+            senders.sort_unstable();
+            assert_eq!(senders, group);
+        }
+        // Whatever was to come has come.
+        for (socket, group) in heard.iter().zip(groups) {
+            socket.set_nonblocking(true).unwrap();
+            let error = socket.recv(&mut [0; 8]).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{group:?}");
+        }
     });
 }
 

@@ -74,7 +74,7 @@ fn what_is_missing_of_a_bridge_is_explained() {
 #[test]
 fn a_tap_is_an_isolated_port_that_is_up_and_goes_with_us() {
     with_bridge(|bridge| {
-        let name = tap_name("default", 1);
+        let name = tap_name("default", 1, 0);
         let tap = Tap::open(bridge, &name).unwrap();
         let link = run(&format!("ip -d link show {name}"));
         assert!(link.contains("master br1"), "{link}");

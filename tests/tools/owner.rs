@@ -42,6 +42,7 @@ fn redirect(dir: &Path) {
         server,
         owner: "test-1",
         netfilter: &Netfilter::default(),
+        group: &[],
     };
     let _redirect = Redirect::install(Strategy::Nft, &target).unwrap();
     fs::write(dir.join("ready"), "").unwrap();

@@ -20,6 +20,7 @@ pub(super) const BRIDGE: u8 = 7;
 // Hooks, the same numbers in both families
 pub(super) const PREROUTING: u32 = 0;
 pub(super) const INPUT: u32 = 1;
+pub(super) const FORWARD: u32 = 2;
 pub(super) const OUTPUT: u32 = 3;
 pub(super) const POSTROUTING: u32 = 4;
 // NFTA_TABLE_*

@@ -34,6 +34,11 @@
 //!     type filter hook output priority 0; policy accept;
 //!     meta mark M oifname != "T" drop
 //!   }
+//!   chain group {
+//!     type filter hook forward priority 0; policy accept;
+//!     iifname "T" oifname "bb-*" oifname != { GROUP } drop
+//!     oifname "T" iifname "bb-*" iifname != { GROUP } drop
+//!   }
 //! }
 //! table ip bbot-agent-T {
 //!   chain guard {
@@ -84,6 +89,10 @@
 //! network of the bridge, with all of its addresses there. IPv6 is not looked at:
 //! between guests it needs a host with an IPv6 address on the bridge that routes it.
 //!
+//! The guests of one task reach each other: their ports are not isolated, and `group`
+//! takes the place of that for the taps of all agents (GROUP has the other taps of the
+//! task). A guest without companions has no such chain.
+//!
 //! Fragments: each carries the mark and gets the address, the first of them,
 //! which has the ports, also the port. (nf_tables does not skip port
 //! matches for later fragments.) They are put together before the guard sees
@@ -101,9 +110,9 @@ use std::net::SocketAddrV4;
 use std::rc::Rc;
 
 use messages::{
-    ADDRESS, BRIDGE, Expressions, INPUT, IPV4, LINK, META_IIFNAME, META_L4PROTO, META_MARK,
-    META_OIFNAME, META_PROTOCOL, NETWORK, OUTPUT, POSTROUTING, PREROUTING, TRANSPORT, delete_table,
-    new_address_set, new_chain, new_rule, new_table, transaction,
+    ADDRESS, BRIDGE, Expressions, FORWARD, INPUT, IPV4, LINK, META_IIFNAME, META_L4PROTO,
+    META_MARK, META_OIFNAME, META_PROTOCOL, NETWORK, OUTPUT, POSTROUTING, PREROUTING, TRANSPORT,
+    delete_table, new_address_set, new_chain, new_rule, new_table, transaction,
 };
 pub use owner::Netfilter;
 
@@ -130,6 +139,8 @@ pub(super) struct Rules<'a> {
     /// The only source address that the tap may send with, where it is known.
     pub(super) mac: Option<Mac>,
     pub(super) server: SocketAddrV4,
+    /// The other taps of the task.
+    pub(super) group: &'a [InterfaceName],
     /// Whose they are, for whoever lists them.
     pub(super) owner: &'a str,
 }
@@ -171,6 +182,9 @@ fn installation(table: &str, rules: &Rules<'_>) -> Batch {
         frames_of_others(batch, table, rules);
         frames_of_the_guest(batch, table, rules);
         frames_of_the_host(batch, table, rules);
+        if !rules.group.is_empty() {
+            frames_of_the_group(batch, table, rules);
+        }
         new_table(batch, IPV4, table, rules.owner);
         packets(batch, table, rules);
     });
@@ -256,6 +270,22 @@ fn frames_of_the_host(batch: &mut Batch, table: &str, rules: &Rules<'_>) {
         rule.meta(META_MARK).is(&rules.mark.to_ne_bytes());
         rule.meta(META_OIFNAME).is_not(&tap).drop();
     });
+}
+
+/// Between this tap and other ones.
+fn frames_of_the_group(batch: &mut Batch, table: &str, rules: &Rules<'_>) {
+    let tap = rules.tap.field();
+    new_chain(batch, BRIDGE, table, "group", FORWARD, 0);
+    for (own, other) in [(META_IIFNAME, META_OIFNAME), (META_OIFNAME, META_IIFNAME)] {
+        new_rule(batch, BRIDGE, table, "group", |rule| {
+            rule.meta(own).is(&tap);
+            rule.meta(other).is(PREFIX.as_bytes());
+            for name in rules.group {
+                rule.is_not(&name.field());
+            }
+            rule.drop();
+        });
+    }
 }
 
 /// The networks that a guest can be in.
