@@ -294,11 +294,12 @@ fn converse(
     watch: &Watch,
 ) -> Result<Step<BootstrapManifest>> {
     watch.enter(status::Phase::Booting, Some(config.startup));
-    if let Step::Ended(ended) = guest.await_request(config.startup)? {
+    if let Step::Ended(ended) = guest.await_request(config.startup, &mut [])? {
         return Ok(Step::Ended(ended));
     }
     watch.enter(status::Phase::Bootstrapping, Some(config.work));
-    let upload = match guest.await_upload(&MANIFESTS, config.work)? {
+    let step = guest.await_upload(&MANIFESTS, config.work, &mut [])?;
+    let upload = match step {
         Step::Done(upload) => upload,
         Step::Ended(ended) => return Ok(Step::Ended(ended)),
     };

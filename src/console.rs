@@ -12,8 +12,8 @@ use std::time::Duration;
 use crate::durable;
 use crate::error::{Class, Context as _, Error, Result};
 use crate::json::Value;
-use crate::machine::CONSOLE_LOG;
 use crate::machine::capture::plain_text;
+use crate::machine::{self, CONSOLE_LOG};
 use crate::status;
 use crate::watch::{self, Watch};
 
@@ -30,34 +30,58 @@ const INTERVAL: Duration = Duration::from_millis(200);
 const LOOKS_FOR_END: u32 = 5;
 
 /// A guest of an agent.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct RunningGuest {
     status: PathBuf,
-    /// Machine, task and session.
+    /// Machine, task and session of the agent.
     subject: [Option<String>; 3],
+    machine: String,
+    /// The number of an auxiliary machine, from 1.
+    auxiliary: Option<usize>,
 }
 
 impl RunningGuest {
-    /// The guest of the agent with this status file, if one runs.
-    fn of(status: &Path) -> Option<RunningGuest> {
-        let state = status::read(status).ok()??;
+    /// The guests of the agent with this status file: that of its bootstrap or build, and
+    /// those of auxiliary machines.
+    fn all(status: &Path) -> Vec<RunningGuest> {
+        let Ok(Some(state)) = status::read(status) else {
+            return Vec::new();
+        };
         let state = status::json(&state, watch::moment());
         let text = |name| state.get(name).and_then(Value::as_str).map(str::to_owned);
         let is_alive = state.get("alive").and_then(Value::as_bool) == Some(true);
+        if !is_alive || !text("work").is_some_and(|work| status::has_guest(&work)) {
+            return Vec::new();
+        }
         let guest = RunningGuest {
             status: status.to_owned(),
             subject: ["machine", "task", "session"].map(text),
+            machine: text("machine").unwrap_or_default(),
+            auxiliary: None,
         };
-        (is_alive && status::has_guest(&text("work")?)).then_some(guest)
-    }
-
-    fn machine(&self) -> &str {
-        self.subject[0].as_deref().unwrap_or_default()
+        let names = state.get("auxiliary").and_then(Value::as_array);
+        let names = names.unwrap_or_default().iter().enumerate();
+        let auxiliary = names.map(|(index, name)| RunningGuest {
+            machine: name.as_str().unwrap_or_default().to_owned(),
+            auxiliary: Some(index + 1),
+            ..guest.clone()
+        });
+        let auxiliary: Vec<_> = auxiliary.collect();
+        [vec![guest], auxiliary].concat()
     }
 
     /// Whether the same task, or bootstrap, is still under way.
     fn runs(&self) -> bool {
-        RunningGuest::of(&self.status).is_some_and(|now| now.subject == self.subject)
+        let now = RunningGuest::all(&self.status);
+        now.first().is_some_and(|now| now.subject == self.subject)
+    }
+
+    fn console(&self) -> PathBuf {
+        let directory = self.status.with_file_name("");
+        match self.auxiliary {
+            None => directory.join(CONSOLE_LOG),
+            Some(number) => machine::auxiliary_run_dir(&directory, number).join(CONSOLE_LOG),
+        }
     }
 }
 
@@ -66,15 +90,16 @@ impl RunningGuest {
 pub fn follow(statuses: &[PathBuf], machine: Option<&str>, watch: &Watch) -> Result<()> {
     let running: Vec<RunningGuest> = statuses
         .iter()
-        .filter_map(|path| RunningGuest::of(path))
+        .flat_map(|path| RunningGuest::all(path))
         .collect();
     let names = || {
-        let names: Vec<&str> = running.iter().map(RunningGuest::machine).collect();
+        let names: Vec<&str> = running.iter().map(|guest| &*guest.machine).collect();
         names.join(", ")
     };
-    let mut wanted = running
-        .iter()
-        .filter(|guest| machine.is_none_or(|machine| machine == guest.machine()));
+    let mut wanted = running.iter().filter(|guest| match machine {
+        Some(machine) => machine == guest.machine,
+        None => guest.auxiliary.is_none(),
+    });
     let guest = match (wanted.next(), wanted.next()) {
         (Some(guest), None) => guest,
         (Some(_), Some(_)) => {
@@ -97,7 +122,7 @@ pub fn follow(statuses: &[PathBuf], machine: Option<&str>, watch: &Watch) -> Res
             });
         }
     };
-    let path = guest.status.with_file_name(CONSOLE_LOG);
+    let path = guest.console();
     let unable = || format!("unable to read console {}", path.display());
     let mut log = FollowedLog::open(&path).context(unable)?;
     let mut lines = ConsoleLines::default();

@@ -153,7 +153,7 @@ impl<W: World> Agent<W> {
         if assignment.challenge.is_some() && self.delivery.fingerprint().is_none() {
             return Err("it has a challenge, and the agent has no key (--auth-key)".to_owned());
         }
-        machines.of_task(task)
+        machines.of_task(task, self.options.auxiliary_ram)
     }
 
     /// Gives a task back that the agent does not do.

@@ -14,12 +14,12 @@ use crate::diag::{self, Scope, TaskScope};
 use crate::error::{Error, Result};
 use crate::interactive;
 use crate::ledger::{ClaimState, HostClaim, Wanted, Work};
-use crate::machines::{Machine, TaskMachines};
+use crate::machines::TaskMachines;
 use crate::manifest::{
-    ResultManifest, ResultRules, ResultStatus, Style, TaskManifest, accept_checksums,
-    agent_checksum, failure_result, normalize,
+    MachineManifest, ResultManifest, ResultRules, ResultStatus, Style, TaskManifest,
+    accept_checksums, agent_checksum, failure_result, normalize,
 };
-use crate::perform::{BuildEnd, BuildStage, FailedSide, HeldGuest as _, Performed};
+use crate::perform::{BuildEnd, BuildFailure, BuildStage, FailedSide, HeldGuest as _, Performed};
 use crate::status::{self, Laps, Subject};
 use crate::trace;
 
@@ -70,6 +70,11 @@ impl<W: World> Agent<W> {
         });
         self.world.watch().subject(Subject {
             machine: Some(record.machine.clone()),
+            auxiliary: machines
+                .auxiliary
+                .iter()
+                .map(|one| one.machine.manifest.name().to_owned())
+                .collect(),
             task: Some(about.clone()),
             session: Some(record.session.clone()),
             controller: Some(record.controller.clone()),
@@ -97,7 +102,7 @@ impl<W: World> Agent<W> {
         record: &TaskRecord,
         machines: &TaskMachines,
     ) -> Result<Turn> {
-        let machine = &*machines.build;
+        let machine = &machines.build.manifest.machine;
         let checksum = self.checksum();
         let task = &mut assignment.task;
         let theirs = assignment.agent_checksum.as_deref();
@@ -112,7 +117,8 @@ impl<W: World> Agent<W> {
         if let Err(error) = recorded {
             return Ok(self.unable_to_start(&error, record, machine));
         }
-        let room = self.world.make_room(self.claim_of(assignment, record));
+        let claim = self.claim_of(assignment, record, machines);
+        let room = self.world.make_room(claim);
         let mut room = match room {
             Ok(Ok(room)) => room,
             Ok(Err(shortage)) => {
@@ -129,6 +135,7 @@ impl<W: World> Agent<W> {
             mut guest,
         } = self.world.perform(assignment, machines, &mut laps);
         let mut faults = Faults::default();
+        let mut failed = machine;
         let (mut end, result, why) = match end {
             BuildEnd::Result(result) => (TaskEnd::Result, Some(result), String::new()),
             BuildEnd::Stopped => (TaskEnd::Stopped, None, "the agent was stopped".to_owned()),
@@ -141,8 +148,11 @@ impl<W: World> Agent<W> {
                 (TaskEnd::Interrupted, None, why)
             }
             BuildEnd::Failed(failure) => {
-                let end = self.examine(failure.side, failure.stage);
-                (end, None, failure.why)
+                let auxiliary = machines.auxiliary.iter().map(|one| &one.machine.manifest);
+                let is_failed =
+                    |one: &&MachineManifest| failure.auxiliary.as_deref() == Some(one.name());
+                failed = { auxiliary }.find(is_failed).unwrap_or(machine);
+                (self.examine(&failure), None, failure.why)
             }
         };
         let result = result.or_else(|| {
@@ -209,12 +219,24 @@ impl<W: World> Agent<W> {
             }
             _ => why,
         };
-        Ok(self.conclude(end, &why, machine))
+        if end == TaskEnd::Result {
+            for one in &machines.auxiliary {
+                self.resting_machines.remove(one.machine.manifest.name());
+            }
+        }
+        Ok(self.conclude(end, &why, failed))
     }
 
     /// The claim of the guests of a task.
-    fn claim_of(&self, assignment: &Assignment, record: &TaskRecord) -> HostClaim {
-        let Wanted { ram_kb, cpus, .. } = self.wanted(assignment.priority);
+    fn claim_of(
+        &self,
+        assignment: &Assignment,
+        record: &TaskRecord,
+        machines: &TaskMachines,
+    ) -> HostClaim {
+        let Wanted { cpus, .. } = self.wanted(assignment.priority);
+        let auxiliary = machines.auxiliary.iter().map(|one| one.ram_kb);
+        let ram_kb = auxiliary.fold(self.options.ram, u64::saturating_add);
         HostClaim {
             owner: String::new(),
             work: Work::Task,
@@ -232,18 +254,29 @@ impl<W: World> Agent<W> {
     }
 
     /// Gives a task back that the host could not start.
-    fn unable_to_start(&mut self, error: &Error, record: &TaskRecord, machine: &Machine) -> Turn {
+    fn unable_to_start(
+        &mut self,
+        error: &Error,
+        record: &TaskRecord,
+        machine: &MachineManifest,
+    ) -> Turn {
         diag::failure(error).emit();
         let end = TaskEnd::Failed(FailedSide::Host, BuildStage::BeforeTask);
         self.end_without_result(end, record, &error.to_string(), machine)
     }
 
     /// Where a guest failed, looks whether the host has what guests need.
-    fn examine(&mut self, side: FailedSide, stage: BuildStage) -> TaskEnd {
+    fn examine(&mut self, failure: &BuildFailure) -> TaskEnd {
+        let &BuildFailure { side, stage, .. } = failure;
         match self.world.probe(false) {
             Err(error) if side == FailedSide::Guest || stage == BuildStage::WithTask => {
                 diag::failure(&error).emit();
                 TaskEnd::HostLacks
+            }
+            _ if failure.auxiliary.is_some()
+                && (side, stage) == (FailedSide::Guest, BuildStage::BeforeTask) =>
+            {
+                TaskEnd::AuxiliaryFailed
             }
             _ => TaskEnd::Failed(side, stage),
         }
@@ -254,7 +287,7 @@ impl<W: World> Agent<W> {
         end: TaskEnd,
         record: &TaskRecord,
         why: &str,
-        machine: &Machine,
+        machine: &MachineManifest,
     ) -> Turn {
         let given_back = self.give_back(record, why);
         if let Err(error) = given_back.and_then(|()| self.flush(true)) {
@@ -263,16 +296,16 @@ impl<W: World> Agent<W> {
         self.conclude(end, why, machine)
     }
 
-    /// Applies the consequences of the end of a task to its machine and to the host.
-    fn conclude(&mut self, end: TaskEnd, why: &str, machine: &Machine) -> Turn {
+    /// Applies the consequences of the end of a task to its machine, or to the auxiliary
+    /// one that has failed, and to the host.
+    fn conclude(&mut self, end: TaskEnd, why: &str, machine: &MachineManifest) -> Turn {
         let consequences = end.consequences();
         match consequences.machine {
             MachineGets::Cleared => {
-                let name = machine.manifest.machine.name();
-                self.resting_machines.remove(name);
+                self.resting_machines.remove(machine.name());
             }
             MachineGets::Nothing => {}
-            MachineGets::Rest => self.rest_machine(machine),
+            MachineGets::Rest => self.rest_machine(machine, end),
         }
         self.conclude_for_host(consequences, why);
         match (consequences.at_once, end) {
@@ -297,9 +330,8 @@ impl<W: World> Agent<W> {
         self.probe_anew |= consequences.probe;
     }
 
-    fn rest_machine(&mut self, machine: &Machine) {
-        let manifest = &machine.manifest.machine;
-        let (name, id) = (manifest.name().to_owned(), manifest.id().to_owned());
+    fn rest_machine(&mut self, machine: &MachineManifest, end: TaskEnd) {
+        let (name, id) = (machine.name().to_owned(), machine.id().to_owned());
         let resting = self
             .resting_machines
             .entry(name.clone())
@@ -314,8 +346,12 @@ impl<W: World> Agent<W> {
         }
         let pause = resting.backoff.failed();
         resting.until = self.world.now().uptime + pause;
+        let why = match end {
+            TaskEnd::AuxiliaryFailed => "it did not come up",
+            _ => "its guest made no request",
+        };
         diag::warning(format_args!(
-            "machine {name} is not offered in the next {} s: its guest made no request",
+            "machine {name} is not offered in the next {} s: {why}",
             pause.as_secs()
         ))
         .emit();

@@ -24,7 +24,7 @@ use crate::machine::program::{self, INSTALL};
 use crate::machines::low_space::{self, LowVolumes};
 use crate::machines::{Enumeration, Machine, Machines, MachinesSettings, TaskMachines};
 use crate::manifest::TaskRequest;
-use crate::network::{Bridge, Redirect};
+use crate::network::{Bridge, Redirect, Strategy};
 use crate::perform::{
     BuildEnd, BuildFailure, BuildStage, FailedSide, Job, Performed, Remains, perform,
 };
@@ -49,6 +49,8 @@ pub(super) struct Host<'w> {
     lock: Option<Lock>,
     /// The process that sends results, while there are any.
     deliverer: Option<Deliverer>,
+    /// Whether requests of guests are redirected by `nf_tables`, once that was found out.
+    redirects_by_nft: Option<bool>,
 }
 
 impl<'w> Host<'w> {
@@ -65,6 +67,7 @@ impl<'w> Host<'w> {
             guests: GuestHost::new(options, watch, lock.is_some()),
             lock,
             deliverer: None,
+            redirects_by_nft: None,
         })
     }
 
@@ -89,18 +92,27 @@ impl<'w> Host<'w> {
         }
     }
 
+    /// Why auxiliary machines are not offered, if there is a reason: the guests of a task
+    /// reach each other by the rules of nf_tables.
+    fn keeps_from_auxiliary(&mut self) -> Result<Option<String>> {
+        let options = self.options;
+        if self.redirects_by_nft.is_none() {
+            let strategy = Redirect::probe(options.redirect, &Bridge::probe(&options.bridge)?)?;
+            self.redirects_by_nft = Some(strategy == Strategy::Nft);
+        }
+        let unable = self.redirects_by_nft == Some(false);
+        Ok(unable.then(|| {
+            "auxiliary machines are not offered: they need the redirect by nf_tables (--redirect)"
+                .to_owned()
+        }))
+    }
+
     fn try_perform(
         &mut self,
         assignment: &Assignment,
         machines: &TaskMachines,
         laps: &mut Laps,
     ) -> Result<Performed<Remains<'w>>> {
-        if let Some((_, machine)) = machines.auxiliary.first() {
-            let name = machine.manifest.name();
-            return Err(Error::new(format!(
-                "unable to run auxiliary machine {name}"
-            )));
-        }
         let machine = &machines.build;
         let guest = self.guests.settings()?;
         let name = machine.manifest.machine.name();
@@ -114,6 +126,7 @@ impl<'w> Host<'w> {
             task: &assignment.task,
             machine: &machine.manifest,
             directory: &machine.dir,
+            auxiliary: &setup::auxiliary(self.options, machines),
         };
         Ok(perform(&config, &job, laps, self.watch))
     }
@@ -223,11 +236,13 @@ impl<'w> World for Host<'w> {
             .machines
             .enumerate(&volumes, &mut self.guests, self.watch)?;
         found.full = lines;
-        // A task that needs them would be built without them.
-        let unable = (!found.auxiliary.is_empty())
-            .then(|| "auxiliary machines are not offered: this agent cannot run them".to_owned());
-        self.controllers.note("auxiliary machines", unable);
-        found.auxiliary.clear();
+        if !found.auxiliary.is_empty() {
+            let unable = self.keeps_from_auxiliary()?;
+            if unable.is_some() {
+                found.auxiliary.clear();
+            }
+            self.controllers.note("auxiliary machines", unable);
+        }
         Ok(found)
     }
 
@@ -297,6 +312,7 @@ impl<'w> World for Host<'w> {
                     side: FailedSide::Host,
                     stage: BuildStage::BeforeTask,
                     why: error.to_string(),
+                    auxiliary: None,
                 }))
             })
     }

@@ -11,6 +11,7 @@
 //! | guest failed before the worker had its task | given back | rests | fault | yes | after a pause |
 //! | guest failed while it had its task | abort | cleared | success | no | at once |
 //! | guest failed on a host that lacks something | given back | - | fault | yes | after a pause |
+//! | an auxiliary machine failed before that | abort | it rests | - | no | after a pause |
 //! | interrupted for a task of higher priority | given back | - | - | no | at once |
 //! | stopped by a signal | given back | - | - | no | after a pause |
 //!
@@ -34,6 +35,8 @@ pub enum TaskEnd {
     NoRoom,
     /// This side failed at this stage.
     Failed(FailedSide, BuildStage),
+    /// An auxiliary machine did not come up, so that the worker has no task.
+    AuxiliaryFailed,
     /// The guest failed, and the host lacks something that guests need.
     HostLacks,
     /// The operator stopped the agent.
@@ -103,6 +106,7 @@ impl TaskEnd {
             TaskEnd::NotAcceptable | TaskEnd::NoRoom | TaskEnd::Stopped | TaskEnd::Interrupted => {
                 (C::Task, M::Nothing, BreakerGets::Nothing)
             }
+            TaskEnd::AuxiliaryFailed => (C::Abort, M::Rest, BreakerGets::Nothing),
             TaskEnd::Failed(F::Host, B::BeforeTask)
             | TaskEnd::Failed(F::Surroundings, _)
             | TaskEnd::HostLacks => (C::Task, M::Nothing, BreakerGets::Fault),
@@ -185,6 +189,14 @@ mod tests {
                 B::Success,
                 false,
                 true,
+            ),
+            (
+                TaskEnd::AuxiliaryFailed,
+                C::Abort,
+                M::Rest,
+                B::Nothing,
+                false,
+                false,
             ),
             (
                 TaskEnd::HostLacks,

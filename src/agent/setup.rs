@@ -14,9 +14,10 @@ use crate::interactive;
 use crate::ledger::{self, Capacity, HostLedger};
 use crate::lock;
 use crate::machine::Accel;
+use crate::machines::TaskMachines;
 use crate::manifest::MachineHeader;
 use crate::network::{Netfilter, tap_name};
-use crate::perform::{self, Fake};
+use crate::perform::{self, AuxiliaryJob, Fake};
 use crate::priority::Priority;
 use crate::settings::Hold;
 use crate::sweep;
@@ -173,6 +174,7 @@ pub fn perform(
         tftp: options.tftp.clone(),
         startup: options.build_startup,
         work: options.build_timeout,
+        auxiliary: options.bootstrap_auxiliary,
         retries: options.build_retries,
         upload_limit: MAX_UPLOAD_BYTES,
         result_limit: options.result_limit,
@@ -200,6 +202,23 @@ pub fn for_user(config: &mut perform::BuildSettings, options: &Options) {
         // The guest of a template has its display at the socket.
         config.warm = None;
     }
+}
+
+/// The auxiliary machines of a task.
+#[must_use]
+pub fn auxiliary<'m>(options: &Options, machines: &'m TaskMachines) -> Vec<AuxiliaryJob<'m>> {
+    let instance = u32::from(options.instance);
+    let machines = machines.auxiliary.iter().enumerate();
+    machines
+        .map(|(index, needed)| AuxiliaryJob {
+            environment: &needed.environment,
+            machine: &needed.machine.manifest,
+            revision: &needed.machine.dir,
+            scratch: &needed.machine.scratch,
+            ram_kb: needed.ram_kb,
+            tap: tap_name(&options.toolchain_name, instance, index + 1),
+        })
+        .collect()
 }
 
 /// The settings of templates.

@@ -147,7 +147,7 @@ impl<W: World> Agent<W> {
         }
         let Enumeration {
             mut ready,
-            auxiliary,
+            mut auxiliary,
             broken,
             busy,
             waiting,
@@ -171,7 +171,8 @@ impl<W: World> Agent<W> {
         self.world.note("machines", None);
         self.agree(&mut ready)?;
         let now = self.world.now().uptime;
-        ready.retain(|machine| !self.rests(machine, now));
+        ready.retain(|machine| !self.rests(&machine.manifest.machine, now));
+        auxiliary.retain(|machine| !self.rests(&machine.manifest, now));
         if ready.is_empty() {
             let detail = "their guests made no request".to_owned();
             return Ok(Offer::Nothing(Idle::NoMachines, detail));
@@ -221,10 +222,9 @@ impl<W: World> Agent<W> {
     }
 
     /// Whether a machine is not offered now.
-    fn rests(&self, machine: &Machine, now: Duration) -> bool {
-        let manifest = &machine.manifest.machine;
-        let resting = self.resting_machines.get(manifest.name());
-        resting.is_some_and(|resting| resting.id == manifest.id() && now < resting.until)
+    fn rests(&self, machine: &MachineManifest, now: Duration) -> bool {
+        let resting = self.resting_machines.get(machine.name());
+        resting.is_some_and(|resting| resting.id == machine.id() && now < resting.until)
     }
 
     fn no_machines(&mut self, broken: usize, full: Option<String>) -> Offer {

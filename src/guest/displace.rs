@@ -40,6 +40,7 @@ impl Guest<'_> {
         phase: GuestPhase,
         time: &mut Limit,
         idle: &mut IdleTimer,
+        beside: &mut [&mut Guest<'_>],
     ) -> Result<Option<Why>> {
         let Some(displacement) = self.displacement.clone() else {
             return Ok(None);
@@ -56,26 +57,36 @@ impl Guest<'_> {
             && !self.machine.is_suspended();
         let last = displacement.expiry.checked_sub(time.left(now));
         match last.filter(|last| can_pause && now < *last) {
-            Some(last) => self.pause(&displacement, &agent, last, time, idle),
+            Some(last) => {
+                let start = Instant::now();
+                let why = self.pause(&displacement, &agent, last, beside)?;
+                time.was_away(start.elapsed());
+                idle.skip();
+                if why.is_none() {
+                    let left = time.left(Instant::now());
+                    self.watch.enter(Phase::Building, Some(left));
+                }
+                Ok(why)
+            }
             None => Ok(Some(Why::Interrupted(agent))),
         }
     }
 
-    /// Keeps the guest paused until the other agent is done, until `last` at most.
+    /// Keeps the guest and those beside it paused until the other agent is done, until
+    /// `last` at most. Returns why the phase ends, if it does.
     fn pause(
         &mut self,
         displacement: &Displacement,
         agent: &str,
         last: Instant,
-        time: &mut Limit,
-        idle: &mut IdleTimer,
+        beside: &mut [&mut Guest<'_>],
     ) -> Result<Option<Why>> {
         let start = Instant::now();
-        self.machine.suspend(start);
-        self.attend(Some(start + STOP_TIMEOUT), |machine| {
-            machine.is_suspended() || machine.exited().is_some()
-        })?;
-        if !self.machine.is_suspended() {
+        let mut stopped = self.stop(start)?;
+        for guest in beside.iter_mut() {
+            stopped &= guest.stop(start)?;
+        }
+        if !stopped {
             return Ok(Some(Why::Interrupted(agent.to_owned())));
         }
         ledger::set_state(&displacement.run_dir, ClaimState::Paused)?;
@@ -92,15 +103,24 @@ impl Guest<'_> {
         let now = Instant::now();
         let length = now.saturating_duration_since(start);
         diag::info(format_args!("goes on after {} s", length.as_secs())).emit();
+        for guest in beside {
+            guest.machine.resume(now);
+        }
         self.machine.resume(now);
-        time.was_away(length);
-        idle.skip();
-        self.watch.enter(Phase::Building, Some(time.left(now)));
         if self.has_agent() {
             let is_set = self.set_time()?;
             trace!(3, "pause", "the guest agent has set the clock: {is_set}");
         }
         Ok(None)
+    }
+
+    /// Stops the guest's processors. Returns whether they stand.
+    fn stop(&mut self, now: Instant) -> Result<bool> {
+        self.machine.suspend(now);
+        self.attend(Some(now + STOP_TIMEOUT), |machine| {
+            machine.is_suspended() || machine.exited().is_some()
+        })?;
+        Ok(self.machine.is_suspended())
     }
 
     /// Waits until the other agent has closed the connection. Returns why the phase ends,

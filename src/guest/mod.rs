@@ -7,6 +7,7 @@
 //! off). One poll waits for the guest's requests, QEMU's exit, QMP and signals
 //! together, so that whatever ends a phase ends it at once.
 
+mod beside;
 mod directory;
 mod displace;
 mod failure;
@@ -148,6 +149,8 @@ pub struct Guest<'a> {
     idle_limit: Option<Duration>,
     /// Where its uploads go.
     uploads: PathBuf,
+    /// Uploads that came in beside another guest.
+    uploaded: Vec<Upload>,
     refusals: Refusals,
     /// Whether the warning about too many requests was given.
     flood_reported: bool,
@@ -220,6 +223,7 @@ impl<'a> Guest<'a> {
             is_interrupted: false,
             idle_limit: config.idle_limit,
             uploads,
+            uploaded: Vec::new(),
             refusals: Refusals::default(),
             flood_reported: false,
             evidence: config.evidence.clone(),

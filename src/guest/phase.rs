@@ -12,6 +12,10 @@ pub enum GuestPhase {
     Work,
     /// From the power button to power off.
     Shutdown,
+    /// Of an auxiliary machine, from boot to the upload of its environment.
+    Environment,
+    /// Of an auxiliary machine, from there to the end of the build.
+    Service,
 }
 
 /// The outcome of a phase.
@@ -57,6 +61,8 @@ pub enum Why {
     Stopped,
     /// This agent has a task of higher priority.
     Interrupted(String),
+    /// The guest of this number among those beside it ended or failed.
+    Beside(usize, Box<Why>),
 }
 
 impl Ended {
@@ -79,12 +85,16 @@ impl Ended {
         let what = match self.why {
             Why::TimedOut => "timeout",
             Why::Idle(_) => "idle timeout",
-            Why::Lost(_) | Why::Invalid(_) | Why::Host(_) | Why::Surroundings(_) => "failure",
+            Why::Lost(_)
+            | Why::Invalid(_)
+            | Why::Host(_)
+            | Why::Surroundings(_)
+            | Why::Beside(..) => "failure",
             Why::Stopped | Why::Interrupted(_) => "interrupted",
         };
         match self.phase {
             // In the words of bbot: `build timeout`, `build startup timeout`.
-            GuestPhase::Work => what.to_owned(),
+            GuestPhase::Work | GuestPhase::Environment | GuestPhase::Service => what.to_owned(),
             phase => format!("{phase} {what}"),
         }
     }
@@ -96,6 +106,8 @@ impl fmt::Display for GuestPhase {
             GuestPhase::Startup => "startup",
             GuestPhase::Work => "work",
             GuestPhase::Shutdown => "shutdown",
+            GuestPhase::Environment => "environment",
+            GuestPhase::Service => "service",
         })
     }
 }
@@ -107,6 +119,8 @@ impl fmt::Display for Ended {
             GuestPhase::Startup => "it made a first request",
             GuestPhase::Work => "it had uploaded its manifest",
             GuestPhase::Shutdown => "it had powered off",
+            GuestPhase::Environment => "it had uploaded its environment",
+            GuestPhase::Service => "the build had ended",
         };
         match &self.why {
             Why::TimedOut => {
@@ -124,6 +138,7 @@ impl fmt::Display for Ended {
                 f,
                 "a task of {agent} with a higher priority needed the host before {before}"
             )?,
+            Why::Beside(..) => write!(f, "an auxiliary machine failed before {before}")?,
             Why::Stopped => write!(f, "the agent was told to stop before {before}")?,
         }
         match &self.refused {

@@ -19,7 +19,7 @@ const AGENT_TIMEOUT: Duration = Duration::from_secs(1);
 impl Guest<'_> {
     /// Waits for the first request for a deferred file.
     pub fn await_deferred(&mut self, limit: Duration) -> Result<Step<DeferredRequest>> {
-        self.wait(GuestPhase::Startup, limit, |seen| match seen {
+        self.wait(GuestPhase::Startup, limit, &mut [], |seen| match seen {
             Seen::Served(Served::Deferred(request)) => Some(request.clone()),
             _ => None,
         })
@@ -78,8 +78,12 @@ impl Guest<'_> {
 
     /// Waits until a restored guest shows that it runs: it has the file that it waited
     /// for, or has made a request.
-    pub fn await_word(&mut self, limit: Duration) -> Result<Step<()>> {
-        self.wait(GuestPhase::Startup, limit, |seen| match seen {
+    pub fn await_word(
+        &mut self,
+        limit: Duration,
+        beside: &mut [&mut Guest<'_>],
+    ) -> Result<Step<()>> {
+        self.wait(GuestPhase::Startup, limit, beside, |seen| match seen {
             Seen::Served(Served::Sent { .. } | Served::Requested { .. }) => Some(()),
             _ => None,
         })

@@ -5,6 +5,7 @@ use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use super::beside::{self, BesideEvent};
 use super::idle::IdleTimer;
 use super::limit::Limit;
 use super::refusals::Refusals;
@@ -38,6 +39,17 @@ pub struct Upload {
 }
 
 impl Upload {
+    /// The upload of a file by one of `names`, if that is what has happened.
+    pub(super) fn of(served: &Served, names: &[&str]) -> Option<Upload> {
+        match served {
+            Served::Uploaded { name, path, .. } if names.contains(&name.as_str()) => Some(Upload {
+                name: name.clone(),
+                path: path.clone(),
+            }),
+            _ => None,
+        }
+    }
+
     /// Opens the upload.
     ///
     /// # Errors
@@ -62,6 +74,8 @@ impl Upload {
 pub(super) enum Seen {
     Served(Served),
     Event(Event),
+    /// A guest beside it has uploaded a file.
+    Beside,
 }
 
 impl Guest<'_> {
@@ -70,8 +84,12 @@ impl Guest<'_> {
     /// # Errors
     ///
     /// When serving or waiting fails.
-    pub fn await_request(&mut self, limit: Duration) -> Result<Step<()>> {
-        self.wait(GuestPhase::Startup, limit, |seen| match seen {
+    pub fn await_request(
+        &mut self,
+        limit: Duration,
+        beside: &mut [&mut Guest<'_>],
+    ) -> Result<Step<()>> {
+        self.wait(GuestPhase::Startup, limit, beside, |seen| match seen {
             Seen::Served(Served::Requested { .. }) => Some(()),
             _ => None,
         })
@@ -82,14 +100,14 @@ impl Guest<'_> {
     /// # Errors
     ///
     /// When serving or waiting fails.
-    pub fn await_upload(&mut self, names: &[&str], limit: Duration) -> Result<Step<Upload>> {
-        self.wait(GuestPhase::Work, limit, |seen| match seen {
-            Seen::Served(Served::Uploaded { name, path, .. }) if names.contains(&name.as_str()) => {
-                Some(Upload {
-                    name: name.clone(),
-                    path: path.clone(),
-                })
-            }
+    pub fn await_upload(
+        &mut self,
+        names: &[&str],
+        limit: Duration,
+        beside: &mut [&mut Guest<'_>],
+    ) -> Result<Step<Upload>> {
+        self.wait(GuestPhase::Work, limit, beside, |seen| match seen {
+            Seen::Served(served) => Upload::of(served, names),
             _ => None,
         })
     }
@@ -101,7 +119,7 @@ impl Guest<'_> {
     /// When serving or waiting fails.
     pub fn await_power_off(&mut self, limit: Duration) -> Result<Step<()>> {
         self.machine.power_down(Instant::now());
-        self.wait(GuestPhase::Shutdown, limit, |seen| match seen {
+        self.wait(GuestPhase::Shutdown, limit, &mut [], |seen| match seen {
             Seen::Event(Event::Exited {
                 reason: Some(ShutdownReason::GuestShutdown),
                 ..
@@ -110,10 +128,13 @@ impl Guest<'_> {
         })
     }
 
+    /// Waits in a phase until `reached`. The guests `beside` are served meanwhile; one of
+    /// them that ends, ends the phase.
     pub(super) fn wait<T>(
         &mut self,
         phase: GuestPhase,
         limit: Duration,
+        beside: &mut [&mut Guest<'_>],
         reached: impl Fn(&Seen) -> Option<T>,
     ) -> Result<Step<T>> {
         let start = Instant::now();
@@ -148,7 +169,19 @@ impl Guest<'_> {
                     return Ok(ended(&self.refusals, why));
                 }
             }
-            if let Some(why) = self.make_room(phase, &mut time, &mut idle)? {
+            match beside::serve(beside, now)? {
+                BesideEvent::Nothing => {}
+                BesideEvent::Uploaded => {
+                    if let Some(found) = reached(&Seen::Beside) {
+                        return Ok(Step::Done(found));
+                    }
+                }
+                BesideEvent::Ended(index, why) => {
+                    let why = Why::Beside(index, Box::new(why));
+                    return Ok(ended(&self.refusals, why));
+                }
+            }
+            if let Some(why) = self.make_room(phase, &mut time, &mut idle, beside)? {
                 self.is_interrupted = matches!(why, Why::Interrupted(_));
                 return Ok(ended(&self.refusals, why));
             }
@@ -186,6 +219,7 @@ impl Guest<'_> {
                     .iter()
                     .filter_map(|d| d.control.deadline()),
             )
+            .chain(beside::deadlines(beside))
             .fold(next_look, Instant::min);
             self.watch
                 .transferred(counters.octets_sent + counters.octets_received);
@@ -194,6 +228,7 @@ impl Guest<'_> {
                 others.extend(self.machine.fds());
                 let socket = self.displacement.as_ref().map(|d| d.control.socket());
                 others.extend(socket.iter().flat_map(|socket| socket.fds()));
+                others.extend(beside::fds(beside));
                 self.server.serve(Some(until), &others)?
             };
             self.report_flood();
@@ -210,7 +245,7 @@ impl Guest<'_> {
     }
 
     /// Warns once that requests of the guest are dropped.
-    fn report_flood(&mut self) {
+    pub(super) fn report_flood(&mut self) {
         let dropped = self.server.counters().requests_dropped;
         if dropped > 0 && !self.flood_reported {
             self.flood_reported = true;
@@ -229,7 +264,7 @@ impl Guest<'_> {
 
     /// Traces requests, and reports the failures of the host among them: the guest
     /// cannot report them.
-    fn report_served(&mut self, served: &Served) {
+    pub(super) fn report_served(&mut self, served: &Served) {
         if let Some(news) = self.refusals.note(served) {
             diag::warning(format_args!(
                 "unable to store upload {} of machine {}: {}",

@@ -31,7 +31,7 @@ mod usage;
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
@@ -66,6 +66,16 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The name of the console's log in a machine's run directory.
 pub const CONSOLE_LOG: &str = "console.log";
+
+/// The run directory of the guest of an auxiliary machine, numbered from 1, of the agent
+/// with the run directory `agent`.
+#[must_use]
+pub fn auxiliary_run_dir(agent: &Path, number: usize) -> PathBuf {
+    agent.join(format!("{AUXILIARY_PREFIX}{number}"))
+}
+
+/// The start of the name of such a directory.
+pub const AUXILIARY_PREFIX: &str = "auxiliary-";
 
 /// The lines of the console that are evidence: a Linux kernel that panics writes its
 /// reason some 40 lines above its last one.

@@ -62,7 +62,8 @@ pub fn inspect(machine: &MachineDir, settings: &MachinesSettings) -> Result<Insp
         auxiliary::require_offerable(&current, &revision)?;
         files::require_disk(&revision, &current)?;
         firmware::of(&current, &revision, &settings.qemu)?;
-        let machine = AuxiliaryMachine::new(current, revision);
+        let scratch = machine.copy(&settings.toolchain);
+        let machine = AuxiliaryMachine::new(current, revision, scratch);
         return Ok(Inspection::Auxiliary(Box::new(machine)));
     }
     require_suitable(&current, &revision, settings.ram_kb, "--ram")?;

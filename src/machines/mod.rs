@@ -42,7 +42,7 @@ use crate::snapshot;
 use crate::trace;
 use crate::watch::Watch;
 
-pub use auxiliary::{AuxiliaryMachine, OfferedMachines, TaskMachines};
+pub use auxiliary::{AuxiliaryMachine, NeededMachine, OfferedMachines, TaskMachines};
 use backoff::BootstrapBackoff;
 use inspect::{Inspection, NeededBootstrap};
 use tree::{MachineDir, MachineDirs};

@@ -2,7 +2,7 @@
 //! needs.
 
 /// The maximum number of auxiliary machines of a task: controllers have the same.
-pub const MAX_AUXILIARY_MACHINES: usize = 9;
+const MAX_AUXILIARY_MACHINES: usize = 9;
 
 /// The maximum size of the name of an environment, in bytes.
 const MAX_NAME_BYTES: usize = 64;
@@ -73,11 +73,11 @@ fn is_environment_name(name: &str) -> bool {
 }
 
 /// The name of an environment as a part of a variable's name.
-fn variable_part(environment: &str) -> String {
+pub(super) fn variable_part(environment: &str) -> String {
     environment.replace('-', "_")
 }
 
-fn is_variable_name(name: &str) -> bool {
+pub(super) fn is_variable_name(name: &str) -> bool {
     !name.starts_with(|c: char| c.is_ascii_digit())
         && !name.is_empty()
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')

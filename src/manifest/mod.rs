@@ -30,6 +30,7 @@
 mod auxiliary;
 mod bootstrap;
 mod checksum;
+mod environment;
 mod fit;
 mod machine;
 mod messages;
@@ -44,9 +45,10 @@ mod template;
 pub mod value;
 mod values;
 
-pub use auxiliary::{AuxiliaryNeed, MAX_AUXILIARY_MACHINES, check_auxiliary_name};
+pub use auxiliary::{AuxiliaryNeed, check_auxiliary_name};
 pub use bootstrap::{BootstrapManifest, BootstrappedMachine, ToolchainManifest};
 pub use checksum::{accept_checksums, agent_checksum, hex};
+pub use environment::{AuxiliaryEnvironment, MAX_ENVIRONMENT_BYTES};
 pub use fit::{Cut, fit};
 pub use machine::{MachineHeader, MachineKind, MachineManifest, Role};
 pub use messages::{ResultRequest, TaskRequest, TaskResponse};

@@ -14,6 +14,9 @@ const BEFORE_TRUST: [&str; 5] = [
     "repository-type",
 ];
 
+/// `auxiliary-environment` is put behind the last value of one of these names.
+const BEFORE_AUXILIARY_ENVIRONMENT: [&str; 3] = ["machine", "target", "environment"];
+
 /// The kinds of tasks that the agent takes: `--interactive`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum InteractiveMode {
@@ -84,6 +87,14 @@ impl TaskManifest {
     /// The auxiliary machines that it needs; an error is a clause.
     pub fn auxiliary_machines(&self) -> Result<Vec<AuxiliaryNeed>, String> {
         auxiliary::needs(self.0.iter())
+    }
+
+    /// Gives the worker the variables of the auxiliary machines, if there are any.
+    pub fn set_auxiliary_environment(&mut self, text: &str) {
+        if !text.is_empty() {
+            let before = &BEFORE_AUXILIARY_ENVIRONMENT;
+            self.0.replace("auxiliary-environment", [text], before);
+        }
     }
 
     /// Checks that the agent takes such tasks; an error is a clause.

@@ -3,6 +3,8 @@
 //!
 //! The caller knows the controller of the task, and delivers the result.
 
+mod auxiliary;
+mod end;
 mod fake;
 mod result;
 mod warm;
@@ -16,16 +18,20 @@ use crate::diag;
 use crate::error::{Context as _, Result};
 use crate::guest::{self, Directory, Ended, Guest, GuestPhase, GuestRun, Step, Upload, Why};
 use crate::machine::{Memory, Purpose};
-use crate::manifest::{
-    BootstrappedMachine, ResultManifest, ResultStatus, Style, TaskManifest, failure_result,
-};
+use crate::manifest::{BootstrappedMachine, ResultStatus, Style, TaskManifest, failure_result};
 use crate::snapshot::Snapshot;
 use crate::status::{self, Laps};
 use crate::tftp::Map;
 use crate::trace;
 use crate::watch::Watch;
 
+pub use auxiliary::AuxiliaryJob;
+pub use end::{
+    Artifacts, BuildEnd, BuildFailure, BuildStage, FailedSide, HeldGuest, Performed, Remains,
+};
 pub use fake::Fake;
+
+use auxiliary::{AuxiliaryGuest, BootedGuest};
 
 /// The names of the task in the requests of workers: those of the original and of
 /// today.
@@ -48,6 +54,8 @@ pub struct BuildSettings {
     pub startup: Duration,
     /// From there to the result.
     pub work: Duration,
+    /// From the start of the auxiliary machines to the last environment.
+    pub auxiliary: Duration,
     /// Further attempts with a guest that made no request.
     pub retries: u32,
     /// The largest upload in bytes, also when it is unpacked.
@@ -69,9 +77,50 @@ pub struct Job<'a> {
     pub machine: &'a BootstrappedMachine,
     /// Its bootstrapped copy.
     pub directory: &'a Path,
+    /// The auxiliary machines of the task.
+    pub auxiliary: &'a [AuxiliaryJob<'a>],
+}
+
+/// A build under way.
+struct Build<'l, 'w> {
+    stage: BuildStage,
+    laps: &'l mut Laps,
+    auxiliary: Vec<AuxiliaryGuest<'w>>,
+    watch: &'w Watch,
+}
+
+impl<'w> Build<'_, 'w> {
+    /// The guests beside that of the build.
+    fn beside(&mut self) -> Vec<&mut Guest<'w>> {
+        let guests = self.auxiliary.iter_mut();
+        guests.map(|one| &mut one.booted.guest).collect()
+    }
+
+    /// The same, which are no longer needed.
+    fn take_others(&mut self) -> Vec<BootedGuest<'w>> {
+        self.auxiliary.drain(..).map(|one| one.booted).collect()
+    }
 }
 
 impl Job<'_> {
+    /// The taps of the guests beside the auxiliary machine `index`, or beside the build.
+    fn group(&self, config: &BuildSettings, index: Option<usize>) -> Vec<String> {
+        let auxiliary = self.auxiliary.iter().enumerate();
+        let taps = auxiliary
+            .filter(|(other, _)| Some(*other) != index)
+            .map(|(_, one)| one.tap.clone());
+        taps.chain(index.map(|_| config.guest.tap.clone()))
+            .collect()
+    }
+
+    /// The settings of the guest of the build.
+    fn settings(&self, config: &BuildSettings) -> guest::GuestSettings {
+        guest::GuestSettings {
+            group: self.group(config, None),
+            ..config.guest.clone()
+        }
+    }
+
     /// The run of its guest in `directory`, a snapshot of the copy or of a template.
     fn guest<'r>(
         &'r self,
@@ -94,119 +143,6 @@ impl Job<'_> {
     }
 }
 
-/// The end of a build.
-#[derive(Debug)]
-pub struct Performed<G> {
-    /// Its result or failure.
-    pub end: BuildEnd,
-    /// The archive of artifacts.
-    pub artifacts: Option<Artifacts>,
-    /// The guest and its snapshot. Removing them takes far longer than delivering
-    /// the result, and a failed guest may be held for hours, so both are done
-    /// afterwards.
-    pub guest: Option<G>,
-}
-
-/// The result or failure of a build.
-#[derive(Debug)]
-pub enum BuildEnd {
-    /// The worker's result.
-    Result(ResultManifest),
-    /// No result, and a failure that was reported.
-    Failed(BuildFailure),
-    /// The agent was told to stop.
-    Stopped,
-    /// This agent has a task of higher priority. There is room for its guest when this
-    /// one is closed.
-    Interrupted(String),
-}
-
-/// Why there is no result.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BuildFailure {
-    /// The side that failed.
-    pub side: FailedSide,
-    /// How far the build had come.
-    pub stage: BuildStage,
-    /// The reason, as a clause.
-    pub why: String,
-}
-
-/// The side that a failure is of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FailedSide {
-    /// The host: its disk, QEMU. The package may be the reason.
-    Host,
-    /// The host lost what guests need, its bridge for instance. The package is not the
-    /// reason.
-    Surroundings,
-    /// The guest: it did not boot, crashed, or took too long.
-    Guest,
-}
-
-/// How far a build has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BuildStage {
-    /// The worker has not asked for its task: nothing of the package has run.
-    BeforeTask,
-    /// The worker has its task.
-    WithTask,
-}
-
-/// A guest that has ended or is held, and its snapshot; removed when this goes.
-#[derive(Debug)]
-pub struct Remains<'w> {
-    // Dropped in this order.
-    guest: Guest<'w>,
-    snapshot: Snapshot,
-    holds: bool,
-}
-
-/// A guest whose build has ended.
-pub trait HeldGuest {
-    /// Stores the evidence of a failed guest, and waits until its hold is over, if it is
-    /// to be held at all.
-    fn hold(&mut self) -> Result<()>;
-
-    /// Removes all that was made for the guest. Returns the first error; the rest is
-    /// removed all the same.
-    fn close(self) -> Result<()>;
-}
-
-impl HeldGuest for Remains<'_> {
-    fn hold(&mut self) -> Result<()> {
-        self.guest.keep_evidence();
-        match std::mem::take(&mut self.holds) {
-            true => self.guest.hold(),
-            false => Ok(()),
-        }
-    }
-
-    fn close(self) -> Result<()> {
-        let down = self.guest.close();
-        down.and(self.snapshot.close())
-    }
-}
-
-/// An archive that the worker uploaded; it goes with this value.
-#[derive(Debug)]
-pub struct Artifacts {
-    /// The tar archive.
-    pub path: PathBuf,
-    _directory: Directory,
-}
-
-impl<G> Performed<G> {
-    /// The end of a build of which nothing is left.
-    pub fn of(end: BuildEnd) -> Performed<G> {
-        Performed {
-            end,
-            artifacts: None,
-            guest: None,
-        }
-    }
-}
-
 /// Performs a job, and notes how long each part of it took.
 pub fn perform<'w>(
     config: &BuildSettings,
@@ -214,13 +150,19 @@ pub fn perform<'w>(
     laps: &mut Laps,
     watch: &'w Watch,
 ) -> Performed<Remains<'w>> {
-    let mut stage = BuildStage::BeforeTask;
-    perform_at(config, job, &mut stage, laps, watch).unwrap_or_else(|error| {
+    let mut build = Build {
+        stage: BuildStage::BeforeTask,
+        laps,
+        auxiliary: Vec::new(),
+        watch,
+    };
+    perform_at(config, job, &mut build).unwrap_or_else(|error| {
         diag::failure(&error).emit();
         Performed::of(BuildEnd::Failed(BuildFailure {
             side: FailedSide::Host,
-            stage,
+            stage: build.stage,
             why: error.to_string(),
+            auxiliary: None,
         }))
     })
 }
@@ -228,32 +170,39 @@ pub fn perform<'w>(
 fn perform_at<'w>(
     config: &BuildSettings,
     job: &Job<'_>,
-    stage: &mut BuildStage,
-    laps: &mut Laps,
-    watch: &'w Watch,
+    build: &mut Build<'_, 'w>,
 ) -> Result<Performed<Remains<'w>>> {
-    let text = job
-        .task
-        .to_text(Style::default())
-        .context(|| "unable to compose the task manifest")?;
+    let compose = |task: &TaskManifest| {
+        let text = task.to_text(Style::default());
+        text.context(|| "unable to compose the task manifest")
+    };
     let directory = config.tftp.join("build").join(&config.guest.owner);
     if let Some(fake) = config.fake {
-        return fake.perform(job.task, &text, &directory, config, watch);
+        let text = compose(job.task)?;
+        return fake.perform(job.task, &text, &directory, config, build.watch);
     }
     let uploads = Directory::create(&directory)?;
     let put = uploads.path().join("put");
     fs::create_dir(&put).context(|| format!("unable to create directory {}", put.display()))?;
-    let contents: Arc<[u8]> = text.into_bytes().into();
+    let mut task = job.task.clone();
+    match auxiliary::start(config, job, uploads.path(), build)? {
+        Ok(variables) => task.set_auxiliary_environment(&variables.to_text()),
+        Err(performed) => return Ok(performed),
+    }
+    let job = &Job {
+        task: &task,
+        ..*job
+    };
+    let contents: Arc<[u8]> = compose(&task)?.into_bytes().into();
     let map = TASKS.into_iter().fold(Map::new().put(&put), |map, name| {
         map.contents(name, Arc::clone(&contents))
     });
 
     let mut left = config.retries;
-    let mut performed = match warm::attempt(config, job, &map, stage, laps, watch)? {
+    let mut performed = match warm::attempt(config, job, &map, build)? {
         Some(performed) => performed,
         None => loop {
-            let last = left == 0;
-            match attempt(config, job, map.clone(), last, stage, laps, watch)? {
+            match attempt(config, job, map.clone(), left == 0, build)? {
                 Some(performed) => break performed,
                 None => left -= 1,
             }
@@ -279,20 +228,19 @@ fn attempt<'w>(
     job: &Job<'_>,
     map: Map,
     last: bool,
-    stage: &mut BuildStage,
-    laps: &mut Laps,
-    watch: &'w Watch,
+    build: &mut Build<'_, 'w>,
 ) -> Result<Option<Performed<Remains<'w>>>> {
-    let rest = &mut |length| watch.rest(length);
+    let rest = &mut |length| build.watch.rest(length);
     let Some(snapshot) = Snapshot::scratch_in_turn(job.directory, job.directory, rest)? else {
         return Ok(Some(Performed::of(BuildEnd::Stopped)));
     };
-    laps.lap("snapshot", Instant::now());
+    build.laps.lap("snapshot", Instant::now());
     let boot = job.guest(snapshot.path(), Memory::Anonymous, map, config);
-    let Step::Done(mut guest) = Guest::boot(&config.guest, boot, watch)? else {
+    let settings = job.settings(config);
+    let Step::Done(mut guest) = Guest::boot(&settings, boot, build.watch)? else {
         return Ok(Some(Performed::of(BuildEnd::Stopped)));
     };
-    let step = converse(config, &mut guest, stage, laps, watch);
+    let step = converse(config, &mut guest, build);
     let step = guest.with_evidence("build failure", step)?;
     if let Step::Ended(ended) = &step
         && ended.never_asked()
@@ -305,55 +253,67 @@ fn attempt<'w>(
         ));
         guest.report_attempt(&what, ended, warning);
         guest.close().and(snapshot.close())?;
-        laps.lap("clean-up", Instant::now());
+        build.laps.lap("clean-up", Instant::now());
         return Ok(None);
     }
-    finish(config, job.task, guest, snapshot, step, *stage).map(Some)
+    finish(
+        config,
+        job.task,
+        BootedGuest {
+            guest,
+            snapshot,
+            run_dir: None,
+        },
+        step,
+        build,
+    )
+    .map(Some)
 }
 
-/// The end of a build, and the remains of its guest.
+/// The end of a build, and the remains of its guests.
 fn finish<'w>(
     config: &BuildSettings,
     task: &TaskManifest,
-    mut guest: Guest<'w>,
-    snapshot: Snapshot,
+    mut booted: BootedGuest<'w>,
     step: Step<Upload>,
-    stage: BuildStage,
+    build: &mut Build<'_, 'w>,
 ) -> Result<Performed<Remains<'w>>> {
+    let guest = &mut booted.guest;
     let (end, holds) = match step {
         Step::Done(upload) => {
-            let concluded = conclude(config, &mut guest, &upload);
+            let concluded = conclude(config, guest, &upload);
             guest.with_evidence("build failure", concluded)?
         }
-        Step::Ended(ended) if task.interactive().is_some() && guest.ended_itself() => {
-            let why = format!("the user ended the build: {ended}");
-            diag::info(&why).emit();
-            let result = failure_result(task, ResultStatus::Abort, &why);
-            (BuildEnd::Result(result), false)
-        }
-        Step::Ended(ended) => {
-            let holds = guest.report(&format!("build {}", ended.title()), &ended);
-            (failed(stage, &ended), holds)
-        }
-    };
-    if !holds {
-        // The guest has time to end while its result is on its way.
-        guest.quit();
-    }
-    let remains = Remains {
-        guest,
-        snapshot,
-        holds,
+        Step::Ended(ended) => match ended.why {
+            Why::Beside(index, why) => {
+                let ended = Ended {
+                    phase: GuestPhase::Service,
+                    why: *why,
+                    ..ended
+                };
+                return Ok(auxiliary::failed(build, index, &ended, Some(booted)));
+            }
+            _ if task.interactive().is_some() && guest.ended_itself() => {
+                let why = format!("the user ended the build: {ended}");
+                diag::info(&why).emit();
+                let result = failure_result(task, ResultStatus::Abort, &why);
+                (BuildEnd::Result(result), false)
+            }
+            _ => {
+                let holds = guest.report(&format!("build {}", ended.title()), &ended);
+                (end_of_failure(build.stage, &ended), holds)
+            }
+        },
     };
     Ok(Performed {
         end,
         artifacts: None,
-        guest: Some(remains),
+        guest: Some(Remains::new(booted, build.take_others(), holds)),
     })
 }
 
 /// The end of a build whose guest failed.
-fn failed(stage: BuildStage, ended: &Ended) -> BuildEnd {
+fn end_of_failure(stage: BuildStage, ended: &Ended) -> BuildEnd {
     match &ended.why {
         Why::Stopped => return BuildEnd::Stopped,
         Why::Interrupted(agent) => return BuildEnd::Interrupted(agent.clone()),
@@ -368,38 +328,40 @@ fn failed(stage: BuildStage, ended: &Ended) -> BuildEnd {
         side,
         stage,
         why: ended.to_string(),
+        auxiliary: None,
     })
 }
 
 /// The guest's side of the task: it boots and asks, works, and uploads.
-fn converse(
+fn converse<'w>(
     config: &BuildSettings,
-    guest: &mut Guest<'_>,
-    stage: &mut BuildStage,
-    laps: &mut Laps,
-    watch: &Watch,
+    guest: &mut Guest<'w>,
+    build: &mut Build<'_, 'w>,
 ) -> Result<Step<Upload>> {
-    watch.enter(status::Phase::Booting, Some(config.startup));
-    let step = guest.await_request(config.startup)?;
-    laps.lap("boot", Instant::now());
+    build
+        .watch
+        .enter(status::Phase::Booting, Some(config.startup));
+    let step = guest.await_request(config.startup, &mut build.beside())?;
+    build.laps.lap("boot", Instant::now());
     if let Step::Ended(ended) = step {
         return Ok(Step::Ended(ended));
     }
-    work(config, guest, stage, laps, watch)
+    work(config, guest, build)
 }
 
 /// The guest's side of the task once it has it.
-fn work(
+fn work<'w>(
     config: &BuildSettings,
-    guest: &mut Guest<'_>,
-    stage: &mut BuildStage,
-    laps: &mut Laps,
-    watch: &Watch,
+    guest: &mut Guest<'w>,
+    build: &mut Build<'_, 'w>,
 ) -> Result<Step<Upload>> {
-    *stage = BuildStage::WithTask;
-    watch.enter(status::Phase::Building, Some(config.work));
-    let step = guest.await_upload(&RESULTS, config.work)?;
-    laps.lap("work", Instant::now());
+    build.stage = BuildStage::WithTask;
+    build
+        .watch
+        .enter(status::Phase::Building, Some(config.work));
+    let beside = &mut build.beside();
+    let step = guest.await_upload(&RESULTS, config.work, beside)?;
+    build.laps.lap("work", Instant::now());
     Ok(step)
 }
 
@@ -415,7 +377,7 @@ fn conclude(
         Err(why) => {
             let ended = guest.ended(GuestPhase::Work, config.work, why);
             let holds = guest.report("build failure", &ended);
-            return Ok((failed(BuildStage::WithTask, &ended), holds));
+            return Ok((end_of_failure(BuildStage::WithTask, &ended), holds));
         }
     };
     let mut holds = false;

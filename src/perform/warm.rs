@@ -6,17 +6,18 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use super::{BuildEnd, BuildSettings, BuildStage, Job, Performed, Remains, finish, work};
+use super::{
+    BootedGuest, Build, BuildEnd, BuildSettings, BuildStage, Job, Performed, Remains, finish, work,
+};
 use crate::diag::{self, Record};
 use crate::error::{Context as _, Error, Result};
 use crate::guest::{Guest, GuestPhase, Step, Why};
 use crate::snapshot::Snapshot;
-use crate::status::{Laps, Phase};
+use crate::status::Phase;
 use crate::sys::tree::remove_tree;
 use crate::tftp::Map;
 use crate::trace;
 use crate::warm::{self, Template, TemplateState, WarmSettings};
-use crate::watch::Watch;
 
 /// The time for a restored guest to show that it runs.
 const WORD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -26,9 +27,7 @@ pub(super) fn attempt<'w>(
     config: &BuildSettings,
     job: &Job<'_>,
     map: &Map,
-    stage: &mut BuildStage,
-    laps: &mut Laps,
-    watch: &'w Watch,
+    build: &mut Build<'_, 'w>,
 ) -> Result<Option<Performed<Remains<'w>>>> {
     let Some(age) = config.warm else {
         return Ok(None);
@@ -41,12 +40,10 @@ pub(super) fn attempt<'w>(
     let why = match warm::look(&settings, job.machine, job.directory) {
         Ok(TemplateState::Missing | TemplateState::Unable) => return Ok(None),
         Ok(TemplateState::Stale(why)) => Error::new(format!("its template {why}")),
-        Ok(TemplateState::Ready(template)) => {
-            match restore(config, job, &template, map, stage, laps, watch) {
-                Ok(performed) => return Ok(Some(performed)),
-                Err(error) => error,
-            }
-        }
+        Ok(TemplateState::Ready(template)) => match restore(config, job, &template, map, build) {
+            Ok(performed) => return Ok(Some(performed)),
+            Err(error) => error,
+        },
         Err(error) => error,
     };
     let warning = diag::warning(format_args!(
@@ -66,8 +63,8 @@ pub(super) fn attempt<'w>(
             .and_then(|()| fs::create_dir(put))
             .context(|| format!("unable to empty directory {}", put.display()))?;
     }
-    *stage = BuildStage::BeforeTask;
-    laps.lap("template", Instant::now());
+    build.stage = BuildStage::BeforeTask;
+    build.laps.lap("template", Instant::now());
     Ok(None)
 }
 
@@ -76,20 +73,18 @@ fn restore<'w>(
     job: &Job<'_>,
     template: &Template,
     map: &Map,
-    stage: &mut BuildStage,
-    laps: &mut Laps,
-    watch: &'w Watch,
+    build: &mut Build<'_, 'w>,
 ) -> Result<Performed<Remains<'w>>> {
-    let rest = &mut |length| watch.rest(length);
+    let rest = &mut |length| build.watch.rest(length);
     let snapshot = Snapshot::scratch_in_turn(&template.path, job.directory, rest)?;
     let Some(snapshot) = snapshot else {
         return Ok(Performed::of(BuildEnd::Stopped));
     };
     template.verify()?;
-    laps.lap("snapshot", Instant::now());
-    watch.enter(Phase::Booting, Some(WORD_TIMEOUT));
+    build.laps.lap("snapshot", Instant::now());
+    build.watch.enter(Phase::Booting, Some(WORD_TIMEOUT));
     let boot = job.guest(snapshot.path(), template.memory(), map.clone(), config);
-    let Step::Done(mut guest) = Guest::boot(&config.guest, boot, watch)? else {
+    let Step::Done(mut guest) = Guest::boot(&job.settings(config), boot, build.watch)? else {
         return Ok(Performed::of(BuildEnd::Stopped));
     };
     template.verify_gateway(guest.gateway())?;
@@ -98,10 +93,10 @@ fn restore<'w>(
         trace!(3, "restore", "the guest agent has set the clock: {is_set}");
     }
     guest.answer(&template.request()?)?;
-    let step = guest.await_word(WORD_TIMEOUT)?;
-    laps.lap("restore", Instant::now());
+    let step = guest.await_word(WORD_TIMEOUT, &mut build.beside())?;
+    build.laps.lap("restore", Instant::now());
     let step = match step {
-        Step::Done(()) => work(config, &mut guest, stage, laps, watch)?,
+        Step::Done(()) => work(config, &mut guest, build)?,
         Step::Ended(ended) => Step::Ended(ended),
     };
     match &step {
@@ -109,13 +104,26 @@ fn restore<'w>(
         // restored.
         Step::Ended(ended)
             if ended.phase == GuestPhase::Startup
-                && !matches!(ended.why, Why::Stopped | Why::Interrupted(_))
+                && !matches!(
+                    ended.why,
+                    Why::Stopped | Why::Interrupted(_) | Why::Beside(..)
+                )
                 || matches!(ended.why, Why::Lost(_)) =>
         {
             let failure = guest.failure("failure of a restored guest", ended);
             guest.close().and(snapshot.close())?;
             Err(failure)
         }
-        _ => finish(config, job.task, guest, snapshot, step, *stage),
+        _ => finish(
+            config,
+            job.task,
+            BootedGuest {
+                guest,
+                snapshot,
+                run_dir: None,
+            },
+            step,
+            build,
+        ),
     }
 }

@@ -85,6 +85,11 @@ pub fn text(state: &Value, now: Moment, claim: Option<String>) -> (String, bool)
             out.push_str(&format!("  {name:<11} {value}\n"));
         }
     }
+    let auxiliary = state.get("auxiliary").and_then(Value::as_array);
+    for (i, name) in auxiliary.unwrap_or_default().iter().enumerate() {
+        let title = if i == 0 { "auxiliary" } else { "" };
+        out.push_str(&format!("  {title:<11} {}\n", name.as_str().unwrap_or("?")));
+    }
     if let Some(claim) = claim {
         out.push_str(&format!("  {:<11} {claim}\n", "guest"));
     }

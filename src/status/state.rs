@@ -14,6 +14,8 @@ const REMEMBERED: usize = 10;
 pub struct Subject {
     /// Name of the machine.
     pub machine: Option<String>,
+    /// Names of the auxiliary machines.
+    pub auxiliary: Vec<String>,
     /// Package and version, `libfoo/1.2.3`.
     pub task: Option<String>,
     /// The controller's session.
@@ -139,6 +141,10 @@ impl State {
             });
             line.push_str(machine);
         }
+        if !self.subject.auxiliary.is_empty() {
+            line.push_str(" with ");
+            line.push_str(&self.subject.auxiliary.join(", "));
+        }
         if let Some(login) = &self.subject.login {
             line.push_str(", a user may log in at ");
             line.push_str(login);
@@ -165,6 +171,7 @@ impl State {
                 ("seconds", number(outcome.took.as_secs())),
             ])
         });
+        let auxiliary = self.subject.auxiliary.iter().map(|name| word(name));
         let reason = self.phase.reason();
         [
             ("phase", word(self.keyword())),
@@ -182,6 +189,7 @@ impl State {
                     .map_or(Value::Null, |limit| number(limit.as_secs())),
             ),
             ("machine", text(&self.subject.machine)),
+            ("auxiliary", Value::Array(auxiliary.collect())),
             ("task", text(&self.subject.task)),
             ("session", text(&self.subject.session)),
             ("controller", text(&self.subject.controller)),

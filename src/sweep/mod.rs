@@ -30,6 +30,7 @@ use crate::error::{Context as _, Result};
 use crate::evidence;
 use crate::guest::Directory;
 use crate::lock::Lock;
+use crate::machine::AUXILIARY_PREFIX;
 use crate::snapshot;
 use crate::sys::tree::remove_tree;
 use crate::warm;
@@ -193,7 +194,7 @@ fn run_files(dir: &Path) -> Vec<Litter> {
 fn run_file(name: &str) -> Option<What> {
     if matches!(name, "qmp" | "control" | "claim") || name.starts_with(".status.json.") {
         Some(What::File)
-    } else if name == "vm" {
+    } else if name == "vm" || name.starts_with(AUXILIARY_PREFIX) {
         Some(What::RunDirectory)
     } else {
         None
@@ -216,6 +217,7 @@ mod tests {
         assert_eq!(run_file("qmp"), Some(What::File));
         assert_eq!(run_file("control"), Some(What::File));
         assert_eq!(run_file("vm"), Some(What::RunDirectory));
+        assert_eq!(run_file("auxiliary-3"), Some(What::RunDirectory));
         assert_eq!(run_file(".status.json.partial"), Some(What::File));
         for kept in ["agent.lock", "status.json", "console.log", "notes", ".x"] {
             assert_eq!(run_file(kept), None, "{kept}");

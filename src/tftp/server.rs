@@ -87,6 +87,16 @@ impl TftpServer {
         self.dispatcher.resume(Instant::now(), request)
     }
 
+    /// Readable when a packet has come in.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.dispatcher.wire().as_fd()
+    }
+
+    /// When to serve, if no packet comes in before.
+    pub fn due(&self) -> Option<Instant> {
+        self.dispatcher.due()
+    }
+
     /// The counters so far.
     pub fn counters(&self) -> &Counters {
         self.dispatcher.counters()

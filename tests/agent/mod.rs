@@ -1,5 +1,6 @@
 //! The whole agent on a host in miniature: real btrfs, bridge, taps and guests.
 
+mod auxiliary;
 mod brep;
 mod by_hand;
 mod collections;

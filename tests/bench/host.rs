@@ -289,6 +289,7 @@ fn redirects(rows: &mut Vec<Row>) {
         server: SocketAddrV4::new(bridge.address, 40000),
         owner: "bench-1",
         netfilter: &Netfilter::default(),
+        group: &[],
     };
     let ours = time(
         || {

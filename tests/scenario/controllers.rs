@@ -4,7 +4,7 @@ use bbot_agent::manifest::ResultStatus;
 use bbot_agent::perform::{BuildStage, FailedSide};
 use bbot_agent::status::Idle;
 
-use super::{DAY, HOUR, MINUTE, Offers, Script, failed, play, success};
+use super::{Course, CourseEnd, DAY, HOUR, MINUTE, Offers, Script, failed, play, success};
 
 #[test]
 fn machines_of_one_toolchain_version_are_offered() {
@@ -144,6 +144,30 @@ fn auxiliary_machines_are_offered_beside_build_machines_and_never_for_builds() {
             "{words:?}"
         );
     }
+}
+
+#[test]
+fn an_auxiliary_machine_that_does_not_come_up_rests() {
+    let mut script = Script::new()
+        .controller(|_| Offers::Task("linux", "auxiliary-machine: x86-db\n"))
+        .controller(|_| Offers::Task("linux", ""));
+    script.auxiliary = vec!["x86-db"];
+    let mut guests = 0;
+    script.guests = Box::new(move |_, _| {
+        guests += 1;
+        match guests {
+            1 => Course {
+                end: CourseEnd::AuxiliaryFailed("x86-db"),
+                ..success(15 * MINUTE)
+            },
+            _ => success(MINUTE),
+        }
+    });
+    let record = play(script, &["--auxiliary-ram", "1G"], HOUR);
+    // The task has a result; the build machine goes on with others.
+    assert_eq!(record.taken(ResultStatus::Abort), 1);
+    assert!(record.taken(ResultStatus::Success) > 10);
+    assert!(record.taken(ResultStatus::Interrupt) > 0);
 }
 
 #[test]

@@ -35,7 +35,7 @@ use bbot_agent::machines::{Enumeration, Machine, Machines, MachinesSettings, Tas
 use bbot_agent::manifest::{
     ResultManifest, ResultRequest, ResultStatus, Style, TaskManifest, TaskRequest,
 };
-use bbot_agent::perform::{BuildEnd, BuildFailure, HeldGuest, Performed};
+use bbot_agent::perform::{BuildEnd, BuildFailure, BuildStage, FailedSide, HeldGuest, Performed};
 use bbot_agent::priority::Priority;
 use bbot_agent::status::{Idle, Laps};
 use bbot_agent::watch::{Stop, Watch};
@@ -286,8 +286,9 @@ impl World for Play {
         let course = (self.script.guests)(name, now);
         let built = (now, name.to_owned(), course.seconds);
         self.record.borrow_mut().built.push(built);
-        for (environment, machine) in &machines.auxiliary {
-            let named = (environment.clone(), machine.manifest.name().to_owned());
+        for one in &machines.auxiliary {
+            let name = one.machine.manifest.name().to_owned();
+            let named = (one.environment.clone(), name);
             self.record.borrow_mut().auxiliary.push(named);
         }
         self.pass(course.seconds);
@@ -299,6 +300,13 @@ impl World for Play {
                 side,
                 stage,
                 why: "the script says so".to_owned(),
+                auxiliary: None,
+            }),
+            CourseEnd::AuxiliaryFailed(name) => BuildEnd::Failed(BuildFailure {
+                side: FailedSide::Guest,
+                stage: BuildStage::BeforeTask,
+                why: "the script says so".to_owned(),
+                auxiliary: Some(name.to_owned()),
             }),
         };
         Performed {

@@ -37,6 +37,7 @@ pub struct Course {
 pub enum CourseEnd {
     Result(ResultStatus),
     Failed(FailedSide, BuildStage),
+    AuxiliaryFailed(&'static str),
 }
 
 type Bootstraps = Box<dyn FnMut(&str, u64) -> BootstrapCourse>;

@@ -315,8 +315,8 @@ pub(super) const GUESTS: Group = Group {
             name: "auxiliary-ram",
             takes: Takes::Value("kB"),
             default: Default::Is("0"),
-            help: "Memory of the auxiliary machines of a task together, as in --ram. This version \
-                   checks auxiliary machines and does not offer them yet.",
+            help: "Memory of the auxiliary machines of a task together, as in --ram and besides \
+                   it. 0: auxiliary machines are not offered.",
             set: |d, v| {
                 put(
                     &mut d.options.auxiliary_ram,

@@ -54,7 +54,7 @@ _arguments -s \
   '--accel=[Accelerator of the guests]:how:(kvm tcg auto)' \
   '--cpu=[Number of processors of a guest]:num: ' \
   '--ram=[Memory of a guest]:kB: ' \
-  '--auxiliary-ram=[Memory of the auxiliary machines of a task together, as in --ram]:kB: ' \
+  '--auxiliary-ram=[Memory of the auxiliary machines of a task together, as in --ram and besides it]:kB: ' \
   '--vm-user=[User of the QEMU processes, by name or number]:user: ' \
   '--bootstrap-startup=[Bootstrap timeout, up to the first request]:time: ' \
   '--bootstrap-timeout=[Bootstrap timeout, from there to the manifest]:time: ' \
