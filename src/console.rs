@@ -4,11 +4,12 @@
 //! which guest runs, and its run directory has the console.
 
 use std::fs::File;
-use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::cli;
 use crate::durable;
 use crate::error::{Class, Context as _, Error, Result};
 use crate::json::Value;
@@ -135,28 +136,17 @@ pub fn follow(statuses: &[PathBuf], machine: Option<&str>, watch: &Watch) -> Res
                 break;
             }
             looks = 0;
-            if !print(&lines.take(&bytes))? {
+            if !cli::print_on(lines.take(&bytes).as_bytes())? {
                 return Ok(());
             }
         }
         looks += 1;
-        if (looks == LOOKS_FOR_END || !runs) && !print(&lines.rest())? {
+        if (looks == LOOKS_FOR_END || !runs) && !cli::print_on(lines.rest().as_bytes())? {
             return Ok(());
         }
         if !runs || !watch.rest(INTERVAL) {
             return Ok(());
         }
-    }
-}
-
-/// Prints a text. Returns false if its reader is gone.
-fn print(text: &str) -> Result<bool> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
-        result => result
-            .map(|()| true)
-            .context(|| "unable to write to standard output"),
     }
 }
 
@@ -242,6 +232,7 @@ impl ConsoleLines {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::io::Write as _;
 
     use super::*;
 

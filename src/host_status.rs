@@ -1,6 +1,10 @@
 //! `--status`: the agents of a host, and the parts of the host that they have.
+//!
+//! With `--follow` the same again at each change. On a terminal it has one place: the text
+//! is written over the one before, so that nothing flickers.
 
 use std::io::{self, IsTerminal as _};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,11 +13,12 @@ use crate::cli::{self, Format, StatusOf};
 use crate::error::{Class, Error, Result};
 use crate::json::Value;
 use crate::ledger::{self, HostClaim};
+use crate::sys::terminal;
 use crate::watch::{self, Watch};
 use crate::{diag, lock, status};
 
-/// The interval of `--follow`.
-const REDRAW_INTERVAL: Duration = Duration::from_secs(1);
+/// The interval of looks by `--follow`.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Escape sequences (ECMA-48): to the first line, to the end of the line, and to the end
 /// of the screen.
@@ -41,6 +46,9 @@ pub fn files(of: &StatusOf) -> Result<(&Path, Vec<PathBuf>)> {
 struct Report {
     text: String,
     objects: Vec<Value>,
+    /// The objects without the time that has passed. Another report has others.
+    facts: Vec<Value>,
+    failures: Vec<Error>,
     running: usize,
     /// The exit status if no agent runs.
     code: u8,
@@ -59,8 +67,8 @@ fn report(of: &StatusOf) -> Result<Report> {
             Ok(Some(state)) => state,
             Ok(None) => continue,
             Err(error) => {
-                diag::failure(&error).emit();
                 report.code = error.class().exit_code();
+                report.failures.push(error);
                 continue;
             }
         };
@@ -73,6 +81,7 @@ fn report(of: &StatusOf) -> Result<Report> {
         if let (Value::Object(members), Some(claim)) = (&mut object, claim) {
             members.push(("claim".to_owned(), claim.json()));
         }
+        report.facts.push(without_times(&object));
         report.objects.push(object);
         report.running += usize::from(alive);
     }
@@ -91,38 +100,119 @@ fn report(of: &StatusOf) -> Result<Report> {
 
 /// Prints the status: 0 if an agent is running, else 1.
 pub fn show(of: &StatusOf, format: Format) -> Result<ExitCode> {
-    let report = report(of)?;
-    let out = match format {
-        Format::Json => format!("{}\n", Value::Array(report.objects)),
-        Format::Text => report.text,
-    };
-    cli::print(out.as_bytes())?;
+    let mut report = report(of)?;
+    report.emit_failures();
+    cli::print(report.take(format).as_bytes())?;
     Ok(match report.running {
         0 => ExitCode::from(report.code),
         _ => ExitCode::SUCCESS,
     })
 }
 
-/// Prints the status again and again at the same place of a terminal, until a signal.
-///
-/// # Errors
-///
-/// Of class [`Class::Usage`] without a terminal.
-pub fn follow(of: &StatusOf, watch: &Watch) -> Result<()> {
-    if !io::stdout().is_terminal() {
-        let error = Error::new("unable to follow the status: standard output is no terminal");
-        return Err(error
-            .with_class(Class::Usage)
-            .hint("for programs: --status=json prints it once"));
+/// An object of a report without the time that has passed.
+fn without_times(object: &Value) -> Value {
+    let members = match object {
+        Value::Object(members) => members.as_slice(),
+        _ => &[],
+    };
+    let lasting = members.iter().filter(|(name, _)| name != "elapsed");
+    Value::Object(lasting.cloned().collect())
+}
+
+impl Report {
+    fn emit_failures(&self) {
+        for error in &self.failures {
+            diag::failure(error).emit();
+        }
     }
-    cli::print(CLEAR_BELOW.as_bytes())?;
+
+    /// Its output.
+    fn take(&mut self, format: Format) -> String {
+        match format {
+            Format::Json => format!("{}\n", Value::Array(std::mem::take(&mut self.objects))),
+            Format::Text => std::mem::take(&mut self.text),
+        }
+    }
+
+    /// Its text, with the failures, to be written over that of another one on a terminal
+    /// with so many lines and columns. What does not fit is left out: a terminal that
+    /// scrolls would have the text at another place.
+    fn screen(&self, size: Option<(usize, usize)>) -> String {
+        let (lines, columns) = size.unwrap_or((usize::MAX, usize::MAX));
+        let mut screen = HOME.to_owned();
+        let failures = self.failures.iter().map(|error| format!("error: {error}"));
+        let text = self.text.lines().map(str::to_owned);
+        for line in text.chain(failures).take(lines.saturating_sub(1)) {
+            screen.extend(line.chars().take(columns));
+            screen.push_str(CLEAR_LINE);
+            screen.push('\n');
+        }
+        screen + CLEAR_BELOW
+    }
+}
+
+/// Prints the status at each change, until a signal comes in or the reader is gone: on a
+/// terminal at the same place, else a block or, as JSON, a line each.
+pub fn follow(of: &StatusOf, format: Format, watch: &Watch) -> Result<()> {
+    let stdout = io::stdout();
+    let redraws = format == Format::Text && stdout.is_terminal();
+    let mut last = None;
+    let mut is_first = true;
     loop {
-        let text = report(of)?.text;
-        let lines = text.replace('\n', &format!("{CLEAR_LINE}\n"));
-        cli::print(format!("{HOME}{lines}{CLEAR_BELOW}").as_bytes())?;
-        let _ = watch.pause(REDRAW_INTERVAL);
+        let mut report = report(of)?;
+        let failures: Vec<_> = report.failures.iter().map(Error::to_string).collect();
+        let (text, key) = match redraws {
+            true => {
+                let screen = report.screen(terminal::size(stdout.as_fd()));
+                (screen.clone(), screen)
+            }
+            false => {
+                let key = format!("{}{failures:?}", Value::Array(report.facts.clone()));
+                (report.take(format), key)
+            }
+        };
+        if last.as_ref() != Some(&key) {
+            if !redraws {
+                report.emit_failures();
+            }
+            let parts_blocks = format == Format::Text && !redraws && !is_first;
+            let text = if parts_blocks {
+                format!("\n{text}")
+            } else {
+                text
+            };
+            if !cli::print_on(text.as_bytes())? {
+                return Ok(());
+            }
+            (last, is_first) = (Some(key), false);
+        }
+        let _ = watch.pause(LOOK_INTERVAL);
         if watch.stop().is_some() {
             return Ok(());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_screen_has_what_fits_the_terminal() {
+        let report = Report {
+            text: "one: idle\ntwo: building\n".to_owned(),
+            failures: vec![Error::new("unable to read status three")],
+            ..Report::default()
+        };
+        assert_eq!(
+            report.screen(None),
+            "\x1b[Hone: idle\x1b[K\ntwo: building\x1b[K\n\
+             error: unable to read status three\x1b[K\n\x1b[J"
+        );
+        assert_eq!(
+            report.screen(Some((3, 6))),
+            "\x1b[Hone: i\x1b[K\ntwo: b\x1b[K\n\x1b[J"
+        );
+        assert_eq!(report.screen(Some((1, 80))), "\x1b[H\x1b[J");
     }
 }

@@ -32,7 +32,9 @@ fn perform(invocation: Invocation) -> Result<ExitCode> {
     match invocation {
         Invocation::Print(text) => cli::print(cli::text(text).as_bytes())?,
         Invocation::Status(of, format) => return host_status::show(&of, format),
-        Invocation::Follow(of) => host_status::follow(&of, &watch::Watch::start()?)?,
+        Invocation::Follow(of, format) => {
+            host_status::follow(&of, format, &watch::Watch::start()?)?;
+        }
         Invocation::Console(of, machine) => {
             let (_, statuses) = host_status::files(&of)?;
             console::follow(&statuses, machine.as_deref(), &watch::Watch::start()?)?;

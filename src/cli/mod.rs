@@ -22,7 +22,7 @@ use std::path::PathBuf;
 
 pub use self::input::input;
 pub use self::options::{Dump, Options, Space, Turns};
-pub use self::output::print;
+pub use self::output::{print, print_on};
 pub use self::parse::parse;
 pub use self::render::text;
 
@@ -38,7 +38,7 @@ pub enum Invocation {
     /// Say what running agents are doing.
     Status(StatusOf, Format),
     /// Print it again and again.
-    Follow(StatusOf),
+    Follow(StatusOf, Format),
     /// Follow the console of a guest that runs, of this machine if there is one.
     Console(StatusOf, Option<String>),
     /// Print the failed guests whose evidence is kept.

@@ -89,8 +89,8 @@ fn invocation(
     if draft.failed && !matches!(mode, Some(Mode::Status(_))) {
         return wrong("--failed is for --status only");
     }
-    if draft.follow && (draft.failed || mode != Some(Mode::Status(super::Format::Text))) {
-        return wrong("--follow is for --status as text only");
+    if draft.follow && (draft.failed || !matches!(mode, Some(Mode::Status(_)))) {
+        return wrong("--follow is for --status without --failed only");
     }
     if draft.no_wait && !draft.once {
         return wrong("--no-wait is for --once only");
@@ -129,8 +129,8 @@ fn invocation(
         Mode::Status(format) if draft.failed => {
             Invocation::Failed(status_of(&options, &options.state, settings), format)
         }
-        Mode::Status(_) if draft.follow => {
-            Invocation::Follow(status_of(&options, &options.run_dir, settings))
+        Mode::Status(format) if draft.follow => {
+            Invocation::Follow(status_of(&options, &options.run_dir, settings), format)
         }
         Mode::Status(format) => {
             Invocation::Status(status_of(&options, &options.run_dir, settings), format)
@@ -334,8 +334,8 @@ mod tests {
                 "--check and --status do not go together",
             ),
             (
-                "--status=json --follow",
-                "--follow is for --status as text only",
+                "--status --failed --follow",
+                "--follow is for --status without --failed only",
             ),
             ("--dry-run http://a", "--dry-run is for --gc only"),
             ("--no-wait http://a", "--no-wait is for --once only"),

@@ -18,6 +18,7 @@ pub mod procfs;
 pub mod signal;
 pub mod start;
 pub mod tap;
+pub mod terminal;
 pub mod tree;
 pub mod udp;
 pub mod unix;

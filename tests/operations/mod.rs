@@ -8,6 +8,7 @@ mod cron;
 mod evidence;
 mod exit;
 mod first_steps;
+mod follow;
 mod idle;
 mod needrestart;
 mod notify;

@@ -79,8 +79,9 @@ pub(super) const MODES: Group = Group {
         },
         Flag {
             name: "follow",
-            help: "With --status: print the state every second at the same place of a terminal, \
-                   until SIGINT.",
+            help: "With --status: print the state again when it has changed, until SIGINT or \
+                   SIGTERM. On a terminal it stays at one place and is up to date within a \
+                   second; else each change is a block or, with json, a line.",
             set: |d, v| put(&mut d.follow, v.switch()),
             ..MODE
         },

@@ -5,7 +5,7 @@ complete -c bbot-agent -l no-wait -d 'With --once: exit with 75 if another agent
 complete -c bbot-agent -l check -f -a 'text json' -d 'Examine the host, and print a remedy for each problem'
 complete -c bbot-agent -l status -f -a 'text json' -d 'Print the state of running agents'
 complete -c bbot-agent -l failed -d 'With --status: print the failed guests'
-complete -c bbot-agent -l follow -d 'With --status: print the state every second at the same place of a terminal, until SIGINT'
+complete -c bbot-agent -l follow -d 'With --status: print the state again when it has changed, until SIGINT or SIGTERM'
 complete -c bbot-agent -l console -f -d 'Print the console of a running guest, and follow it until the guest has ended'
 complete -c bbot-agent -l gc -d 'Remove what crashed agents left behind, and exit'
 complete -c bbot-agent -l dry-run -d 'With --gc: print each path with the reason, and remove nothing'

@@ -7,7 +7,7 @@ _arguments -s \
   '--check=-[Examine the host, and print a remedy for each problem]::format:(text json)' \
   '--status=-[Print the state of running agents]::format:(text json)' \
   '--failed[With --status print the failed guests]' \
-  '--follow[With --status print the state every second at the same place of a terminal, until SIGINT]' \
+  '--follow[With --status print the state again when it has changed, until SIGINT or SIGTERM]' \
   '--console=-[Print the console of a running guest, and follow it until the guest has ended]::machine: ' \
   '--gc[Remove what crashed agents left behind, and exit]' \
   '--dry-run[With --gc print each path with the reason, and remove nothing]' \
