@@ -9,6 +9,7 @@
 //!
 //! `make test` tries some calls, `make torture` (`BBOT_AGENT_TORTURE=all`) each.
 
+mod auxiliary;
 mod displace;
 mod faults;
 mod warm;
