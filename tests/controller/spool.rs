@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Barrier;
+use std::thread;
 
 use bbot_agent::controller::address::UploadTarget;
 use bbot_agent::controller::failure::FailureClass;
@@ -380,4 +382,22 @@ fn a_result_that_a_controller_would_refuse_is_refused() {
     assert!(!place.files().iter().any(|f| f.starts_with("results")));
     // And still the right one is taken.
     agent.controllers.upload(url, good.as_bytes()).unwrap();
+}
+
+#[test]
+fn agents_may_begin_to_use_a_directory_at_the_same_time() {
+    const AGENTS: usize = 4;
+    for _ in 0..50 {
+        let place = Place::new();
+        let barrier = Barrier::new(AGENTS);
+        thread::scope(|scope| {
+            for _ in 0..AGENTS {
+                scope.spawn(|| {
+                    let mut agent = place.agent();
+                    barrier.wait();
+                    assert!(agent.task().is_none());
+                });
+            }
+        });
+    }
 }

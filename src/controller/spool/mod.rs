@@ -137,7 +137,8 @@ impl Spool {
         for name in ["tasks", "claimed", "results", "done", "rejected"] {
             let path = self.dir.join(name);
             if !path.is_dir() {
-                fs::create_dir(&path).map_err(|error| {
+                // Another agent may make it at the same time, which is no error here.
+                fs::create_dir_all(&path).map_err(|error| {
                     let what = format!("unable to create directory {}", path.display());
                     Failure::directory(&what, &error)
                 })?;
