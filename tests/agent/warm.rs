@@ -149,16 +149,26 @@ fn a_warm_task_has_the_result_of_a_cold_one() {
 }
 
 #[test]
-fn the_clock_of_a_warm_guest_is_right_when_it_builds() {
+fn make_finds_no_source_of_the_future_in_a_warm_guest() {
     isolated(|| {
-        // By its clock the template is an hour old. The worker sets it, or an agent.
-        for settings in ["clock=3600\n", "clock=3600\nagent=yes\n"] {
-            let Some(prepared) = Prepared::new(settings) else {
+        // By its clock the template is an hour old. The worker sets it, an agent does, or,
+        // for comparison, neither.
+        for (settings, is_set) in [("", true), ("agent=yes\n", true), ("agent=no\n", false)] {
+            let Some(prepared) = Prepared::new(&format!("clock=3600\n{settings}")) else {
                 return;
             };
-            let result = prepared.warm("task");
+            let host = &prepared.host;
+            let config = format!("target-config: mode=make source={}\n", now());
+            host.task("task", "m", &config);
+            let ran = host.run(WARM);
+            assert!(ran.err.contains(", restore "), "{}", ran.err);
+            let result = host.result("task").unwrap();
             let found: u64 = value(&result, "now ").parse().unwrap();
-            assert!(found.abs_diff(now()) <= 30, "{settings}: {found}");
+            assert_eq!(found.abs_diff(now()) <= 30, is_set, "{settings}: {found}");
+            let (first, second) = result.split_once("\nsecond\n").unwrap();
+            assert!(first.contains("\ncp source built"), "{result}");
+            assert_eq!(second.contains("'built' is up to date"), is_set, "{result}");
+            assert_eq!(result.contains(" in the future"), !is_set, "{result}");
             run("ip link delete br1");
         }
     });
