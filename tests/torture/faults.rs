@@ -31,7 +31,7 @@ fn refused(errno: &str, some: usize, offset: usize, names: &'static [&'static st
 }
 
 /// Calls that can fail for want of space, or of a working disk.
-const ON_DISK: &[&str] = &[
+pub(super) const ON_DISK: &[&str] = &[
     "open",
     "openat",
     "openat2",

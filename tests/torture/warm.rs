@@ -1,6 +1,9 @@
 //! Kills and faults while a template is made, and while a task starts from it.
 
-use super::{KILL, Stage, calls, chosen, diagnostics, difference, finish, inventory, recover};
+use super::faults::ON_DISK;
+use super::{
+    Call, KILL, Stage, calls, chosen, diagnostics, difference, finish, inventory, recover,
+};
 use std::process::Command;
 
 use bbot_agent::snapshot;
@@ -42,6 +45,12 @@ fn rounds(fault: &str, has_task: bool, some: usize, offset: usize) {
         let before = inventory(site);
 
         let mut failures = Vec::new();
+        let is_obstacle = fault != KILL && !has_task;
+        // A socket has no disk.
+        let is_on_disk =
+            |call: &Call| ON_DISK.contains(&call.name.as_str()) && !call.line.contains("execute");
+        let applies = |call: &Call| !is_obstacle || is_on_disk(call);
+        let turn = turn.into_iter().filter(applies).collect();
         let rounds = chosen(turn, some, offset);
         for (n, call) in rounds.iter().enumerate() {
             let task = format!("t-{n}");
@@ -66,6 +75,18 @@ fn rounds(fault: &str, has_task: bool, some: usize, offset: usize) {
                             && result.contains("configure-log: bbot-agent: ") => {}
                     Ok(result) => wrong.push_str(&format!("another result: {result}")),
                     Err(why) => wrong.push_str(&why),
+                }
+            }
+            if is_obstacle {
+                let said =
+                    obstructed.matches("error: ").count() + obstructed.matches("warning: ").count();
+                if said > 1 || said == 0 && !template.exists() || obstructed.contains("panicked") {
+                    wrong.push_str(&format!("{said} reasons\n"));
+                }
+                stage.task(&task);
+                match recover(&stage, &task, None) {
+                    Ok(result) if result.contains("status: success") => {}
+                    other => wrong.push_str(&format!("the next task: {other:?}\n")),
                 }
             }
             // Turns without a task make the template, if it was lost.
@@ -101,4 +122,14 @@ fn killed_while_a_task_starts_warm_it_loses_and_leaves_nothing() {
 #[test]
 fn a_full_disk_while_a_task_starts_warm_loses_and_leaves_nothing() {
     rounds("error=ENOSPC", true, 10, 4);
+}
+
+#[test]
+fn a_full_disk_while_a_template_is_made_has_one_reason_and_leaves_nothing() {
+    rounds("error=ENOSPC", false, 6, 1);
+}
+
+#[test]
+fn a_broken_disk_while_a_template_is_made_has_one_reason_and_leaves_nothing() {
+    rounds("error=EIO", false, 6, 3);
 }
