@@ -1,7 +1,8 @@
 # The only list of commands. `make` alone builds the static binary; `make demo`
 # and `make test` do all of their own set-up.
 
-TARGET  := x86_64-unknown-linux-musl
+# Or that of another architecture, for which `build` cross-compiles.
+TARGET  := $(shell uname -m)-unknown-linux-musl
 BIN     := target/$(TARGET)/release/bbot-agent
 PREFIX  ?= /usr/local
 DESTDIR ?=
@@ -15,7 +16,7 @@ all: build
 
 ## The static binary.
 build:
-	@tests/tools/setup build
+	@tests/tools/setup build $(TARGET)
 	@tests/tools/build $(TARGET)
 
 ## rustfmt, clippy and docs without warnings; layering; the binary is static; ratchets.

@@ -40,15 +40,20 @@ pub fn processor_time(pid: u32) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
+    use super::super::process::Process;
     use super::*;
 
     #[test]
     fn the_processor_time_of_a_process_grows_with_its_work() {
-        let pid = std::process::id();
+        let mut command = Command::new("sh");
+        command.args(["-c", "while :; do :; done"]);
+        let process = Process::spawn(command, &[], None).unwrap();
+        let pid = process.pid();
         let before = processor_time(pid).unwrap();
-        let mut sum = 0_u64;
         while processor_time(pid).unwrap() < before + Duration::from_millis(50) {
-            sum = std::hint::black_box(sum.wrapping_add(1));
+            std::thread::sleep(Duration::from_millis(10));
         }
         assert!(start_time(pid).is_some());
         assert_eq!(processor_time(0), None);

@@ -15,8 +15,12 @@ pub const DEVICE: &str = "/dev/net/tun";
 mod ioctl {
     use super::IfReq;
 
-    // TUNSETIFF, _IOW('T', 202, int), although it takes an ifreq.
-    nix::ioctl_readwrite_bad!(set_if, 0x4004_54ca, IfReq);
+    // TUNSETIFF: its number says that it reads an int, and it takes an ifreq.
+    nix::ioctl_readwrite_bad!(
+        set_if,
+        nix::request_code_write!(b'T', 202, size_of::<nix::libc::c_int>()),
+        IfReq
+    );
 }
 
 /// Makes the tap device `name`, which lives as long as the descriptor and its
