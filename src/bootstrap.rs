@@ -52,6 +52,8 @@ pub struct BootstrapSettings {
     pub shutdown: Duration,
     /// Further attempts with a guest that made no request.
     pub retries: u32,
+    /// Reboots of a guest that are allowed.
+    pub reboots: u32,
     /// Versions to record in place of running the guest.
     pub fake: Option<Vec<(String, String)>>,
 }
@@ -239,7 +241,9 @@ fn attempts(
             label: order.target,
             source: order.revision,
             directory: snapshot.path(),
-            purpose: Purpose::Bootstrap,
+            purpose: Purpose::Bootstrap {
+                reboots: config.reboots,
+            },
             task: None,
             memory: Memory::Anonymous,
             map: Map::new()

@@ -150,6 +150,7 @@ pub fn bootstrap(options: &Options, guest: guest::GuestSettings) -> bootstrap::B
         work: options.bootstrap_timeout,
         shutdown: options.bootstrap_shutdown,
         retries: options.bootstrap_retries,
+        reboots: options.bootstrap_reboots,
         fake: options
             .fake_bootstrap
             .then(|| options.bootstrap_versions.clone()),

@@ -127,6 +127,8 @@ plain! {
         pub bootstrap_shutdown: Duration,
         /// Further attempts when it never made a request.
         pub bootstrap_retries: u32,
+        /// Reboots of a guest that a bootstrap allows.
+        pub bootstrap_reboots: u32,
         /// From the start of a guest to its first request, building.
         pub build_startup: Duration,
         /// From its first request to its result.

@@ -4,7 +4,7 @@
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
-use super::wait::{Seen, fatal_reason};
+use super::wait::Seen;
 use super::{Guest, GuestPhase, Step, Upload, Why};
 use crate::error::Result;
 use crate::machine::Event;
@@ -58,7 +58,7 @@ impl Guest<'_> {
                     let why = "the host's disk is full under the guest";
                     Some(Why::Host(why.to_owned()))
                 }
-                event => fatal_reason(event),
+                event => Why::of(event),
             };
             if why.is_some() {
                 return Ok(why);

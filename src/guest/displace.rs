@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use super::idle::IdleTimer;
 use super::limit::Limit;
-use super::wait::fatal_reason;
 use super::{Guest, GuestPhase, Why};
 use crate::control::{ControlSocket, Demand, DemandAnswer, DemandOf};
 use crate::diag;
@@ -135,7 +134,7 @@ impl Guest<'_> {
             let now = Instant::now();
             self.watch.tick(now);
             while let Some(event) = self.machine.handle(now) {
-                if let Some(why) = fatal_reason(event) {
+                if let Some(why) = Why::of(event) {
                     return Ok(Some(why));
                 }
             }

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::reboots::Reboots;
 use super::{Ended, Guest, GuestRun, GuestSettings};
 use crate::diag::{self, Record};
 use crate::error::{Error, Result};
@@ -28,6 +29,7 @@ pub(super) struct GuestProfile {
     accel: String,
     pub(super) cpus: u32,
     ram_kb: u64,
+    pub(super) reboots: Reboots,
     started: Moment,
 }
 
@@ -53,6 +55,7 @@ impl GuestProfile {
             accel: config.accel.to_string(),
             cpus: config.cpus,
             ram_kb: config.ram_kb,
+            reboots: Reboots::new(run.purpose),
             started: watch::moment(),
         }
     }
@@ -74,7 +77,7 @@ impl GuestProfile {
             (
                 "purpose",
                 match self.purpose {
-                    Purpose::Bootstrap => "bootstrap",
+                    Purpose::Bootstrap { .. } => "bootstrap",
                     Purpose::Build => "build",
                 }
                 .into(),
@@ -84,6 +87,7 @@ impl GuestProfile {
             ("accel", self.accel.as_str().into()),
             ("cpus", u64::from(self.cpus).into()),
             ("ram_kb", self.ram_kb.into()),
+            ("reboots", u64::from(self.reboots.count).into()),
             ("started", date(self.started.wall).into()),
             ("seconds", age.as_secs().into()),
         ]

@@ -14,6 +14,7 @@ mod failure;
 mod idle;
 mod limit;
 mod phase;
+mod reboots;
 mod refusals;
 mod space;
 mod template;

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::machine::Event;
+
 /// A part of a run that has a limit of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GuestPhase {
@@ -51,6 +53,8 @@ pub enum Why {
     Idle(Duration),
     /// The guest ended or failed: the reason as a clause.
     Lost(String),
+    /// The guest rebooted so many times, which is more than it may.
+    Rebooted(u32),
     /// The guest's upload is invalid; the reason as a clause.
     Invalid(String),
     /// The host failed under the guest, for instance because its disk is full.
@@ -63,6 +67,36 @@ pub enum Why {
     Interrupted(String),
     /// The guest of this number among those beside it ended or failed.
     Beside(usize, Box<Why>),
+}
+
+impl Why {
+    /// The reason to give up a guest after `event`, if there is one.
+    pub(super) fn of(event: Event) -> Option<Why> {
+        match event {
+            Event::Panicked => Some(Why::Lost("the guest panicked".to_owned())),
+            Event::ProcessorFailed => Some(Why::Host(
+                "kvm failed to execute an instruction of the guest".to_owned(),
+            )),
+            Event::DiskFailed { full, reason } => Some(Why::Host(if full {
+                "the host's disk is full under the guest, and no space came for too long".to_owned()
+            } else {
+                format!("the host's disk failed under the guest ({reason})")
+            })),
+            Event::MonitorLost(why) => {
+                Some(Why::Host(format!("the monitor of qemu was lost ({why})")))
+            }
+            Event::Exited { status, reason } => Some(Why::Lost(match reason {
+                Some(reason) => format!("the {reason}"),
+                None => format!("qemu ended by itself ({status})"),
+            })),
+            Event::Suspended
+            | Event::Resumed
+            | Event::Reset
+            | Event::ShuttingDown(_)
+            | Event::Unanswered { .. }
+            | Event::Refused { .. } => None,
+        }
+    }
 }
 
 impl Ended {
@@ -79,6 +113,18 @@ impl Ended {
         matches!(self.why, Why::Host(_) | Why::Surroundings(_))
     }
 
+    /// What the operator can do, where that is known.
+    pub(super) fn advice(&self) -> Option<&'static str> {
+        match (self.phase, &self.why) {
+            (GuestPhase::Shutdown, Why::TimedOut) => Some(
+                "a guest that does not answer the power button has to power itself off after its \
+                 upload",
+            ),
+            (_, Why::Rebooted(_)) => Some("to allow more reboots: --bootstrap-reboots <num>"),
+            _ => None,
+        }
+    }
+
     /// The end in one or two words, for the head of a report.
     #[must_use]
     pub fn title(&self) -> String {
@@ -86,6 +132,7 @@ impl Ended {
             Why::TimedOut => "timeout",
             Why::Idle(_) => "idle timeout",
             Why::Lost(_)
+            | Why::Rebooted(_)
             | Why::Invalid(_)
             | Why::Host(_)
             | Why::Surroundings(_)
@@ -133,6 +180,7 @@ impl fmt::Display for Ended {
                 length.as_secs()
             )?,
             Why::Lost(how) => write!(f, "{how} before {before}")?,
+            Why::Rebooted(count) => write!(f, "the guest rebooted {count} times before {before}")?,
             Why::Invalid(what) | Why::Host(what) | Why::Surroundings(what) => f.write_str(what)?,
             Why::Interrupted(agent) => write!(
                 f,
@@ -195,6 +243,7 @@ mod tests {
         assert!(ended(GuestPhase::Startup, Why::TimedOut).never_asked());
         assert!(ended(GuestPhase::Startup, Why::Idle(Duration::ZERO)).never_asked());
         assert!(ended(GuestPhase::Startup, Why::Lost("x".into())).never_asked());
+        assert!(!ended(GuestPhase::Startup, Why::Rebooted(4)).never_asked());
         assert!(!ended(GuestPhase::Startup, Why::Stopped).never_asked());
         assert!(!ended(GuestPhase::Startup, Why::Host("x".into())).never_asked());
         assert!(!ended(GuestPhase::Work, Why::TimedOut).never_asked());

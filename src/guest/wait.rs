@@ -1,5 +1,6 @@
 //! Waiting for a guest: one poll over its requests, QEMU, QMP and signals.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
@@ -137,15 +138,16 @@ impl Guest<'_> {
         beside: &mut [&mut Guest<'_>],
         reached: impl Fn(&Seen) -> Option<T>,
     ) -> Result<Step<T>> {
-        let start = Instant::now();
-        let mut time = Limit::new(start, limit);
-        let mut idle = IdleTimer::new(start, self.idle_limit, self.profile.cpus);
-        let mut next_look = start + MAX_WAIT;
+        let begin = Instant::now();
+        let start = Cell::new(begin);
+        let mut time = Limit::new(begin, limit);
+        let mut idle = IdleTimer::new(begin, self.idle_limit, self.profile.cpus);
+        let mut next_look = begin + MAX_WAIT;
         let ended = |refusals: &Refusals, why| {
             Step::Ended(Ended {
                 phase,
                 limit,
-                elapsed: start.elapsed(),
+                elapsed: start.get().elapsed(),
                 why: refusals.reattribute(phase, why),
                 refused: refusals.first().filter(|_| phase == GuestPhase::Startup),
             })
@@ -165,7 +167,17 @@ impl Guest<'_> {
                 let Seen::Event(event) = seen else { continue };
                 if matches!(event, Event::DiskFailed { full: true, .. }) && time.lacks_space(now) {
                     self.report_full_disk();
-                } else if let Some(why) = fatal_reason(event) {
+                } else if event == Event::Reset {
+                    if let Some(why) = self.profile.reboots.reset(now) {
+                        return Ok(ended(&self.refusals, why));
+                    }
+                    // Each boot has the time for a first request.
+                    if phase == GuestPhase::Startup {
+                        start.set(now);
+                        time = Limit::new(now, limit);
+                        self.watch.enter(status::Phase::Booting, Some(limit));
+                    }
+                } else if let Some(why) = Why::of(event) {
                     return Ok(ended(&self.refusals, why));
                 }
             }
@@ -360,6 +372,9 @@ impl Guest<'_> {
                 self.bridge.name
             ));
         }
+        if let Some(advice) = ended.advice() {
+            record = record.info(advice);
+        }
         if holds {
             self.machine.suspend(Instant::now());
         }
@@ -419,30 +434,5 @@ impl Guest<'_> {
             crate::sys::poll::readable(&fds, &mut ready, until)
                 .context(|| format!("unable to wait for machine {}", self.label))?;
         }
-    }
-}
-
-/// The reason to give up the guest after `event`, if there is one.
-pub(super) fn fatal_reason(event: Event) -> Option<Why> {
-    match event {
-        Event::Panicked => Some(Why::Lost("the guest panicked".to_owned())),
-        Event::ProcessorFailed => Some(Why::Host(
-            "kvm failed to execute an instruction of the guest".to_owned(),
-        )),
-        Event::DiskFailed { full, reason } => Some(Why::Host(if full {
-            "the host's disk is full under the guest, and no space came for too long".to_owned()
-        } else {
-            format!("the host's disk failed under the guest ({reason})")
-        })),
-        Event::MonitorLost(why) => Some(Why::Host(format!("the monitor of qemu was lost ({why})"))),
-        Event::Exited { status, reason } => Some(Why::Lost(match reason {
-            Some(reason) => format!("the {reason}"),
-            None => format!("qemu ended by itself ({status})"),
-        })),
-        Event::Suspended
-        | Event::Resumed
-        | Event::ShuttingDown(_)
-        | Event::Unanswered { .. }
-        | Event::Refused { .. } => None,
     }
 }

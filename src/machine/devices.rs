@@ -74,7 +74,7 @@ pub(super) fn firmware(firmware: &Firmware, purpose: Purpose) -> Vec<OsString> {
 /// bootstrapped disk is kept, so `writeback` honours them.
 fn cache(purpose: Purpose) -> &'static str {
     match purpose {
-        Purpose::Bootstrap => "writeback",
+        Purpose::Bootstrap { .. } => "writeback",
         Purpose::Build => "unsafe",
     }
 }

@@ -12,6 +12,8 @@ pub enum Event {
     Suspended,
     /// They run again.
     Resumed,
+    /// The guest reset the machine: it reboots, or triple-faulted. QEMU goes on.
+    Reset,
     /// The guest's kernel panicked; the guest is kept, suspended.
     Panicked,
     /// The accelerator could not execute an instruction; the guest is suspended.
@@ -86,6 +88,7 @@ pub fn event(name: &str, data: &Value) -> Option<Event> {
         "STOP" => Some(Event::Suspended),
         "RESUME" => Some(Event::Resumed),
         "GUEST_PANICKED" => Some(Event::Panicked),
+        "RESET" if data.get("guest").and_then(Value::as_bool) == Some(true) => Some(Event::Reset),
         "BLOCK_IO_ERROR" => {
             // By the options of its machine the guest handles other errors itself.
             if data.get("action").and_then(Value::as_str) != Some("stop") {
@@ -157,6 +160,13 @@ mod tests {
             reason("new-in-qemu-99"),
             Some(Event::ShuttingDown(ShutdownReason::Other))
         );
+    }
+
+    #[test]
+    fn a_reset_by_the_guest_is_a_reboot() {
+        let data = |guest| format!("{{\"guest\":{guest},\"reason\":\"why\"}}");
+        assert_eq!(of("RESET", &data(true)), Some(Event::Reset));
+        assert_eq!(of("RESET", &data(false)), None);
     }
 
     #[test]

@@ -23,7 +23,10 @@ use crate::sys::process::Credentials;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// Its disk is kept, as the bootstrapped machine.
-    Bootstrap,
+    Bootstrap {
+        /// The number of reboots that the guest may make.
+        reboots: u32,
+    },
     /// Its disk is thrown away.
     Build,
 }
@@ -119,6 +122,7 @@ fn hardware(spec: &Spec, tap: &str, vnc: &str) -> Vec<OsString> {
     let mut argv = Vec::new();
     argv.extend(identity(&spec.directory));
     argv.extend(base());
+    argv.extend(reboots(spec.purpose));
     argv.extend(processor(spec.accel, spec.cpus));
     argv.extend(memory(spec.ram_kb));
     argv.extend(spec.firmware.iter().flat_map(|f| firmware(f, spec.purpose)));
@@ -152,9 +156,6 @@ fn base() -> Vec<OsString> {
         "-nodefaults",
         // The host's files in /etc/qemu must not change what guests get.
         "-no-user-config",
-        // A reboot ends the run: a guest that reboots in a loop would run until its
-        // limit.
-        "-no-reboot",
         // PCI Express, and what today's installers know. `dump-guest-core`: a
         // core of QEMU would be as large as the guest's memory.
         "-machine",
@@ -163,6 +164,15 @@ fn base() -> Vec<OsString> {
         "-boot",
         "c",
     ])
+}
+
+/// A reboot ends the run: a guest that reboots in a loop would run until its limit.
+/// Where reboots are allowed, the agent counts them.
+fn reboots(purpose: Purpose) -> Vec<OsString> {
+    match purpose {
+        Purpose::Bootstrap { reboots: 1.. } => Vec::new(),
+        Purpose::Bootstrap { reboots: 0 } | Purpose::Build => words(["-no-reboot"]),
+    }
 }
 
 /// The first serial port goes to the agent, which keeps a bounded part of its output.
@@ -249,8 +259,8 @@ mod tests {
     fn the_whole_line_of_an_ordinary_build() {
         assert_eq!(
             line(&spec()),
-            "-name guest=/build/machines/v/linux-gcc/x -nodefaults -no-user-config -no-reboot \
-             -machine q35,dump-guest-core=off -boot c -accel tcg -cpu max -smp 2 \
+            "-name guest=/build/machines/v/linux-gcc/x -nodefaults -no-user-config \
+             -machine q35,dump-guest-core=off -boot c -no-reboot -accel tcg -cpu max -smp 2 \
              -m size=1048576k -netdev tap,id=net0,fd=5 \
              -device virtio-net-pci,netdev=net0,mac=52:54:00:12:34:56,romfile= \
              -drive if=none,id=disk0,file=disk.img,format=raw,cache=unsafe,discard=unmap \
@@ -269,10 +279,17 @@ mod tests {
     #[test]
     fn a_bootstrapped_disk_honours_flushes() {
         let spec = Spec {
-            purpose: Purpose::Bootstrap,
+            purpose: Purpose::Bootstrap { reboots: 0 },
             ..spec()
         };
         assert!(line(&spec).contains("cache=writeback"));
+    }
+
+    #[test]
+    fn qemu_goes_on_after_a_reboot_only_if_one_is_allowed() {
+        let ends = |purpose| line(&Spec { purpose, ..spec() }).contains(" -no-reboot ");
+        assert!(ends(Purpose::Build) && ends(Purpose::Bootstrap { reboots: 0 }));
+        assert!(!ends(Purpose::Bootstrap { reboots: 1 }));
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod held;
 mod instances;
 mod interactive;
 mod machines;
+mod patient;
 mod priorities;
 pub mod turns;
 mod warm;

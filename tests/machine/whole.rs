@@ -77,7 +77,7 @@ fn a_machine_is_bootstrapped_and_then_builds() {
             let redirect = Redirect::install(strategy, &target).unwrap();
             let mut machine = boot(&spec, tap.fd(), soon()).unwrap();
             let path = serve(&mut server, &mut machine, upload);
-            if purpose == Purpose::Bootstrap {
+            if purpose != Purpose::Build {
                 machine.power_down(Instant::now());
                 let end = wait_for(&mut machine, "end", |e| matches!(e, Event::Exited { .. }));
                 let Event::Exited { reason, .. } = end else {
@@ -94,7 +94,7 @@ fn a_machine_is_bootstrapped_and_then_builds() {
         };
 
         let bootstrapped = run(
-            Purpose::Bootstrap,
+            Purpose::Bootstrap { reboots: 0 },
             Map::new().get(&get).put(&put),
             "manifest",
         );

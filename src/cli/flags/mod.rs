@@ -5,6 +5,7 @@
 //! Setting only stores: what a value refers to is looked at by its user.
 
 mod build;
+mod controllers;
 mod host;
 mod interactive;
 mod modes;
@@ -99,7 +100,7 @@ const FLAG: Flag = Flag {
 pub(super) const TABLE: &[Group] = &[
     modes::MODES,
     modes::SOURCES,
-    build::CONTROLLERS,
+    controllers::CONTROLLERS,
     build::MACHINES,
     build::GUESTS,
     interactive::INTERACTIVE,

@@ -56,6 +56,7 @@ complete -c bbot-agent -l bootstrap-startup -r -f -d 'Bootstrap timeout, up to t
 complete -c bbot-agent -l bootstrap-timeout -r -f -d 'Bootstrap timeout, from there to the manifest'
 complete -c bbot-agent -l bootstrap-shutdown -r -f -d 'Bootstrap timeout, from there to power off'
 complete -c bbot-agent -l bootstrap-retries -r -f -d 'Further bootstrap attempts without a first request'
+complete -c bbot-agent -l bootstrap-reboots -r -f -d 'Reboots that a bootstrap allows'
 complete -c bbot-agent -l bootstrap-auxiliary -r -f -d 'Timeout of the auxiliary machines of a task, up to the last environment'
 complete -c bbot-agent -l build-startup -r -f -d 'Build timeout, up to the first request'
 complete -c bbot-agent -l build-timeout -r -f -d 'Build timeout, from there to the result'

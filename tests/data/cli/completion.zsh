@@ -60,6 +60,7 @@ _arguments -s \
   '--bootstrap-timeout=[Bootstrap timeout, from there to the manifest]:time: ' \
   '--bootstrap-shutdown=[Bootstrap timeout, from there to power off]:time: ' \
   '--bootstrap-retries=[Further bootstrap attempts without a first request]:num: ' \
+  '--bootstrap-reboots=[Reboots that a bootstrap allows]:num: ' \
   '--bootstrap-auxiliary=[Timeout of the auxiliary machines of a task, up to the last environment]:time: ' \
   '--build-startup=[Build timeout, up to the first request]:time: ' \
   '--build-timeout=[Build timeout, from there to the result]:time: ' \
