@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use super::memory::{STREAM, capabilities, migrated, stream};
 use super::monitor::{self, Said};
+use super::start::NOT_READY;
 use super::{EVIDENCE_LINES, VirtualMachine};
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Class, Context as _, Error, Result};
 use crate::sys::poll::{Wait, Waited};
 
 impl VirtualMachine {
@@ -38,7 +39,8 @@ impl VirtualMachine {
     ///
     /// # Errors
     ///
-    /// With QEMU's reason when it cannot save the guest: some devices cannot be.
+    /// With QEMU's reason when it cannot save the guest: some devices cannot be. Of class
+    /// [`Class::Os`] when it was not done in time.
     pub fn save(mut self, deadline: Instant, wait: &mut Wait<'_>) -> Result<Option<()>> {
         self.power_down = None;
         self.monitor.send("stop", deadline);
@@ -82,7 +84,7 @@ impl VirtualMachine {
             match wait(&self.fds(), deadline).context(|| "unable to wait for qemu")? {
                 Waited::Readable => {}
                 Waited::Stopped => return Ok(None),
-                Waited::Deadline => return Err(Error::new("qemu was not ready in time")),
+                Waited::Deadline => return Err(Error::new(NOT_READY).with_class(Class::Os)),
             }
         }
     }

@@ -17,13 +17,16 @@ use super::program::executed;
 use super::qemu::{self, Descriptors, Spec};
 use super::script;
 use super::{CONSOLE_LOG, EVIDENCE_LINES, Files, VirtualMachine, accel};
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Class, Context as _, Error, Result};
 use crate::interactive::{VncAddress, vnc_path};
 use crate::json::Value;
 use crate::sys::file::open_directory;
 use crate::sys::poll::{Wait, Waited};
 use crate::sys::process::{Credentials, Process};
 use crate::sys::unix;
+
+/// The reason of an error of a host that is too slow.
+pub(super) const NOT_READY: &str = "qemu was not ready in time";
 
 /// The size of the console's tail in memory, in bytes.
 const CONSOLE_TAIL: usize = 64 * 1024;
@@ -45,7 +48,8 @@ impl VirtualMachine {
     ///
     /// With QEMU's own words when it ends at once, which takes a fraction of a
     /// second; when there is no such program; when a file or socket cannot be
-    /// made in the run directory; when QEMU is not ready in time.
+    /// made in the run directory; when QEMU is not ready in time (of class
+    /// [`Class::Os`]).
     pub fn start(
         spec: &Spec,
         tap: BorrowedFd<'_>,
@@ -233,7 +237,10 @@ fn converse(
         match wait(&machine.fds(), deadline).context(|| "unable to wait for qemu")? {
             Waited::Readable => {}
             Waited::Stopped => return Ok(false),
-            Waited::Deadline => return Err(failed(machine, "qemu was not ready in time")),
+            Waited::Deadline => {
+                let error = failed(machine, NOT_READY);
+                return Err(error.with_class(Class::Os));
+            }
         }
     }
 }

@@ -61,6 +61,12 @@ pub fn make(
         .map_err(|error| renamed(&error, &scratch, &target))
 }
 
+/// Whether an error says nothing of the machine: the next attempt may find the host mended,
+/// or less busy.
+fn is_of_host(error: &Error) -> bool {
+    error.errno().is_some() || matches!(error.class(), Class::Config | Class::Os)
+}
+
 /// The error with the name of the template for that of its snapshot: a reason that stays
 /// the same is given once, and each attempt has another snapshot.
 fn renamed(error: &Error, scratch: &Path, target: &Path) -> Error {
@@ -81,10 +87,7 @@ fn fill(
     key: &TemplateKey,
 ) -> Result<Made> {
     let contents = match freeze(settings, machine, copy, directory, names, watch) {
-        // The host's: the next attempt may find it mended.
-        Err(error) if error.errno().is_some() || error.class() == Class::Config => {
-            return Err(error);
-        }
+        Err(error) if is_of_host(&error) => return Err(error),
         Ok(Frozen::Stopped) => return Ok(Made::Stopped),
         Ok(Frozen::Waiting(guest)) => TemplateContents::Guest(guest),
         Ok(Frozen::Unable(reason)) => unable(directory, reason),
@@ -172,4 +175,24 @@ fn freeze(
         has_agent,
         is_shared,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_the_host_say_nothing_of_the_machine() {
+        let inner = || Error::new("qemu was not ready in time");
+        let outer = |error: Error| {
+            let context: Result<()> = Err(error).context(|| "unable to start machine m");
+            is_of_host(&context.unwrap_err())
+        };
+        assert!(outer(inner().with_class(Class::Os)));
+        assert!(outer(inner().with_class(Class::Config)));
+        let full = std::io::Error::from_raw_os_error(nix::libc::ENOSPC);
+        let full: Result<()> = Err(full).context(|| "unable to write a file");
+        assert!(outer(full.unwrap_err()));
+        assert!(!outer(Error::new("qemu refuses migrate: no")));
+    }
 }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use bbot_agent::error::Class;
 use bbot_agent::machine::{Event, ShutdownReason, VirtualMachine};
 use bbot_agent::sys::process::Process;
 
@@ -121,6 +122,7 @@ fn a_qemu_that_never_greets_is_given_up_and_killed() {
         error.to_string().ends_with("was not ready in time"),
         "{error}"
     );
+    assert_eq!(error.class(), Class::Os);
     if let Ok(pid) = fs::read_to_string(spec.directory.join("pid")) {
         assert!(gone(pid.trim().parse().unwrap()));
     }
