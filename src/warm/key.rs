@@ -126,6 +126,23 @@ mod tests {
     }
 
     #[test]
+    fn a_qemu_that_is_replaced_under_its_name_is_another() {
+        let dir = std::env::temp_dir().join(format!("bbot-key-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let (program, new) = (dir.join("qemu"), dir.join("new"));
+        for file in [&program, &new] {
+            fs::write(file, "qemu").unwrap();
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            fs::set_permissions(file, mode).unwrap();
+        }
+        let old = qemu(&program).unwrap();
+        assert_eq!(qemu(&program).unwrap(), old);
+        fs::rename(new, &program).unwrap();
+        assert_ne!(qemu(&program).unwrap(), old);
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
     fn the_processor_is_known() {
         let processor = processor().unwrap();
         assert!(processor.contains("model name"), "{processor}");

@@ -37,13 +37,32 @@ fn a_disk_that_only_uefi_boots_keeps_the_boot_entries_of_its_bootstrap() {
         let revision = host.revision("linux-gcc", 0);
         guest::install_image(&image, &revision, "");
         fs::write(revision.join("efi-vars.fd"), "").unwrap();
-        host.task("one", "linux-gcc", "target: x86_64-linux-gnu\n");
-        let ran = host.run(&["--once"]);
-        assert_eq!(ran.code, Some(0), "{}", ran.err);
-        let result = host.result("one").unwrap();
-        assert!(result.contains("status: success"), "{result}");
-        assert!(result.contains(", entries Boot00AA-"), "{result}");
-        assert!(!result.contains("Boot00BB"), "{result}");
+        run("ip link set br1 address 02:00:00:00:00:01");
+        let task = |name: &str, words: &[&str], how: &str| {
+            host.task(name, "linux-gcc", "target: x86_64-linux-gnu\n");
+            let ran = host.run(words);
+            assert_eq!(ran.code, Some(0), "{}", ran.err);
+            assert!(ran.err.contains(how), "{}", ran.err);
+            let result = host.result(name).unwrap();
+            assert!(result.contains("status: success"), "{result}");
+            assert!(result.contains(", entries Boot00AA-"), "{result}");
+            assert!(!result.contains("Boot00BB"), "{result}");
+        };
+        task("one", &["--once"], ", boot ");
+        // The template has the variables, too.
+        let warm = &["--once", "--warm"];
+        let ran = host.run(warm);
+        assert!(ran.err.contains("info: made template of "), "{}", ran.err);
+        task("two", warm, ", restore ");
+        task("three", warm, ", restore ");
+        // By hand it boots, cold.
+        let script = fs::read_to_string(host.path("run/default-1/start-machine.sh")).unwrap();
+        assert!(script.contains("[ -s efi-vars.fd ] || "), "{script}");
+        assert!(script.contains("/linux-gcc-default\n"), "{script}");
+        assert!(
+            !script.contains("warm.ram") && !script.contains("-incoming"),
+            "{script}"
+        );
         let copy = host.machine("linux-gcc").join("linux-gcc-default");
         let store = fs::read(copy.join("efi-vars.fd")).unwrap();
         assert!(

@@ -1,6 +1,7 @@
 //! Warm starts: the same result as a cold one, and a cold one whatever is wrong.
 
 use std::fs::{self, File};
+use std::io::Read as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -233,6 +234,16 @@ fn a_template_for_another_way_to_run_the_guest_is_not_used() {
         std::thread::sleep(std::time::Duration::from_secs(2));
         prepared.cold("age", "its template is too old", words);
         prepared.put_back();
+        // The clock of the host was set back.
+        prepared.damage("warm.manifest", |file| {
+            let made = format!("made: {}", now() + 3600);
+            let mut text = String::new();
+            (&*file).read_to_string(&mut text).unwrap();
+            let at = text.find("made: ").unwrap().try_into().unwrap();
+            file.write_all_at(made.as_bytes(), at).unwrap();
+        });
+        prepared.cold("clock", "its template is too old", WARM);
+        prepared.put_back();
 
         run("ip link set br1 address 02:00:00:00:00:02");
         let why = "the bridge's hardware address was 02:00:00:00:00:01, and is \
@@ -243,11 +254,22 @@ fn a_template_for_another_way_to_run_the_guest_is_not_used() {
         // The package was upgraded.
         let qemu = prepared.host.path("qemu");
         let program = crate::support::program("qemu-system-x86_64").unwrap();
-        let script = format!("#!/bin/sh\nexec {} \"$@\"\n", program.display());
+        let script = format!(
+            "#!/bin/sh\ncase \"$*\" in *' -incoming '*) [ ! -e $0.old ] || {{ echo no >&2; exit 1; }} ;; esac\n\
+             exec {} \"$@\"\n",
+            program.display()
+        );
         fs::write(&qemu, script).unwrap();
         run(&format!("chmod 755 {}", qemu.display()));
         let words = &["--once", "--warm", "--qemu", qemu.to_str().unwrap()];
         prepared.cold("qemu", "its template is for another qemu", words);
+
+        // It does not load what it has saved.
+        let ran = prepared.host.run(words);
+        assert!(ran.err.contains("info: made template of "), "{}", ran.err);
+        fs::write(qemu.with_extension("old"), "").unwrap();
+        let why = "unable to start machine ";
+        prepared.cold("load", why, words);
     });
 }
 
