@@ -113,7 +113,7 @@ impl Ended {
         matches!(self.why, Why::Host(_) | Why::Surroundings(_))
     }
 
-    /// What the operator can do, where that is known.
+    /// The advice to the operator, if there is one.
     pub(super) fn advice(&self) -> Option<&'static str> {
         match (self.phase, &self.why) {
             (GuestPhase::Shutdown, Why::TimedOut) => Some(
