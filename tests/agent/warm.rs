@@ -179,7 +179,7 @@ fn make_finds_no_source_of_the_future_in_a_warm_guest() {
 fn two_guests_of_one_template_have_different_random_numbers() {
     isolated(|| {
         let Some(host) = Host::new() else { return };
-        let image = match guest::image_that_notices() {
+        let image = match guest::image_with_large_kernel() {
             Ok(image) => image,
             Err(why) => return skip(&why),
         };
