@@ -39,6 +39,10 @@ fn perform(invocation: Invocation) -> Result<ExitCode> {
             let (_, statuses) = host_status::files(&of)?;
             console::follow(&statuses, machine.as_deref(), &watch::Watch::start()?)?;
         }
+        Invocation::Shell(options, machine) => {
+            configure(&options);
+            agent::shell(&options, &machine)?;
+        }
         Invocation::Failed(of, format) => show_failed(&of, format)?,
         Invocation::Run(options) => {
             configure(&options);

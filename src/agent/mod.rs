@@ -10,6 +10,7 @@ mod host;
 pub mod policy;
 mod room;
 pub mod setup;
+mod shell;
 mod templates;
 mod turn;
 mod work;
@@ -30,6 +31,7 @@ use crate::watch::Watch;
 use host::Host;
 use work::compose;
 
+pub use shell::shell;
 pub use work::Agent;
 pub use world::{Room, World};
 

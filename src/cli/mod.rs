@@ -41,6 +41,8 @@ pub enum Invocation {
     Follow(StatusOf, Format),
     /// Follow the console of a guest that runs, of this machine if there is one.
     Console(StatusOf, Option<String>),
+    /// Run a throw-away copy of this machine on the terminal.
+    Shell(Box<Options>, String),
     /// Print the failed guests whose evidence is kept.
     Failed(StatusOf, Format),
     /// Remove what crashed agents left behind.

@@ -139,6 +139,10 @@ fn invocation(
             let of = status_of(&options, &options.run_dir, settings);
             Invocation::Console(of, draft.console)
         }
+        Mode::Shell => {
+            directories(settings)?;
+            Invocation::Shell(options, draft.shell)
+        }
         Mode::Gc => Invocation::Gc {
             options,
             dry_run: draft.dry_run,

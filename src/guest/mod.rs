@@ -8,6 +8,7 @@
 //! together, so that whatever ends a phase ends it at once.
 
 mod beside;
+mod by_hand;
 mod directory;
 mod displace;
 mod failure;
@@ -39,6 +40,7 @@ use crate::sys::process::Credentials;
 use crate::tftp::{self, Map, TftpServer};
 use crate::watch::Watch;
 
+pub use by_hand::run_on_terminal;
 pub use directory::Directory;
 pub use displace::Displacement;
 pub use phase::{Ended, GuestPhase, Step, Why};

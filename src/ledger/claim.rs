@@ -12,6 +12,8 @@ pub enum Work {
     Template,
     /// A task.
     Task,
+    /// A throw-away copy on the terminal (`--shell`).
+    Shell,
 }
 
 /// The state of a claim.
@@ -58,7 +60,7 @@ pub struct HostClaim {
 }
 
 impl Work {
-    const ALL: [Work; 3] = [Work::Bootstrap, Work::Template, Work::Task];
+    const ALL: [Work; 4] = [Work::Bootstrap, Work::Template, Work::Task, Work::Shell];
 
     /// The word for programs and people.
     #[must_use]
@@ -67,6 +69,7 @@ impl Work {
             Work::Bootstrap => "bootstrap",
             Work::Template => "template",
             Work::Task => "task",
+            Work::Shell => "shell",
         }
     }
 }

@@ -11,6 +11,7 @@
 //! reason is taken from the monitor's `SHUTDOWN`.
 
 pub mod accel;
+pub mod by_hand;
 pub mod capture;
 mod clock;
 mod devices;

@@ -111,7 +111,18 @@ pub fn argv(spec: &Spec, fds: &Descriptors) -> Vec<OsString> {
 #[must_use]
 pub fn argv_by_hand(spec: &Spec, tap: &str) -> Vec<OsString> {
     let tap = format!("ifname={tap},script=no,downscript=no");
-    let mut argv = hardware(spec, &tap, &format!("unix:{VNC}"));
+    on_terminal(spec, &tap, &format!("unix:{VNC}"))
+}
+
+/// The same, with the tap and the directory of the VNC socket as descriptors.
+#[must_use]
+pub(super) fn argv_on_terminal(spec: &Spec, tap: RawFd, vnc_directory: RawFd) -> Vec<OsString> {
+    let vnc = format!("unix:/proc/self/fd/{vnc_directory}/{VNC}");
+    on_terminal(spec, &format!("fd={tap}"), &vnc)
+}
+
+fn on_terminal(spec: &Spec, tap: &str, vnc: &str) -> Vec<OsString> {
+    let mut argv = hardware(spec, tap, vnc);
     argv.extend(words(["-serial", "mon:stdio"]));
     argv
 }

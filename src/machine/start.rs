@@ -259,7 +259,7 @@ fn failed(machine: &VirtualMachine, what: &str) -> Error {
 }
 
 /// The directory for QEMU's own socket: empty, and its user's.
-fn prepare_directory(vnc: &Path, user: Option<&Credentials>) -> Result<File> {
+pub(super) fn prepare_directory(vnc: &Path, user: Option<&Credentials>) -> Result<File> {
     let directory = vnc.parent().unwrap_or(vnc);
     let made = match DirBuilder::new().mode(0o700).create(directory) {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
@@ -278,7 +278,7 @@ fn prepare_directory(vnc: &Path, user: Option<&Credentials>) -> Result<File> {
 /// Lets another user work on the machine's images. The directory stays the
 /// agent's: an attacker inside QEMU can write to the images, and neither to the
 /// manifest nor to files that the agent adds.
-fn hand_over(directory: &Path, user: &Credentials) -> Result<()> {
+pub(super) fn hand_over(directory: &Path, user: &Credentials) -> Result<()> {
     let give = || -> std::io::Result<()> {
         for entry in fs::read_dir(directory)? {
             let entry = entry?;

@@ -61,6 +61,8 @@ pub enum Phase {
     Uploading,
     /// Keeping a suspended guest for inspection.
     Holding,
+    /// Running a machine on the terminal (`--shell`).
+    Shell,
     /// Waiting, for this reason.
     Idle(Idle),
     /// Ended in good order. After a crash the last phase stays in the file.
@@ -160,7 +162,7 @@ impl Idle {
 
 impl Phase {
     /// The words a phase can have, [`DRAINING`] included.
-    pub const KEYWORDS: [&'static str; 12] = [
+    pub const KEYWORDS: [&'static str; 13] = [
         "enumerating",
         "asking",
         "booting",
@@ -170,6 +172,7 @@ impl Phase {
         "paused",
         "uploading",
         "holding",
+        "shell",
         "idle",
         "stopped",
         DRAINING,
@@ -188,6 +191,7 @@ impl Phase {
             Phase::Uploading => "uploading",
             Phase::Paused => "paused",
             Phase::Holding => "holding",
+            Phase::Shell => "shell",
             Phase::Idle(_) => "idle",
             Phase::Stopped => "stopped",
         }

@@ -15,5 +15,6 @@ mod interactive;
 mod machines;
 mod patient;
 mod priorities;
+mod shell;
 pub mod turns;
 mod warm;

@@ -140,6 +140,8 @@ pub(super) struct Draft {
     /// `--follow`.
     pub(super) follow: bool,
     pub(super) console: Option<String>,
+    /// The machine of `--shell`.
+    pub(super) shell: String,
     pub(super) once: bool,
     pub(super) no_wait: bool,
     pub(super) dump_task: bool,
@@ -154,6 +156,7 @@ pub(super) enum Mode {
     Check(Format),
     Status(Format),
     Console,
+    Shell,
     Gc,
     DumpMachines,
 }
@@ -168,6 +171,7 @@ pub(super) fn defaults() -> Draft {
         failed: false,
         follow: false,
         console: None,
+        shell: String::new(),
         once: false,
         no_wait: false,
         dump_task: false,

@@ -98,6 +98,16 @@ pub(super) const MODES: Group = Group {
             ..MODE
         },
         Flag {
+            name: "shell",
+            takes: Takes::Value("machine"),
+            help: "Run a throw-away copy of a machine with its console on the terminal. No agent                    is disturbed: the copy is the guest of the highest instance that is free,                    has room on the host like any other, and gets no task. Ctrl-a x ends it.",
+            set: |d, v| {
+                d.shell = v.word()?;
+                ask(d, "--shell", Mode::Shell)
+            },
+            ..MODE
+        },
+        Flag {
             name: "gc",
             help: "Remove what crashed agents left behind, and exit. Limited to the agents of \
                    this toolchain and instance.",

@@ -4,7 +4,7 @@
 pub(super) const SYNOPSIS: &[&str] = &[
     "[options] [<priority>=]<url>...",
     "--once [options] [<priority>=]<url>...",
-    "--check|--status|--console|--gc [options]",
+    "--check|--status|--console|--shell|--gc [options]",
 ];
 
 /// The description, in paragraphs.

@@ -7,6 +7,7 @@ complete -c bbot-agent -l status -f -a 'text json' -d 'Print the state of runnin
 complete -c bbot-agent -l failed -d 'With --status: print the failed guests'
 complete -c bbot-agent -l follow -d 'With --status: print the state again when it has changed, until SIGINT or SIGTERM'
 complete -c bbot-agent -l console -f -d 'Print the console of a running guest, and follow it until the guest has ended'
+complete -c bbot-agent -l shell -r -f -d 'Run a throw-away copy of a machine with its console on the terminal'
 complete -c bbot-agent -l gc -d 'Remove what crashed agents left behind, and exit'
 complete -c bbot-agent -l dry-run -d 'With --gc: print each path with the reason, and remove nothing'
 complete -c bbot-agent -l dump-machines -d 'Print the headers of all machines and exit'

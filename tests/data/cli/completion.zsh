@@ -9,6 +9,7 @@ _arguments -s \
   '--failed[With --status print the failed guests]' \
   '--follow[With --status print the state again when it has changed, until SIGINT or SIGTERM]' \
   '--console=-[Print the console of a running guest, and follow it until the guest has ended]::machine: ' \
+  '--shell=[Run a throw-away copy of a machine with its console on the terminal]:machine: ' \
   '--gc[Remove what crashed agents left behind, and exit]' \
   '--dry-run[With --gc print each path with the reason, and remove nothing]' \
   '--dump-machines[Print the headers of all machines and exit]' \
