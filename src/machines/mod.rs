@@ -273,34 +273,23 @@ impl Machines {
                 self.backoff.keep(&machine.dir());
                 continue;
             }
-            match inspect::inspect(&machine, &self.settings) {
-                Ok(Inspection::Ready(ready)) => result.ready.push(Rc::from(ready)),
-                Ok(Inspection::Auxiliary(found)) => result.auxiliary.push(Rc::from(found)),
-                Ok(Inspection::NeedsBootstrap(need)) => needed.push((machine, need)),
-                Ok(Inspection::Ignored(why)) => {
-                    trace!(3, "inspect", "skipping {}: {why}", machine.dir().display());
-                }
-                Ok(Inspection::Retired) => {
-                    let dir = machine.dir();
-                    trace!(
-                        3,
-                        "inspect",
-                        "skipping {}: no subvolume link",
-                        dir.display()
-                    );
-                    if let Err(error) = retire(&machine.copy(&self.settings.toolchain)) {
-                        self.note(&mut result, &machine.dir(), &error);
-                    }
-                }
-                Err(error) => self.note(&mut result, &machine.dir(), &error),
+            if let Some(need) = self.add(&mut result, &machine) {
+                needed.push((machine, need));
             }
         }
         // The one that has waited longest goes first, so that none is left out.
         needed
             .sort_by_key(|(machine, need)| self.backoff.retry_time(&machine.dir(), &need.revision));
-        for (machine, need) in needed {
+        for (number, (machine, mut need)) in needed.into_iter().enumerate() {
             if watch.must_stop() {
                 break;
+            }
+            // Another agent may have made the copy during the bootstraps before this one.
+            if number > 0 {
+                match self.add(&mut result, &machine) {
+                    Some(now) => need = now,
+                    None => continue,
+                }
             }
             self.bootstrap(&mut result, &machine, &need, bootstrapper)?;
         }
@@ -309,6 +298,32 @@ impl Machines {
         self.backoff.end_enumeration();
         self.save();
         Ok(result)
+    }
+
+    /// Adds a machine as it is now to `result`. Returns the bootstrap that it needs first.
+    fn add(&mut self, result: &mut Enumeration, machine: &MachineDir) -> Option<NeededBootstrap> {
+        let dir = machine.dir();
+        match inspect::inspect(machine, &self.settings) {
+            Ok(Inspection::Ready(ready)) => result.ready.push(Rc::from(ready)),
+            Ok(Inspection::Auxiliary(found)) => result.auxiliary.push(Rc::from(found)),
+            Ok(Inspection::NeedsBootstrap(need)) => return Some(need),
+            Ok(Inspection::Ignored(why)) => {
+                trace!(3, "inspect", "skipping {}: {why}", dir.display());
+            }
+            Ok(Inspection::Retired) => {
+                trace!(
+                    3,
+                    "inspect",
+                    "skipping {}: no subvolume link",
+                    dir.display()
+                );
+                if let Err(error) = retire(&machine.copy(&self.settings.toolchain)) {
+                    self.note(result, &dir, &error);
+                }
+            }
+            Err(error) => self.note(result, &dir, &error),
+        }
+        None
     }
 
     /// Notes a broken machine, and reports it once per change.

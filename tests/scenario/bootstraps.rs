@@ -7,6 +7,7 @@ const NEVER_ASKS: BootstrapCourse = BootstrapCourse {
     seconds: 15 * MINUTE,
     fails: Some("no request"),
     hold: 10 * MINUTE,
+    meanwhile: None,
 };
 
 fn script(new_machines: &[&'static str]) -> Script {
@@ -112,8 +113,28 @@ fn a_new_machine_is_bootstrapped_at_once_though_others_can_build() {
         seconds: 10 * MINUTE,
         fails: None,
         hold: 0,
+        meanwhile: None,
     });
     let record = play(script, &[], HOUR);
     assert_eq!(record.bootstraps.len(), 1);
     assert_eq!(record.built[0].0, 10 * MINUTE);
+}
+
+#[test]
+fn a_copy_that_another_agent_has_made_meanwhile_is_not_made_again() {
+    let mut script = script(&["first", "second"]);
+    script.machines.clear();
+    script.bootstraps = Box::new(|name, _| BootstrapCourse {
+        seconds: 10 * MINUTE,
+        fails: None,
+        hold: 0,
+        meanwhile: (name == "first").then_some("second"),
+    });
+    let record = play(script, &[], HOUR);
+    let names: Vec<_> = record
+        .bootstraps
+        .iter()
+        .map(|(_, name, ..)| &**name)
+        .collect();
+    assert_eq!(names, ["first"]);
 }

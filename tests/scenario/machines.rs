@@ -25,6 +25,8 @@ pub struct BootstrapCourse {
     pub fails: Option<&'static str>,
     /// Seconds for which a failed guest is held.
     pub hold: u64,
+    /// The machine whose copy another agent makes meanwhile.
+    pub meanwhile: Option<&'static str>,
 }
 
 /// Makes the tree of the script's machines.
@@ -54,10 +56,7 @@ pub fn make(root: &Path, script: &Script) {
         fs::write(revision.join("manifest"), manifest(name)).unwrap();
         fs::write(revision.join("disk.img"), "disk").unwrap();
         if has_copy {
-            let copy = dir.join(format!("{name}-default"));
-            fs::create_dir(&copy).unwrap();
-            fs::write(copy.join("manifest"), copy_manifest(name)).unwrap();
-            fs::write(copy.join("disk.img"), "disk").unwrap();
+            make_copy(&dir.join(format!("{name}-default")), name);
         }
     }
 }
@@ -74,6 +73,15 @@ fn copy_manifest(name: &str) -> String {
         ": 1\n:\n{}mac: 52:54:00:00:00:01\n:\nid: bogus\n:\nbbot-version: 0.{minor}.0\n",
         &machine[4..]
     )
+}
+
+/// Makes a copy, and returns its manifest.
+fn make_copy(copy: &Path, name: &str) -> String {
+    let text = copy_manifest(name);
+    fs::create_dir(copy).unwrap();
+    fs::write(copy.join("manifest"), &text).unwrap();
+    fs::write(copy.join("disk.img"), "disk").unwrap();
+    text
 }
 
 /// Bootstraps that follow the script.
@@ -109,10 +117,11 @@ impl Bootstrapper for ScriptedBootstraps<'_> {
                 reason: reason.to_owned(),
             });
         }
-        let text = copy_manifest(order.name);
-        fs::create_dir(order.target).unwrap();
-        fs::write(order.target.join("manifest"), &text).unwrap();
-        fs::write(order.target.join("disk.img"), "disk").unwrap();
+        if let Some(name) = course.meanwhile {
+            let volume = order.revision.ancestors().nth(2).unwrap();
+            make_copy(&volume.join(name).join(format!("{name}-default")), name);
+        }
+        let text = make_copy(order.target, order.name);
         let manifest = BootstrappedMachine::parse(text.as_bytes(), "").unwrap();
         Ok(Bootstrapped::Done(Box::new(manifest), Age::Same))
     }
