@@ -16,6 +16,7 @@ use crate::ledger::{
     Victim, Work,
 };
 use crate::priority::Priority;
+use crate::status::Phase;
 
 /// The time for another agent to make room: its guest is ended within a second or two.
 const DISPLACE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -102,6 +103,7 @@ impl GuestHost<'_> {
             let displaced = match admission {
                 Admission::Granted => Ok(Vec::new()),
                 Admission::Displaces(victims) => {
+                    self.watch.enter(Phase::Waiting, Some(DISPLACE_TIMEOUT));
                     let displaced: Result<_> =
                         victims.iter().map(|victim| self.displace(victim)).collect();
                     displaced.and_then(|paused| {

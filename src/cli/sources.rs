@@ -285,10 +285,12 @@ pub(super) fn store(draft: &mut Draft, settings: &[Setting]) -> Result<()> {
             },
         };
         stored.map_err(|(flag, Expected(what))| {
+            let aliases = flag.aliases.iter().map(|name| format!(" or '--{name}'"));
             let text = format!(
-                "invalid value {} of option '--{}'",
+                "invalid value {} of option '--{}'{}",
                 quoted(value),
-                flag.name
+                flag.name,
+                aliases.collect::<String>()
             );
             usage(&setting.origin, format_args!("{text}: expected {what}"))
         })?;

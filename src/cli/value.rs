@@ -161,7 +161,11 @@ impl<'a> Value<'a> {
     /// A size, in units of `unit` bytes when it has no letter: `512`, `64K`,
     /// `14M`, `10G`, `1T`. The result is in bytes.
     pub(super) fn size(self, unit: u64, least: u64) -> Result<u64> {
-        let expected = || Expected(format!("a size from {least}, as 1048576, 512K, 14M or 10G"));
+        let plain = if unit == 1024 { " kB" } else { "" };
+        let expected = || {
+            let examples = "as 1048576, 512K, 14M or 10G";
+            Expected(format!("a size from {least}{plain}, {examples}"))
+        };
         size(self.str("").map_err(|_| expected())?, unit)
             .filter(|bytes| *bytes / unit >= least)
             .ok_or_else(expected)

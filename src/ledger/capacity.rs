@@ -7,6 +7,7 @@ use crate::cli::Options;
 use crate::error::{Class, Error, Result};
 use crate::priority::Priority;
 use crate::status;
+use crate::sys::procfs;
 
 /// The part of a host that is for guests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,30 +110,36 @@ impl Load {
     }
 }
 
-/// Requires that the guests of a task fit the memory of the host that the operator has
-/// set: they would wait for ever.
+/// Requires that the guests of a task fit the memory that the operator has set, where they
+/// would wait for ever, or else that of the host.
 ///
 /// # Errors
 ///
 /// Of class [`Class::Config`], with the remedies.
 pub fn require_room(options: &Options) -> Result<()> {
     let wanted = options.ram.saturating_add(options.auxiliary_ram);
-    let Some(most) = options.host_ram.filter(|most| *most < wanted) else {
+    let has = procfs::total_memory_kb().unwrap_or(u64::MAX);
+    let most = options.host_ram.unwrap_or(has);
+    if wanted <= most {
         return Ok(());
-    };
+    }
     let size = |kilobytes: u64| status::bytes(kilobytes.saturating_mul(1024));
     let (names, shown) = match options.auxiliary_ram {
         0 => ("--ram", size(wanted)),
         _ => ("--ram and --auxiliary-ram", size(wanted)),
     };
-    let error = Error::new(format!(
-        "the guests of a task never fit: {shown} ({names}), and {} for all guests (--host-ram)",
-        size(most)
-    ));
-    Err(error
-        .with_class(Class::Config)
-        .hint(format!("allow more: --host-ram {wanted}"))
-        .hint(format!("or give a guest less: {names}")))
+    let never = |of: &str| {
+        let text = format!("the guests of a task never fit: {shown} ({names}), and {of}");
+        Error::new(text).with_class(Class::Config)
+    };
+    Err(match options.host_ram {
+        Some(most) => never(&format!("{} for all guests (--host-ram)", size(most)))
+            .hint(format!("allow more: --host-ram {wanted}"))
+            .hint(format!("or give a guest less: {names}")),
+        // The host needs a part for itself.
+        None => never(&format!("this host has {}", size(has)))
+            .hint(format!("give a guest less: --ram {}M", has / 1024 * 3 / 4)),
+    })
 }
 
 #[cfg(test)]
@@ -142,10 +149,13 @@ mod tests {
     #[test]
     fn guests_that_never_fit_are_an_error() {
         let mut options = Options {
-            ram: 8 << 20,
+            ram: 8 << 40,
             ..Options::default()
         };
-        assert!(require_room(&options).is_ok());
+        let error = require_room(&options).unwrap_err().to_string();
+        let cause = "the guests of a task never fit: 8192.0 TiB (--ram), and this host has ";
+        assert!(error.starts_with(cause), "{error}");
+        options.ram = 8 << 20;
         options.host_ram = Some(8 << 20);
         assert!(require_room(&options).is_ok());
         options.auxiliary_ram = 1 << 20;

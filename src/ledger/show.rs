@@ -38,12 +38,16 @@ pub fn use_of_host(claims: &[HostClaim]) -> Option<String> {
         .iter()
         .filter(|claim| claim.state == ClaimState::Paused)
         .count();
+    let run = match claims.iter().filter(are_running).count() {
+        1 => "1 guest runs".to_owned(),
+        count => format!("{count} guests run"),
+    };
+    let are = if paused == 1 { "is" } else { "are" };
     Some(format!(
-        "{} of {} and {cpus} of {} processors in use, {} guests run, {paused} are paused",
+        "{} of {} and {cpus} of {} processors in use, {run}, {paused} {are} paused",
         kilobytes(ram_kb),
         kilobytes(first.host_ram_kb),
         first.host_cpus,
-        claims.iter().filter(are_running).count(),
     ))
 }
 
@@ -80,7 +84,7 @@ mod tests {
         );
         assert_eq!(
             use_of_host(&claims).unwrap(),
-            "8.0 GiB of 30.0 GiB and 2 of 8 processors in use, 1 guests run, 1 are paused"
+            "8.0 GiB of 30.0 GiB and 2 of 8 processors in use, 1 guest runs, 1 is paused"
         );
         assert_eq!(use_of_host(&[]), None);
     }

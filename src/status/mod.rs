@@ -53,6 +53,8 @@ pub enum Phase {
     Bootstrapping,
     /// Making the template of a machine.
     Preparing,
+    /// Waiting until guests of other agents have made room.
+    Waiting,
     /// Performing a task.
     Building,
     /// Waiting for a task of higher priority, with a paused guest.
@@ -162,12 +164,13 @@ impl Idle {
 
 impl Phase {
     /// The words a phase can have, [`DRAINING`] included.
-    pub const KEYWORDS: [&'static str; 13] = [
+    pub const KEYWORDS: [&'static str; 14] = [
         "enumerating",
         "asking",
         "booting",
         "bootstrapping",
         "preparing",
+        "waiting",
         "building",
         "paused",
         "uploading",
@@ -187,6 +190,7 @@ impl Phase {
             Phase::Booting => "booting",
             Phase::Bootstrapping => "bootstrapping",
             Phase::Preparing => "preparing",
+            Phase::Waiting => "waiting",
             Phase::Building => "building",
             Phase::Uploading => "uploading",
             Phase::Paused => "paused",

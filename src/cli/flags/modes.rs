@@ -63,10 +63,10 @@ pub(super) const MODES: Group = Group {
             name: "status",
             takes: Takes::Maybe("format"),
             complete: Complete::Words(&["text", "json"]),
-            help: "Print the state of running agents. An idle agent states its reason. With \
-                   several agents, the first line is about memory and processors of the host. \
-                   Without --toolchain-name and --instance: all agents below --run-dir. \
-                   Exits with 1 if none is running. <format> is text or json.",
+            help: "Print the state of running agents. An idle agent states its reason. If several \
+                   agents run and one has a guest, the first line is about memory and \
+                   processors of the host. Without --toolchain-name and --instance: all agents \
+                   below --run-dir. Exits with 1 if none is running. <format> is text or json.",
             set: |d, v| ask(d, "--status", Mode::Status(format(v)?)),
             ..MODE
         },
@@ -100,7 +100,10 @@ pub(super) const MODES: Group = Group {
         Flag {
             name: "shell",
             takes: Takes::Value("machine"),
-            help: "Run a throw-away copy of a machine with its console on the terminal. No agent                    is disturbed: the copy is the guest of the highest instance that is free,                    has room on the host like any other, and gets no task. Ctrl-a x ends it.",
+            help: "Run a throw-away copy of a machine with its console on the terminal. No agent \
+                   is disturbed: the copy is the guest of the highest instance that is free, \
+                   has room on the host like any other, and gets no task. The keys Ctrl-a x \
+                   end it.",
             set: |d, v| {
                 d.shell = v.word()?;
                 ask(d, "--shell", Mode::Shell)

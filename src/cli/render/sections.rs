@@ -15,7 +15,8 @@ pub(super) const DESCRIPTION: &[&str] = &[
     "A controller is an http:// or https:// URL, or, for a host without network, a directory \
      (an absolute path or file: URL): tasks are taken from its tasks/ and results appear in its \
      results/.",
-    "A priority has the digits [F]DCBA (absent: 0). Controllers of higher priority are asked \
+    "A priority has up to five digits, one for each of the levels F, D, C, B and A: 100 is \
+     level 1 of C (absent: 0). Controllers of higher priority are asked \
      first, those of equal priority in an order that is drawn anew each turn. The section \
      SEVERAL AGENTS of the manual has the levels, by which a task has others make room.",
     "Times are in seconds, or with a unit: 90s, 15m, 3h, 7d. Sizes are in bytes, or with a \
