@@ -130,14 +130,17 @@ impl VncAddress {
             return Ok(None);
         };
         let what = || format!("unable to use VNC password {}", path.display());
-        let write = format!("write one: echo <password> >{}", word(path));
+        let write = format!("write one: (umask 077; echo <password> >{})", word(path));
         let config = |error: Error| error.with_class(Class::Config).hint(&write);
         let file = File::open(path).context(what).map_err(config)?;
         let metadata = file.metadata().context(what).map_err(config)?;
         if metadata.mode() & 0o077 != 0 {
             return Err(Error::new(format!("{}: others can read it", what()))
                 .with_class(Class::Config)
-                .hint(format!("let its owner only: chmod 600 {}", word(path))));
+                .hint(format!(
+                    "let its owner alone read it: chmod 600 {}",
+                    word(path)
+                )));
         }
         let mut text = String::new();
         let read = file.take(MAX_PASSWORD as u64 + 2).read_to_string(&mut text);

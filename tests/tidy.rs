@@ -18,6 +18,7 @@ const CLOCK: &[&str] = &[
     "diag/output.rs",
     "diag/record.rs",
     "guest/beside.rs",
+    "guest/by_hand.rs",
     "guest/displace.rs",
     "guest/mod.rs",
     "guest/template.rs",

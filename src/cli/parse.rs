@@ -350,7 +350,7 @@ mod tests {
             (
                 "--interactive-vnc localhost:1 http://a",
                 "invalid value 'localhost:1' of option '--interactive-vnc': expected an IP \
-                 address, with or without a port from 5900, as 10.0.0.1:5900",
+                 address, with or without a port from 5900, as 10.0.0.1 or [fd00::1]:5900",
             ),
             (
                 "--interactive-login 100% http://a",

@@ -34,10 +34,11 @@ pub fn demand(
 ) -> Result<(DemandAnswer, PausedGuest)> {
     let path = directory.join(SOCKET);
     let unable = || {
+        let agent = directory.file_name().unwrap_or_default();
         format!(
             "unable to {} the task of {}",
             demand.keyword(),
-            path.display()
+            agent.display()
         )
     };
     let connected = connect(&path).and_then(|mut stream| {
@@ -55,7 +56,7 @@ pub fn demand(
         }
         let why = match wait(&[stream.as_fd()], deadline).context(unable)? {
             Waited::Readable => continue,
-            Waited::Deadline => "no answer in time",
+            Waited::Deadline => "no answer in time, its process may be stopped",
             Waited::Stopped => "the agent was told to stop",
         };
         return Err(Error::new(format!("{}: {why}", unable())));

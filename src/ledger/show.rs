@@ -32,7 +32,7 @@ pub fn use_of_host(claims: &[HostClaim]) -> Option<String> {
     let first = claims.first()?;
     let kilobytes = |sum: u64| bytes(sum.saturating_mul(1024));
     let ram_kb = claims.iter().map(|claim| claim.ram_kb).sum();
-    let are_running = |claim: &&HostClaim| claim.state.uses_processors();
+    let are_running = |claim: &&HostClaim| claim.state == ClaimState::Running;
     let cpus: u32 = claims.iter().filter(are_running).map(|c| c.cpus).sum();
     let paused = claims
         .iter()

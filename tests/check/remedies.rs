@@ -260,7 +260,7 @@ fn amounts() {
         let found = mend(&host, &["--min-free=1T"], "free space", "--min-free", &[]);
         assert_found(&found, &["1.0 TiB wanted"]);
         let found = mend(&host, &["--ram=900000G"], "memory", "", &[]);
-        assert_found(&found, &["for a guest, and this host has"]);
+        assert_found(&found, &["the guests of a task never fit: "]);
         let values = [("<name>", "a")];
         let found = mend(
             &host,
