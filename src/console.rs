@@ -92,6 +92,8 @@ pub fn follow(statuses: &[PathBuf], machine: Option<&str>, watch: &Watch) -> Res
     let running: Vec<RunningGuest> = statuses
         .iter()
         .flat_map(|path| RunningGuest::all(path))
+        // That of a build starts when its auxiliary machines are up.
+        .filter(|guest| guest.console().exists())
         .collect();
     let names = || {
         let names: Vec<&str> = running.iter().map(|guest| &*guest.machine).collect();

@@ -57,7 +57,10 @@ pub(super) fn needs<'a>(
             .iter()
             .any(|need| variable_part(&need.environment) == prefix)
         {
-            return Err(format!("two of its auxiliary machines are for {name}"));
+            let text = "the variables of two of its auxiliary machines would have the same names";
+            return Err(format!(
+                "{text}, give each an environment of its own: auxiliary-machine-<name>"
+            ));
         }
         needs.push(AuxiliaryNeed {
             environment: environment.to_owned(),

@@ -118,7 +118,6 @@ pub(super) fn start<'w>(
             return Ok(Err(failed(build, index, &ended, None)));
         }
     }
-    build.laps.lap("auxiliary", Instant::now());
     Ok(Ok(variables))
 }
 

@@ -185,7 +185,11 @@ fn perform_at<'w>(
     let put = uploads.path().join("put");
     fs::create_dir(&put).context(|| format!("unable to create directory {}", put.display()))?;
     let mut task = job.task.clone();
-    match auxiliary::start(config, job, uploads.path(), build)? {
+    let started = auxiliary::start(config, job, uploads.path(), build)?;
+    if !job.auxiliary.is_empty() {
+        build.laps.lap("auxiliary", Instant::now());
+    }
+    match started {
         Ok(variables) => task.set_auxiliary_environment(&variables.to_text()),
         Err(performed) => return Ok(performed),
     }

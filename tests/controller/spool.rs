@@ -179,6 +179,8 @@ fn what_is_not_a_task_is_set_aside_with_the_reason() {
     place.drop_task("bad.manifest", ": 1\nname: libfoo\n");
     place.drop_task("binary.manifest", "\u{0}\u{1}");
     place.drop_task("large.manifest", &"x".repeat(2 << 20));
+    let twice = format!("{TASK}auxiliary-machine: x-db\nauxiliary-machine-y: x-db\n");
+    place.drop_task("twice.manifest", &twice);
     place.drop_task("good.manifest", TASK);
     place.drop_task(".hidden.manifest", "in the making");
     place.drop_task("README", "no task");
@@ -200,6 +202,10 @@ fn what_is_not_a_task_is_set_aside_with_the_reason() {
     assert!(
         why.starts_with("invalid task manifest: bad.manifest:3:1: "),
         "{why}"
+    );
+    assert_eq!(
+        place.read("rejected/twice.reason"),
+        "it needs auxiliary machine x-db twice\n"
     );
     assert_eq!(place.read("rejected/fifo.reason"), "not a file\n");
     assert_eq!(place.read("rejected/dir.reason"), "not a file\n");

@@ -53,11 +53,12 @@ fn auxiliary_machines_that_no_controller_hands_out_are_refused() {
         ),
         (
             "auxiliary-machine: a-b\n",
-            "two of its auxiliary machines are for auxiliary-machine",
+            "would have the same names, give each an environment of its own: \
+             auxiliary-machine-<name>",
         ),
         (
             "auxiliary-machine-a-b: a-b\nauxiliary-machine-a_b: a-c\n",
-            "are for auxiliary-machine-a_b",
+            "of two of its auxiliary machines would have the same names",
         ),
         (
             "auxiliary-machine-x: x86_64-linux_debian_12-redis_7\n",

@@ -32,7 +32,7 @@ use super::failure::{Failure, FailureClass};
 use crate::diag;
 use crate::durable;
 use crate::error::{reason, word};
-use crate::manifest::{ResultRequest, Style, TaskRequest, TaskResponse};
+use crate::manifest::{ResultRequest, Style, TaskManifest, TaskRequest, TaskResponse};
 use crate::sys::flock;
 use crate::trace;
 use task_file::TaskFile;
@@ -188,7 +188,8 @@ impl Spool {
             let why = format!("its name is longer than {MAX_NAME_BYTES} bytes");
             return self.reject(&file, task, &why);
         }
-        let manifest = match file.read() {
+        let is_valid = |task: TaskManifest| task.auxiliary_machines().map(|_| task);
+        let manifest = match file.read().and_then(is_valid) {
             Ok(manifest) => manifest,
             Err(why) => return self.reject(&file, task, &why),
         };
