@@ -83,6 +83,15 @@ impl Architecture {
         }
     }
 
+    /// QEMU's device for a TPM.
+    #[must_use]
+    pub fn tpm_device(self) -> &'static str {
+        match self {
+            Architecture::X86_64 => "tpm-crb",
+            Architecture::Aarch64 => "tpm-tis-device",
+        }
+    }
+
     /// The packages of its UEFI firmware: of Debian, of Fedora, and of Arch.
     #[must_use]
     pub fn firmware_packages(self) -> [&'static str; 3] {

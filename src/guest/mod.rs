@@ -29,9 +29,8 @@ use nix::libc;
 use crate::error::{Context as _, Error, Result};
 use crate::evidence::EvidenceStore;
 use crate::interactive::VncAddress;
-use crate::machine::firmware;
-use crate::machine::qemu::{self, Descriptors};
 use crate::machine::{Accel, Memory, Purpose, ShutdownReason, Spec, VirtualMachine};
+use crate::machine::{firmware, tpm};
 use crate::manifest::{MachineManifest, TaskManifest};
 use crate::network::{Bridge, Mac, Netfilter, Redirect, Strategy, Tap, Target};
 use crate::settings::{Hold, RedirectKind};
@@ -44,6 +43,7 @@ pub use by_hand::run_on_terminal;
 pub use directory::Directory;
 pub use displace::Displacement;
 pub use phase::{Ended, GuestPhase, Step, Why};
+pub use template::command_line;
 pub use wait::Upload;
 
 use failure::{GuestProfile, PendingEvidence};
@@ -405,6 +405,7 @@ fn spec(config: &GuestSettings, boot: &GuestRun<'_>, tap: &str, mac: Mac) -> Res
         mac,
         tap: tap.to_owned(),
         firmware: firmware::of(boot.machine, boot.directory, &config.qemu)?,
+        tpm: tpm::of(boot.machine, boot.directory, &config.qemu)?,
         options: boot.machine.options(),
         purpose: boot.purpose,
         memory: boot.memory.clone(),
@@ -413,37 +414,3 @@ fn spec(config: &GuestSettings, boot: &GuestRun<'_>, tap: &str, mac: Mac) -> Res
         user: config.user.clone(),
     })
 }
-
-/// The command line of the guests of builds of a machine that start warm, with fixed
-/// descriptors and directories: for comparison.
-pub fn command_line(
-    config: &GuestSettings,
-    machine: &MachineManifest,
-    copy: &Path,
-) -> Result<String> {
-    let run = GuestRun {
-        machine,
-        label: copy,
-        source: copy,
-        directory: copy,
-        purpose: Purpose::Build,
-        task: None,
-        memory: Memory::Saved,
-        map: Map::new(),
-        upload_limit: 0,
-    };
-    let mac = mac(machine, None)?.of_instance(config.instance);
-    let argv = qemu::argv(&spec(config, &run, &config.tap, mac)?, &FIXED);
-    let words: Vec<_> = argv.iter().map(|word| word.to_string_lossy()).collect();
-    Ok(words.join(" "))
-}
-
-/// Numbers that stand for descriptors.
-const FIXED: Descriptors = Descriptors {
-    tap: 0,
-    monitor: 1,
-    operator: 2,
-    console: 3,
-    vnc_directory: 4,
-    agent: 5,
-};

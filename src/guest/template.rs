@@ -1,13 +1,17 @@
 //! A guest that becomes a template, and one that is restored from it.
 
 use std::os::fd::BorrowedFd;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::wait::Seen;
-use super::{Guest, GuestPhase, Step};
+use super::{Guest, GuestPhase, GuestRun, GuestSettings, Step, mac, spec};
 use crate::error::{Error, Result};
+use crate::machine::qemu::{self, Descriptors};
+use crate::machine::{Memory, Purpose};
+use crate::manifest::MachineManifest;
 use crate::network::Mac;
-use crate::tftp::{DeferredRequest, Served};
+use crate::tftp::{DeferredRequest, Map, Served};
 use crate::watch::moment;
 
 /// How long QEMU may take to save a guest: the state has a few megabytes.
@@ -89,3 +93,38 @@ impl Guest<'_> {
         })
     }
 }
+
+/// The command line of the guests of builds of a machine that start warm, with fixed
+/// descriptors and directories: for comparison.
+pub fn command_line(
+    config: &GuestSettings,
+    machine: &MachineManifest,
+    copy: &Path,
+) -> Result<String> {
+    let run = GuestRun {
+        machine,
+        label: copy,
+        source: copy,
+        directory: copy,
+        purpose: Purpose::Build,
+        task: None,
+        memory: Memory::Saved,
+        map: Map::new(),
+        upload_limit: 0,
+    };
+    let mac = mac(machine, None)?.of_instance(config.instance);
+    let argv = qemu::argv(&spec(config, &run, &config.tap, mac)?, &FIXED);
+    let words: Vec<_> = argv.iter().map(|word| word.to_string_lossy()).collect();
+    Ok(words.join(" "))
+}
+
+/// Numbers that stand for descriptors.
+const FIXED: Descriptors = Descriptors {
+    tap: 0,
+    monitor: 1,
+    operator: 2,
+    console: 3,
+    vnc_directory: 4,
+    agent: 5,
+    tpm: 6,
+};

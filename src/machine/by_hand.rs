@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::process::{Command, ExitStatus};
 
 use super::accel;
@@ -10,6 +11,7 @@ use super::program::executed;
 use super::qemu::{self, Spec};
 use super::script;
 use super::start::{hand_over, prepare_directory};
+use super::tpm::Tpm;
 use crate::error::{Context as _, Error, Result};
 use crate::interactive::vnc_path;
 use crate::sys::process::Process;
@@ -37,13 +39,26 @@ pub fn run(
     if let Some(user) = &spec.user {
         hand_over(&spec.directory, user)?;
     }
-    let argv = qemu::argv_on_terminal(spec, tap.as_raw_fd(), vnc_directory.as_raw_fd());
+    let start_tpm = || {
+        let messages = io::stderr().as_fd().try_clone_to_owned();
+        let messages = messages.context(|| "unable to duplicate standard error")?;
+        Tpm::start(&spec.directory, spec.user.as_ref(), messages)
+    };
+    // Ended after QEMU.
+    let (_tpm, tpm_theirs) = spec.tpm.map(|_| start_tpm()).transpose()?.unzip();
+    let argv = qemu::argv_on_terminal(
+        spec,
+        tap.as_raw_fd(),
+        vnc_directory.as_raw_fd(),
+        tpm_theirs.as_ref().map_or(-1, AsRawFd::as_raw_fd),
+    );
     crate::trace!(2, "run", "{}", script::quoted(&spec.qemu, &argv));
     let mut command = Command::new(&spec.qemu);
     command.args(&argv).current_dir(&spec.directory);
     let user = spec.user.as_ref();
     let user = user.map(|user| accel::credentials(user, spec.accel));
-    let keep = [tap, vnc_directory.as_fd()];
+    let mut keep = vec![tap, vnc_directory.as_fd()];
+    keep.extend(tpm_theirs.iter().map(UnixStream::as_fd));
     let stdin = io::stdin();
     // Restored after QEMU has ended.
     let _saved = SavedTerminal::of(stdin.as_fd());

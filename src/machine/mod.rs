@@ -27,6 +27,7 @@ pub mod qemu;
 mod save;
 mod script;
 mod start;
+pub mod tpm;
 mod usage;
 
 use std::collections::VecDeque;
@@ -54,6 +55,7 @@ pub use usage::MachineUsage;
 use capture::Capture;
 use inspect::Inspection;
 use monitor::{ANSWER_TIMEOUT, Monitor, Said};
+use tpm::Tpm;
 
 /// The interval of requests to power off. A guest that boots ignores them.
 const POWER_DOWN_EVERY: Duration = Duration::from_secs(1);
@@ -92,6 +94,8 @@ pub struct VirtualMachine {
     /// Virtual processors.
     cpus: u32,
     process: Process,
+    /// After QEMU, which has its state stored.
+    tpm: Option<Tpm>,
     monitor: Monitor,
     console: Capture,
     stderr: Capture,
@@ -371,6 +375,9 @@ impl VirtualMachine {
         if self.exited.is_none() {
             lines.push(format!("vnc socket {}", self.files.vnc.display()));
             lines.push(format!("qmp socket {}", self.files.operator.display()));
+        }
+        if let Some(tpm) = &self.tpm {
+            lines.push(format!("swtpm pid {}", tpm.pid()));
         }
         let script = self.files.script.display();
         lines.push(format!("to start it by hand: sh {script}"));

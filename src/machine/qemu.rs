@@ -15,6 +15,7 @@ use super::devices::{
 use super::firmware::Firmware;
 use super::memory::Memory;
 use super::options;
+use super::tpm;
 use crate::interactive::VncAddress;
 use crate::network::Mac;
 use crate::sys::process::Credentials;
@@ -59,6 +60,8 @@ pub struct Spec {
     pub tap: String,
     /// UEFI; `None`: the firmware that QEMU loads by itself, or that `options` name.
     pub firmware: Option<Firmware>,
+    /// The device of its TPM, if it has one.
+    pub tpm: Option<&'static str>,
     /// The machine manifest's `options`, split, one level of quotes removed.
     pub options: Option<Vec<String>>,
     /// The purpose.
@@ -86,6 +89,8 @@ pub struct Descriptors {
     pub vnc_directory: RawFd,
     /// A connected stream socket for a guest agent, for guests of templates.
     pub agent: RawFd,
+    /// A connected stream socket for the TPM, for machines with one.
+    pub tpm: RawFd,
 }
 
 /// The name of the VNC socket.
@@ -99,6 +104,7 @@ pub fn argv(spec: &Spec, fds: &Descriptors) -> Vec<OsString> {
         None => format!("unix:/proc/self/fd/{}/{VNC}", fds.vnc_directory),
     };
     let mut argv = hardware(spec, &format!("fd={}", fds.tap), &vnc);
+    argv.extend(tpm_at(spec, &format!("fd={}", fds.tpm)));
     argv.extend(console(fds.console));
     argv.extend(monitors(fds.monitor, fds.operator));
     argv.extend(spec.memory.argv(spec.ram_kb, fds.agent));
@@ -111,18 +117,25 @@ pub fn argv(spec: &Spec, fds: &Descriptors) -> Vec<OsString> {
 #[must_use]
 pub fn argv_by_hand(spec: &Spec, tap: &str) -> Vec<OsString> {
     let tap = format!("ifname={tap},script=no,downscript=no");
-    on_terminal(spec, &tap, &format!("unix:{VNC}"))
+    let tpm = format!("path={}", tpm::SOCKET);
+    on_terminal(spec, &tap, &format!("unix:{VNC}"), &tpm)
 }
 
-/// The same, with the tap and the directory of the VNC socket as descriptors.
+/// The same, with the tap, the directory of the VNC socket and the TPM as descriptors.
 #[must_use]
-pub(super) fn argv_on_terminal(spec: &Spec, tap: RawFd, vnc_directory: RawFd) -> Vec<OsString> {
+pub(super) fn argv_on_terminal(
+    spec: &Spec,
+    tap: RawFd,
+    vnc_directory: RawFd,
+    tpm: RawFd,
+) -> Vec<OsString> {
     let vnc = format!("unix:/proc/self/fd/{vnc_directory}/{VNC}");
-    on_terminal(spec, &format!("fd={tap}"), &vnc)
+    on_terminal(spec, &format!("fd={tap}"), &vnc, &format!("fd={tpm}"))
 }
 
-fn on_terminal(spec: &Spec, tap: &str, vnc: &str) -> Vec<OsString> {
+fn on_terminal(spec: &Spec, tap: &str, vnc: &str, tpm: &str) -> Vec<OsString> {
     let mut argv = hardware(spec, tap, vnc);
+    argv.extend(tpm_at(spec, tpm));
     argv.extend(words(["-serial", "mon:stdio"]));
     argv
 }
@@ -152,6 +165,12 @@ fn hardware(spec: &Spec, tap: &str, vnc: &str) -> Vec<OsString> {
     argv.extend(display(vnc, spec.options.as_deref()));
     argv.extend(confinement());
     argv
+}
+
+/// The TPM, at the character device `address`.
+fn tpm_at(spec: &Spec, address: &str) -> Vec<OsString> {
+    spec.tpm
+        .map_or_else(Vec::new, |device| tpm::argv(device, address))
 }
 
 /// Shown by ps(1), by VNC viewers and in QEMU's own messages. By this name a sweep
@@ -241,6 +260,7 @@ mod tests {
             mac: Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56]),
             tap: "bb1".into(),
             firmware: None,
+            tpm: None,
             options: None,
             purpose: Purpose::Build,
             run_dir: "/run/bbot/1".into(),
@@ -256,6 +276,7 @@ mod tests {
         console: 8,
         vnc_directory: 9,
         agent: 10,
+        tpm: 11,
     };
 
     fn line(spec: &Spec) -> String {
@@ -321,6 +342,19 @@ mod tests {
             line.contains(" -snapshot ") && !line.contains("-bios"),
             "{line}"
         );
+    }
+
+    #[test]
+    fn a_tpm_is_behind_a_socket() {
+        let spec = Spec {
+            tpm: Some("tpm-crb"),
+            ..spec()
+        };
+        let tpm = " -chardev socket,id=tpm,fd=11 -tpmdev emulator,id=tpm0,chardev=tpm \
+                   -device tpm-crb,tpmdev=tpm0 ";
+        assert!(line(&spec).contains(tpm), "{}", line(&spec));
+        let by_hand = argv_by_hand(&spec, "t");
+        assert!(by_hand.contains(&"socket,id=tpm,path=tpm.sock".into()));
     }
 
     #[test]

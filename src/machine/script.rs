@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::firmware::STORE;
 use super::qemu::{self, Spec};
+use super::tpm;
 use crate::durable;
 
 /// The name of the script.
@@ -36,6 +37,14 @@ pub(super) fn text(spec: &Spec) -> String {
         let template = word(&firmware.template.to_string_lossy());
         format!("[ -s {STORE} ] || cp -- {template} {STORE}\n")
     });
+    let tpm = spec.tpm.map_or_else(String::new, |_| {
+        let line = tpm::command_line(&format!("path={}", tpm::SOCKET));
+        let line = quoted(line[0].as_ref(), &line[1..]);
+        format!(
+            "{line} &\nwhile [ ! -S {} ] && kill -0 $!; do sleep 0.1; done\n",
+            tpm::SOCKET
+        )
+    });
     // cp(1) shares the blocks, and needs no program of btrfs.
     let _ = write!(
         text,
@@ -52,7 +61,7 @@ pub(super) fn text(spec: &Spec) -> String {
          cd -- \"$copy\"\n\
          {store}ip tuntap add dev {TAP} mode tap vnet_hdr\n\
          ip link set dev {TAP} master {bridge} up\n\
-         {}\n",
+         {tpm}{}\n",
         quoted(&spec.qemu, &qemu::argv_by_hand(spec, TAP))
     );
     text

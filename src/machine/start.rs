@@ -1,6 +1,7 @@
 //! The start of a machine: sockets, the process, the first commands on the monitor.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, DirEntry, File};
+use std::io;
 use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, chown, lchown};
 use std::os::unix::net::UnixStream;
@@ -16,6 +17,7 @@ use super::monitor::{Monitor, Said};
 use super::program::executed;
 use super::qemu::{self, Descriptors, Spec};
 use super::script;
+use super::tpm::{TPM_STATE, Tpm};
 use super::{CONSOLE_LOG, EVIDENCE_LINES, Files, VirtualMachine, accel};
 use crate::error::{Class, Context as _, Error, Result};
 use crate::interactive::{VncAddress, vnc_path};
@@ -98,6 +100,18 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<VirtualMachine> {
             (Some(agent), Some(theirs))
         }
     };
+    // QEMU and swtpm write to it.
+    let (stderr, messages) = io::pipe().context(|| "unable to make a pipe")?;
+    let (tpm, tpm_theirs) = match spec.tpm {
+        None => (None, None),
+        Some(_) => {
+            let messages = messages
+                .try_clone()
+                .context(|| "unable to duplicate a pipe")?;
+            let (tpm, theirs) = Tpm::start(&spec.directory, spec.user.as_ref(), messages.into())?;
+            (Some(tpm), Some(theirs))
+        }
+    };
     let log = Log::create(&files.console, MAX_CONSOLE_LOG)
         .context(|| format!("unable to create {}", files.console.display()))?;
 
@@ -108,6 +122,7 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<VirtualMachine> {
         console: console_theirs.as_raw_fd(),
         vnc_directory: vnc_directory.as_raw_fd(),
         agent: agent_theirs.as_ref().map_or(-1, AsRawFd::as_raw_fd),
+        tpm: tpm_theirs.as_ref().map_or(-1, AsRawFd::as_raw_fd),
     };
     let argv = qemu::argv(spec, &fds);
     crate::trace!(2, "start_machine", "{}", script::quoted(&spec.qemu, &argv));
@@ -120,7 +135,7 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<VirtualMachine> {
         .current_dir(&spec.directory)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::piped());
+        .stderr(messages);
     let mut keep = vec![
         tap,
         monitor_theirs.as_fd(),
@@ -128,16 +143,14 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<VirtualMachine> {
         console_theirs.as_fd(),
         vnc_directory.as_fd(),
     ];
-    keep.extend(agent_theirs.iter().map(UnixStream::as_fd));
+    let others = agent_theirs.iter().chain(&tpm_theirs);
+    keep.extend(others.map(UnixStream::as_fd));
     let user = spec.user.as_ref();
     let user = user.map(|user| accel::credentials(user, spec.accel));
-    let mut process = executed(
+    let process = executed(
         Process::spawn_family(command, &keep, user.as_ref()),
         &spec.qemu,
     )?;
-    let stderr = process
-        .take_stderr()
-        .ok_or_else(|| Error::new("no pipe for the messages of qemu"))?;
     let stderr = OwnedFd::from(stderr);
     fcntl(&stderr, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
         .context(|| "unable to read the messages of qemu")?;
@@ -145,6 +158,7 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<VirtualMachine> {
         label: spec.label.clone(),
         cpus: spec.cpus,
         process,
+        tpm,
         monitor: Monitor::new(monitor),
         console: Capture::new(console, CONSOLE_TAIL, Some(log)),
         stderr: Capture::new(stderr, STDERR_TAIL, None),
@@ -262,7 +276,7 @@ fn failed(machine: &VirtualMachine, what: &str) -> Error {
 pub(super) fn prepare_directory(vnc: &Path, user: Option<&Credentials>) -> Result<File> {
     let directory = vnc.parent().unwrap_or(vnc);
     let made = match DirBuilder::new().mode(0o700).create(directory) {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         made => made,
     };
     made.context(|| format!("unable to create directory {}", directory.display()))?;
@@ -279,15 +293,24 @@ pub(super) fn prepare_directory(vnc: &Path, user: Option<&Credentials>) -> Resul
 /// agent's: an attacker inside QEMU can write to the images, and neither to the
 /// manifest nor to files that the agent adds.
 pub(super) fn hand_over(directory: &Path, user: &Credentials) -> Result<()> {
-    let give = || -> std::io::Result<()> {
+    let give_file = |file: &DirEntry| -> io::Result<()> {
+        let metadata = file.metadata()?;
+        if metadata.is_file() && metadata.uid() != user.uid {
+            lchown(file.path(), Some(user.uid), Some(user.gid))?;
+        }
+        Ok(())
+    };
+    let give = || -> io::Result<()> {
         for entry in fs::read_dir(directory)? {
             let entry = entry?;
-            let metadata = entry.metadata()?;
-            if !metadata.is_file() || entry.file_name() == "manifest" {
-                continue;
-            }
-            if metadata.uid() != user.uid {
+            let is_tpm = entry.file_name() == TPM_STATE && entry.metadata()?.is_dir();
+            if is_tpm {
+                for file in fs::read_dir(entry.path())? {
+                    give_file(&file?)?;
+                }
                 lchown(entry.path(), Some(user.uid), Some(user.gid))?;
+            } else if entry.file_name() != "manifest" {
+                give_file(&entry)?;
             }
         }
         let mut permissions = fs::metadata(directory)?.permissions();
@@ -307,7 +330,7 @@ pub(super) fn hand_over(directory: &Path, user: &Credentials) -> Result<()> {
 
 /// The agent's end, non-blocking, and QEMU's.
 fn pair() -> Result<(OwnedFd, UnixStream)> {
-    let make = || -> std::io::Result<(OwnedFd, UnixStream)> {
+    let make = || -> io::Result<(OwnedFd, UnixStream)> {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         Ok((ours.into(), theirs))

@@ -8,7 +8,7 @@ use super::remedies;
 use super::tree::MachineDir;
 use super::{AuxiliaryMachine, Machine, MachinesSettings, auxiliary};
 use crate::error::{Error, Result, word};
-use crate::machine::{files, firmware};
+use crate::machine::{files, firmware, tpm};
 use crate::manifest::reuse::{self, BootstrapReason, Reuse};
 use crate::manifest::{BootstrappedMachine, MachineKind, MachineManifest, Role};
 
@@ -60,8 +60,7 @@ pub fn inspect(machine: &MachineDir, settings: &MachinesSettings) -> Result<Insp
         }
         require_suitable(&current, &revision, ram_kb, "--auxiliary-ram")?;
         auxiliary::require_offerable(&current, &revision)?;
-        files::require_disk(&revision, &current)?;
-        firmware::of(&current, &revision, &settings.qemu)?;
+        require_usable(&current, &revision, settings)?;
         let scratch = machine.copy(&settings.toolchain);
         let machine = AuxiliaryMachine::new(current, revision, scratch);
         return Ok(Inspection::Auxiliary(Box::new(machine)));
@@ -90,8 +89,7 @@ pub fn inspect(machine: &MachineDir, settings: &MachinesSettings) -> Result<Insp
             }
         }
     };
-    files::require_disk(&revision, &current)?;
-    firmware::of(&current, &revision, &settings.qemu)?;
+    require_usable(&current, &revision, settings)?;
     Ok(Inspection::NeedsBootstrap(NeededBootstrap {
         why,
         revision,
@@ -150,12 +148,21 @@ fn copy(
             return Ok(Err(BootstrapReason::Unreadable(why)));
         }
     };
-    let usable = files::require_disk(target, &copy.machine)
-        .and_then(|()| firmware::of(&copy.machine, target, &settings.qemu));
-    Ok(match usable {
-        Ok(_) => Ok(copy),
+    Ok(match require_usable(&copy.machine, target, settings) {
+        Ok(()) => Ok(copy),
         Err(error) => Err(BootstrapReason::Unreadable(error.to_string())),
     })
+}
+
+/// Requires the files of the machine in `subvolume`, and what they need of this host.
+fn require_usable(
+    machine: &MachineManifest,
+    subvolume: &Path,
+    settings: &MachinesSettings,
+) -> Result<()> {
+    files::require_disk(subvolume, machine)?;
+    firmware::of(machine, subvolume, &settings.qemu)?;
+    tpm::of(machine, subvolume, &settings.qemu).map(drop)
 }
 
 /// Requires that a machine can be run on this host.

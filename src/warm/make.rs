@@ -7,7 +7,7 @@ use super::{MANIFEST, TemplateKey, WarmSettings, contents, path};
 use crate::error::{Class, Context as _, Error, Result};
 use crate::guest::{Guest, GuestRun, Step, Why};
 use crate::machine::memory::{RAM, STATE};
-use crate::machine::{Memory, Purpose};
+use crate::machine::{Memory, Purpose, tpm};
 use crate::manifest::{BootstrappedMachine, TemplateContents, TemplateManifest, WaitingGuest, hex};
 use crate::snapshot::Snapshot;
 use crate::status::Phase;
@@ -129,6 +129,10 @@ fn freeze(
     names: &[&str],
     watch: &Watch,
 ) -> Result<Frozen> {
+    if tpm::of(&machine.machine, directory, &settings.guest.qemu)?.is_some() {
+        let reason = "a template does not keep the state of its TPM";
+        return Ok(Frozen::Unable(reason.to_owned()));
+    }
     let run = GuestRun {
         machine: &machine.machine,
         label: copy,

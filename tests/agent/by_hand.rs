@@ -10,11 +10,12 @@ use crate::support::{Process, guest, isolated, require_programs, run, within};
 #[test]
 fn a_machine_that_failed_is_started_by_hand() {
     isolated(|| {
-        if !require_programs(&["ip"]) {
+        if !require_programs(&["ip", "swtpm"]) {
             return;
         }
         let Some(host) = Host::new() else { return };
         host.add_bootstrapped("linux-gcc", "mode=silent\n");
+        fs::create_dir(host.machine("linux-gcc/linux-gcc-default/tpm")).unwrap();
         host.task("one", "linux-gcc", "");
         let ran = host.run(&["--once", "--build-startup=1", "--build-retries=0"]);
         let script = host.path("run/default-1/start-machine.sh");

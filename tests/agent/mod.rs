@@ -16,5 +16,6 @@ mod machines;
 mod patient;
 mod priorities;
 mod shell;
+mod tpm;
 pub mod turns;
 mod warm;

@@ -13,7 +13,7 @@ use nix::sys::termios::{InputFlags, LocalFlags, OutputFlags, Termios, tcgetattr}
 use nix::unistd::Pid;
 
 use crate::support::host::{Host, TURN, ended, finish};
-use crate::support::{Process, guest, isolated};
+use crate::support::{Process, guest, isolated, require_programs};
 
 /// The agent with `--shell` on a terminal.
 struct Shell {
@@ -79,7 +79,11 @@ impl Shell {
 fn a_machine_has_its_console_on_the_terminal() {
     isolated(|| {
         let Some(host) = Host::new() else { return };
+        if !require_programs(&["swtpm"]) {
+            return;
+        }
         host.add_bootstrapped("linux-gcc", "mode=shell\n");
+        fs::create_dir(host.machine("linux-gcc/linux-gcc-default/tpm")).unwrap();
         let before = host.subvolumes("linux-gcc");
         let _turn = guest::turn();
 

@@ -41,6 +41,7 @@ fn spec(dir: &TempDir, qemu: &Path) -> Spec {
         mac: Mac([0x52, 0x54, 0, 0, 1, 2]),
         tap: "bb1".into(),
         firmware: None,
+        tpm: None,
         options: None,
         purpose: Purpose::Build,
         run_dir,

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use bbot_agent::settings::AccelChoice;
 use bbot_agent::sys::process::Credentials;
 
 use super::{LONG, boot, next, no_tap, soon, spec, wait, wait_for, wait_for_console};
-use crate::support::{TempDir, guest, isolated, run, skip};
+use crate::support::{TempDir, eventually, guest, isolated, require_programs, run, skip};
 
 /// Runs `test` with a guest that plays `settings`, on a tap of its own network.
 fn with_guest(
@@ -198,6 +199,83 @@ fn an_error_of_a_disk_in_the_machines_own_options_is_not_shown_to_the_guest() {
     );
 }
 
+/// Has QEMU run as the user `nobody`.
+fn as_nobody(spec: &mut Spec) {
+    spec.user = Some(Credentials {
+        uid: 65534,
+        gid: 65534,
+        groups: Vec::new(),
+    });
+    // As on a host whose tree others may enter; cargo's is not ours to
+    // open up.
+    run("mount -t tmpfs -o mode=755 none /mnt");
+    let place = Path::new("/mnt");
+    for name in ["machine", "run"] {
+        let from = spec.run_dir.with_file_name(name);
+        run(&format!("cp -a {} {}", from.display(), place.display()));
+    }
+    spec.directory = place.join("machine");
+    spec.run_dir = place.join("run");
+}
+
+#[test]
+fn a_tpm_has_the_user_of_qemu_and_ends_with_it() {
+    if !require_programs(&["swtpm"]) {
+        return;
+    }
+    with_guest(
+        "mode=silent\n",
+        |spec| {
+            let state = spec.directory.join("tpm");
+            fs::create_dir(&state).unwrap();
+            // Something that the operator has prepared.
+            fs::write(state.join("notes"), "").unwrap();
+            spec.tpm = Some("tpm-crb");
+            as_nobody(spec);
+        },
+        |machine| {
+            let state = Path::new("/mnt/machine/tpm");
+            for name in ["", "notes", "tpm2-00.permall"] {
+                let uid = fs::metadata(state.join(name)).unwrap().uid();
+                assert_eq!(uid, 65534, "{name}");
+            }
+            let evidence = machine.evidence().join("\n");
+            let (_, pid) = evidence.split_once("swtpm pid ").unwrap();
+            let pid = pid.split('\n').next().unwrap();
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+            assert!(
+                status.contains("Uid:\t65534\t65534\t65534\t65534"),
+                "{status}"
+            );
+            // However QEMU ends.
+            run(&format!("kill -9 {}", machine.pid()));
+            assert_eq!(end(machine), None);
+            let ended = || !Path::new(&format!("/proc/{pid}/cwd")).exists();
+            eventually("swtpm has ended", ended);
+        },
+    );
+}
+
+#[test]
+fn a_tpm_that_does_not_start_is_explained_in_its_words() {
+    if guest::image().is_err() {
+        return skip("no qemu");
+    }
+    if !require_programs(&["swtpm"]) {
+        return;
+    }
+    let dir = TempDir::new();
+    let mut spec = spec(&dir, Path::new(guest::QEMU));
+    spec.tpm = Some("tpm-crb");
+    let state = spec.directory.join("tpm");
+    fs::create_dir(&state).unwrap();
+    fs::write(state.join("tpm2-00.permall"), "garbage").unwrap();
+    spec.options = Some(Vec::new());
+    let error = boot(&spec, no_tap().as_fd(), soon()).unwrap_err();
+    let said = error.hints().any(|hint| hint.starts_with("qemu: swtpm: "));
+    assert!(said, "{error:?}");
+}
+
 #[test]
 fn options_of_a_machine_and_another_user_for_qemu() {
     with_guest(
@@ -208,22 +286,7 @@ fn options_of_a_machine_and_another_user_for_qemu() {
                  -drive|if=none,id=disk0,file=disk.img,format=raw|\
                  -device|virtio-blk-pci,drive=disk0,bootindex=1";
             spec.options = Some(options.split('|').map(str::to_owned).collect());
-            // nobody
-            spec.user = Some(Credentials {
-                uid: 65534,
-                gid: 65534,
-                groups: Vec::new(),
-            });
-            // As on a host whose tree others may enter; cargo's is not ours to
-            // open up.
-            run("mount -t tmpfs -o mode=755 none /mnt");
-            let place = Path::new("/mnt");
-            for name in ["machine", "run"] {
-                let from = spec.run_dir.with_file_name(name);
-                run(&format!("cp -a {} {}", from.display(), place.display()));
-            }
-            spec.directory = place.join("machine");
-            spec.run_dir = place.join("run");
+            as_nobody(spec);
         },
         |machine| {
             let pid = machine.pid();
