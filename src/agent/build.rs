@@ -6,7 +6,6 @@ use super::policy::{BreakerGets, Consequences, ControllerGets, MachineGets, Task
 use super::turn::Turn;
 use super::work::{Agent, compose};
 use super::world::{Room as _, World};
-use crate::backoff::Backoff;
 use crate::cli::{self, Dump};
 use crate::controller::Assignment;
 use crate::delivery::{FinishedTask, TaskRecord};
@@ -25,21 +24,6 @@ use crate::trace;
 
 /// How long the agent may go on sending when it was told to stop.
 const STOP_GRACE: Duration = Duration::from_secs(5);
-
-/// How long a machine is not offered after its guest made no request: the first and
-/// the longest pause.
-const FIRST_REST: Duration = Duration::from_secs(5 * 60);
-const LONGEST_REST: Duration = Duration::from_secs(3600);
-
-/// A machine whose guests make no request.
-#[derive(Clone, Debug)]
-pub(super) struct RestingMachine {
-    /// The revision that failed.
-    pub(super) id: String,
-    /// It is offered again then.
-    pub(super) until: Duration,
-    backoff: Backoff,
-}
 
 /// The results of the steps after a build: the host faults among them.
 #[derive(Default)]
@@ -331,27 +315,15 @@ impl<W: World> Agent<W> {
     }
 
     fn rest_machine(&mut self, machine: &MachineManifest, end: TaskEnd) {
-        let (name, id) = (machine.name().to_owned(), machine.id().to_owned());
-        let resting = self
-            .resting_machines
-            .entry(name.clone())
-            .or_insert(RestingMachine {
-                id: id.clone(),
-                until: Duration::ZERO,
-                backoff: Backoff::new(FIRST_REST, LONGEST_REST),
-            });
-        if resting.id != id {
-            resting.id = id;
-            resting.backoff = Backoff::new(FIRST_REST, LONGEST_REST);
-        }
-        let pause = resting.backoff.failed();
-        resting.until = self.world.now().uptime + pause;
+        let now = self.world.now().uptime;
+        let pause = self.resting_machines.add(machine, now);
         let why = match end {
             TaskEnd::AuxiliaryFailed => "it did not come up",
             _ => "its guest made no request",
         };
         diag::warning(format_args!(
-            "machine {name} is not offered in the next {} s: {why}",
+            "machine {} is not offered in the next {} s: {why}",
+            machine.name(),
             pause.as_secs()
         ))
         .emit();

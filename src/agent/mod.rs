@@ -8,6 +8,7 @@ mod build;
 mod guests;
 mod host;
 pub mod policy;
+mod resting;
 mod room;
 pub mod setup;
 mod shell;
@@ -55,7 +56,8 @@ pub fn run(options: &Options) -> Result<u8> {
     let key = key(options, &watch)?;
     let settings = setup::delivery(options);
     // Trial runs bypass the store: their results are sent at once or dropped.
-    let (delivery, unfinished) = if is_fake(options) || options.dump.is_some() {
+    let is_trial = is_fake(options) || options.dump.is_some();
+    let (delivery, unfinished) = if is_trial {
         (Delivery::trial(settings, key), Vec::new())
     } else {
         let state = setup::state(options);
@@ -67,6 +69,9 @@ pub fn run(options: &Options) -> Result<u8> {
         host.hold_task(&target);
     }
     let mut agent = Agent::new(options.clone(), host, delivery);
+    if !is_trial {
+        agent.keep(&setup::state(options));
+    }
     agent.recover(unfinished);
     let status = agent.work();
     agent.end();

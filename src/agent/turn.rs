@@ -171,8 +171,8 @@ impl<W: World> Agent<W> {
         self.world.note("machines", None);
         self.agree(&mut ready)?;
         let now = self.world.now().uptime;
-        ready.retain(|machine| !self.rests(&machine.manifest.machine, now));
-        auxiliary.retain(|machine| !self.rests(&machine.manifest, now));
+        ready.retain(|machine| !self.resting_machines.has(&machine.manifest.machine, now));
+        auxiliary.retain(|machine| !self.resting_machines.has(&machine.manifest, now));
         if ready.is_empty() {
             let detail = "their guests made no request".to_owned();
             return Ok(Offer::Nothing(Idle::NoMachines, detail));
@@ -219,12 +219,6 @@ impl<W: World> Agent<W> {
         machines
             .retain(|machine| toolchain::has(&machine.manifest.bootstrap, &self.toolchain_version));
         Ok(())
-    }
-
-    /// Whether a machine is not offered now.
-    fn rests(&self, machine: &MachineManifest, now: Duration) -> bool {
-        let resting = self.resting_machines.get(machine.name());
-        resting.is_some_and(|resting| resting.id == machine.id() && now < resting.until)
     }
 
     fn no_machines(&mut self, broken: usize, full: Option<String>) -> Offer {

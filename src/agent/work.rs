@@ -1,9 +1,10 @@
 //! The loop: turn after turn, until there is a reason to stop.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use super::ask::Resting;
-use super::build::RestingMachine;
+use super::resting::RestingMachines;
 use super::setup;
 use super::turn::Turn;
 use super::world::World;
@@ -33,8 +34,8 @@ pub struct Agent<W> {
     pub(super) breaker: Breaker,
     /// Controllers that are not asked for a while, by number.
     pub(super) resting: BTreeMap<usize, Resting>,
-    /// Machines that are not offered for a while, by name.
-    pub(super) resting_machines: BTreeMap<String, RestingMachine>,
+    /// Machines that are not offered for a while.
+    pub(super) resting_machines: RestingMachines,
     /// Draws the machines of a request that cannot have all.
     pub(super) shuffle: Shuffle,
     /// The version of the toolchain that controllers are told.
@@ -55,11 +56,16 @@ impl<W: World> Agent<W> {
             world,
             delivery,
             resting: BTreeMap::new(),
-            resting_machines: BTreeMap::new(),
+            resting_machines: RestingMachines::default(),
             shuffle: Shuffle::seeded(),
             probe_anew: true,
             turns: 0,
         }
+    }
+
+    /// Keeps the machines that are not offered for a while in the directory `state`.
+    pub fn keep(&mut self, state: &Path) {
+        self.resting_machines.keep(state.join("resting"));
     }
 
     /// Gives back the tasks that were under way when the former agent ended.

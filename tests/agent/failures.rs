@@ -33,6 +33,13 @@ fn a_guest_that_never_asks_is_tried_again_and_then_its_task_is_given_back() {
         );
         assert_eq!(host.result("one"), None);
         assert!(host.path("controller/tasks/one.manifest").exists());
+
+        // The next turn is one of another process, as by cron.
+        let ran = host.run(&["--once"]);
+        assert_eq!((ran.code, &*ran.err), (Some(0), ""));
+        fs::remove_file(host.path("state/default-1/resting")).unwrap();
+        let ran = host.run(&["--once", "--build-startup", "2", "--build-retries", "0"]);
+        assert_eq!(ran.code, Some(1), "{}", ran.err);
     });
 }
 
