@@ -35,8 +35,8 @@ pub(super) struct Resting {
 
 /// The answer of the controllers together.
 pub(super) enum Asked {
-    /// A task, and its machines.
-    Task(Box<Assignment>, TaskMachines),
+    /// A task, its machines, and the number of its controller, unless it is one by hand.
+    Task(Box<Assignment>, TaskMachines, Option<usize>),
     /// No task, because; with details.
     Nothing(Idle, String),
 }
@@ -81,8 +81,8 @@ impl<W: World> Agent<W> {
                     };
                     match self.acceptable(&assignment, machines) {
                         Ok(machines) => {
-                            self.resting.remove(&number);
-                            return Ok(Asked::Task(Box::new(assignment), machines));
+                            let assignment = Box::new(assignment);
+                            return Ok(Asked::Task(assignment, machines, Some(number)));
                         }
                         Err(why) => {
                             self.decline(&assignment, &why);
@@ -134,7 +134,7 @@ impl<W: World> Agent<W> {
     fn fake(&self, task: TaskManifest, machines: &OfferedMachines) -> Asked {
         let assignment = Assignment::fake(task);
         match self.acceptable(&assignment, machines) {
-            Ok(machines) => Asked::Task(Box::new(assignment), machines),
+            Ok(machines) => Asked::Task(Box::new(assignment), machines, None),
             Err(why) => {
                 diag::error(format_args!("unable to accept task: {why}")).emit();
                 Asked::Nothing(Idle::TaskDeclined, why)
@@ -179,7 +179,7 @@ impl<W: World> Agent<W> {
     }
 
     /// Does not ask a controller for a while.
-    fn rest(&mut self, number: usize) {
+    pub(super) fn rest(&mut self, number: usize) {
         // Half of the pause between turns: after the first failure the next turn
         // asks again.
         let first = self.options.poll_interval / 2;

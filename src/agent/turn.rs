@@ -99,11 +99,21 @@ impl<W: World> Agent<W> {
         // Other agents may use the machines that no task is for.
         drop(machines);
         match asked {
-            Asked::Task(assignment, _) if self.options.dump == Some(Dump::Task) => {
+            Asked::Task(assignment, ..) if self.options.dump == Some(Dump::Task) => {
                 self.world.release(&assignment.result_url);
                 dump(&assignment.task)
             }
-            Asked::Task(assignment, machines) => self.build(*assignment, &machines),
+            Asked::Task(assignment, machines, number) => {
+                let turn = self.build(*assignment, &machines)?;
+                if let Some(number) = number {
+                    match turn {
+                        // It would hand out the task again at once.
+                        Turn::Idle(Idle::HostFull, _) => self.rest(number),
+                        _ => drop(self.resting.remove(&number)),
+                    }
+                }
+                Ok(turn)
+            }
             Asked::Nothing(Idle::TaskDeclined, why) if self.options.fake_request.is_some() => {
                 Ok(Turn::Failed(why))
             }

@@ -272,3 +272,14 @@ fn templates_are_made_one_at_a_time_when_there_is_no_task() {
     // The agent pauses only when there is neither a task nor a template to make.
     assert_eq!(record.idle[0].0, 5 * MINUTE);
 }
+
+#[test]
+fn a_controller_whose_tasks_find_no_room_is_asked_after_growing_pauses() {
+    let mut script = Script::new().controller(|_| Offers::Task("linux", ""));
+    script.no_room = Some("an agent of lower priority is stopped");
+    let record = play(script, &[], DAY);
+    assert_eq!(record.built.len(), 0);
+    // One in some ten minutes, and not one a minute.
+    let asked = record.asked(0);
+    assert!((100..200).contains(&asked), "{asked}");
+}

@@ -214,6 +214,9 @@ impl World for Play {
     }
 
     fn make_room(&mut self, claim: HostClaim) -> Result<std::result::Result<SharedRoom, String>> {
+        if let Some(why) = self.script.no_room {
+            return Ok(Err(why.to_owned()));
+        }
         Ok(self.script.host.claim(claim))
     }
 

@@ -65,6 +65,8 @@ pub struct Script {
     pub templates: u32,
     /// A task that was given back to a controller.
     pub given_back: Box<dyn FnMut(usize)>,
+    /// Why no task finds room, if none does.
+    pub no_room: Option<&'static str>,
     /// The host that the agent shares with others.
     pub host: SharedHost,
     /// What the host lacks.
@@ -86,6 +88,7 @@ impl Script {
             guests: Box::new(|_, _| success(MINUTE)),
             templates: 0,
             given_back: Box::new(|_| {}),
+            no_room: None,
             host: SharedHost::alone(),
             lacks: Box::new(|_| None),
         }
