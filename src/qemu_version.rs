@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::error::{Class, Error, Result, reason};
-use crate::machine::program::INSTALL;
+use crate::machine::program::installation;
 use crate::watch::Watch;
 
 /// The oldest QEMU that works, as major and minor number. `-action` decides, and
@@ -36,7 +36,7 @@ pub fn require(qemu: &Path, watch: &Watch) -> Result<String> {
             let missing = error.kind() == io::ErrorKind::NotFound;
             let error = unusable(format!("unable to run {name}: {}", reason(&error)));
             return Err(match missing {
-                true => error.hint(format!("install it: {INSTALL}")).hint(another),
+                true => error.hint(installation(qemu)).hint(another),
                 false => error.hint(another),
             });
         }

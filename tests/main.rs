@@ -23,6 +23,7 @@ mod manifest;
 mod network;
 mod operations;
 
+mod probe;
 mod scenario;
 mod snapshot;
 mod soak;

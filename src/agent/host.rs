@@ -20,7 +20,7 @@ use crate::error::{Class, Error, Result, word};
 use crate::interactive;
 use crate::ledger::{HostClaim, HostView};
 use crate::lock::Lock;
-use crate::machine::program::{self, INSTALL};
+use crate::machine::program;
 use crate::machines::low_space::{self, LowVolumes};
 use crate::machines::{Enumeration, Machine, Machines, MachinesSettings, TaskMachines};
 use crate::manifest::TaskRequest;
@@ -200,7 +200,7 @@ impl<'w> World for Host<'w> {
         if program::find(&options.qemu).is_none() {
             return Err(Error::new(format!("no program {}", options.qemu.display()))
                 .with_class(Class::Config)
-                .hint(format!("install it: {INSTALL}"))
+                .hint(program::installation(&options.qemu))
                 .hint("name another: --qemu <path>"));
         }
         interactive::probe(options)?;

@@ -11,7 +11,8 @@ use crate::bootstrap;
 use crate::cli::Options;
 use crate::ledger;
 use crate::machine::accel::{self, Accel, ProbeResult};
-use crate::machine::program::INSTALL;
+use crate::machine::program::installation;
+use crate::platform::Architecture;
 use crate::qemu_version;
 use crate::settings::AccelChoice;
 use crate::status;
@@ -96,16 +97,22 @@ fn program(options: &Options, watch: &Watch) -> Finding {
     };
     let devices = qemu_version::answer(&options.qemu, &["-device", "help"], watch);
     let devices = devices.unwrap_or_default();
+    let architecture = Architecture::of_program(&options.qemu).unwrap_or(Architecture::HOST);
+    let screen = architecture.screen().windows(2);
+    let screen = screen
+        .filter(|pair| pair[0] == "-device")
+        .map(|pair| pair[1]);
     let missing: Vec<&str> = DEVICES
         .iter()
         .copied()
+        .chain(screen)
         .filter(|device| !devices.contains(&format!("\"{device}\"")))
         .collect();
     if missing.is_empty() {
         return Finding::good(SUBJECT, format!("{version} as {name}"));
     }
     let text = format!("{version} as {name}, without {}", missing.join(", "));
-    Finding::failure(SUBJECT, text).remedy(format!("install it: {INSTALL}"))
+    Finding::failure(SUBJECT, text).remedy(installation(&options.qemu))
 }
 
 /// A guest's first instructions, as the user that guests will run as.
@@ -139,16 +146,18 @@ fn accel(options: &Options, watch: &Watch) -> Vec<Finding> {
         ];
     }
     let finding = Finding::failure(SUBJECT, unusable);
+    let emulate = "emulate, some ten times slower: --accel tcg";
+    let is_foreign =
+        Architecture::of_program(&options.qemu).is_some_and(|a| a != Architecture::HOST);
     vec![match first {
+        Accel::Kvm if is_foreign => finding.remedy(emulate),
         Accel::Kvm => finding
             .remedy(match access("/dev/kvm", AccessFlags::F_OK) {
                 Ok(()) => "if this host is a guest itself, its host has to allow nested guests",
-                Err(_) => {
-                    "turn virtualization on in the firmware, then: modprobe kvm_intel or kvm_amd"
-                }
+                Err(_) => Architecture::HOST.kvm_remedy(),
             })
-            .remedy("or emulate, some ten times slower: --accel tcg"),
-        Accel::Tcg => finding.remedy(format!("install it: {INSTALL}")),
+            .remedy(format!("or {emulate}")),
+        Accel::Tcg => finding.remedy(installation(&options.qemu)),
     }]
 }
 

@@ -101,7 +101,7 @@ plain! {
         /// How guests' requests reach our server.
         pub redirect: RedirectKind,
 
-        /// The `qemu-system-x86_64` program, by name or path.
+        /// The QEMU program, by name or path.
         pub qemu: PathBuf,
         /// KVM or emulation.
         pub accel: AccelChoice,

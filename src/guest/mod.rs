@@ -33,6 +33,7 @@ use crate::machine::{Accel, Memory, Purpose, ShutdownReason, Spec, VirtualMachin
 use crate::machine::{firmware, tpm};
 use crate::manifest::{MachineManifest, TaskManifest};
 use crate::network::{Bridge, Mac, Netfilter, Redirect, Strategy, Tap, Target};
+use crate::platform::Architecture;
 use crate::settings::{Hold, RedirectKind};
 use crate::sys::poll;
 use crate::sys::process::Credentials;
@@ -394,6 +395,11 @@ fn spec(config: &GuestSettings, boot: &GuestRun<'_>, tap: &str, mac: Mac) -> Res
     Ok(Spec {
         label: boot.label.display().to_string(),
         qemu: config.qemu.clone(),
+        architecture: Architecture::of(
+            boot.machine.name(),
+            boot.machine.options().as_deref(),
+            &config.qemu,
+        ),
         accel: config.accel,
         cpus: config.cpus,
         ram_kb: config

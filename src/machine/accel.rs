@@ -1,9 +1,8 @@
 //! The accelerator of guests: KVM, or QEMU's emulation.
 //!
 //! On some hosts (often virtual machines themselves) `/dev/kvm` opens, and guests
-//! abort or hang in their first second. KVM is usable only if a guest has run: a boot sector that asks
-//! the BIOS for its disk, returns from an interrupt in protected mode, enters long
-//! mode and ends QEMU (`probe.S`). That takes a fifth of a second where it works.
+//! abort or hang in their first second. KVM is usable only if a guest has run: one of a
+//! few instructions ([`ProbeGuest`]), which takes a fifth of a second where KVM works.
 
 use std::fmt;
 use std::fs::OpenOptions;
@@ -19,6 +18,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::capture::Tail;
 use crate::error::{Class, Context as _, Error, Result};
+use crate::platform::{Architecture, ProbeGuest};
 use crate::settings::AccelChoice;
 use crate::sys::poll::{Wait, Waited};
 use crate::sys::process::{Credentials, Process};
@@ -33,13 +33,12 @@ pub enum Accel {
 }
 
 impl Accel {
-    /// QEMU's `-cpu`. `host` exists with KVM only. `max` has every feature of the
-    /// emulation, and was measured to be faster than QEMU's default.
+    /// QEMU's `-cpu`. `host` exists with KVM only.
     #[must_use]
-    pub fn processor(self) -> &'static str {
+    pub fn processor(self, architecture: Architecture) -> &'static str {
         match self {
             Accel::Kvm => "host",
-            Accel::Tcg => "max",
+            Accel::Tcg => architecture.emulated_processor(),
         }
     }
 }
@@ -101,6 +100,15 @@ pub fn probe(
     deadline: Instant,
     wait: &mut Wait<'_>,
 ) -> Result<ProbeResult> {
+    let architecture = Architecture::of_program(qemu).unwrap_or(Architecture::HOST);
+    if accel == Accel::Kvm && architecture != Architecture::HOST {
+        let (host, guest) = (Architecture::HOST.name(), architecture.name());
+        let why = format!(
+            "this host is {host}, and guests of {} are {guest}",
+            qemu.display()
+        );
+        return Ok(ProbeResult::Unusable(why));
+    }
     if accel == Accel::Kvm
         && let Err(error) = open_kvm()
         && (user.is_none() || error.kind() == io::ErrorKind::NotFound)
@@ -110,25 +118,23 @@ pub fn probe(
             "unable to open {DEVICE}: {reason}"
         )));
     }
-    let disk = boot_sector().context(|| "unable to make the disk of the probe")?;
+    let guest = architecture.probe();
+    let image = image(&guest.image()).context(|| "unable to make the image of the probe")?;
+    let file = format!("/proc/self/fd/{}", image.as_raw_fd());
+    let options = guest.options.iter();
     let mut command = Command::new(qemu);
     command
         .args(["-nodefaults", "-no-user-config", "-no-reboot"])
-        .args(["-machine", "q35", "-m", "64", "-display", "none"])
-        .args(["-accel", &accel.to_string(), "-cpu", accel.processor()])
-        .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"])
-        .arg("-drive")
-        .arg(format!(
-            "if=none,id=d,format=raw,readonly=on,file=/proc/self/fd/{}",
-            disk.as_raw_fd()
-        ))
-        .args(["-device", "virtio-blk-pci,drive=d,bootindex=1"])
+        .args(["-m", "64", "-display", "none"])
+        .args(["-accel", &accel.to_string()])
+        .args(["-cpu", accel.processor(architecture)])
+        .args(options.map(|option| option.replace(ProbeGuest::IMAGE, &file)))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
     crate::trace!(4, "probe", "trying a guest under {accel}");
     let user = user.map(|user| credentials(user, accel));
-    let started = Process::spawn(command, &[disk.as_fd()], user.as_ref());
+    let started = Process::spawn(command, &[image.as_fd()], user.as_ref());
     let mut process = super::program::executed(started, qemu)?;
     // QEMU ends or, where KVM fails in the guest, reports it and suspends the guest.
     let mut stderr = process
@@ -147,7 +153,7 @@ pub fn probe(
     wait(&[process.as_fd()])?;
     let ended = process.try_wait();
     Ok(match ended.context(|| "unable to wait for qemu")? {
-        Some(status) if status.code() == Some(PROBE_EXIT_STATUS) => ProbeResult::Usable,
+        Some(status) if status.code() == Some(guest.exit_status) => ProbeResult::Usable,
         Some(status) if message.is_empty() => {
             ProbeResult::Unusable(format!("qemu ended with {status}"))
         }
@@ -193,71 +199,20 @@ fn open_kvm() -> io::Result<()> {
     Ok(())
 }
 
-/// A disk in memory with the boot sector. SeaBIOS boots from no smaller one.
-fn boot_sector() -> io::Result<OwnedFd> {
-    const SECTOR: usize = 512;
+/// A file in memory.
+fn image(bytes: &[u8]) -> io::Result<OwnedFd> {
+    // SeaBIOS boots from no smaller disk.
+    const SIZE: u64 = 1 << 20;
     let fd = memfd_create(c"probe", MFdFlags::MFD_CLOEXEC)?;
     let mut file = std::fs::File::from(fd);
-    let mut sector = CODE.to_vec();
-    sector.resize(SECTOR - 2, 0);
-    // The signature of a boot record.
-    sector.extend([0x55, 0xaa]);
-    file.write_all(&sector)?;
-    file.set_len(1 << 20)?;
+    file.write_all(bytes)?;
+    file.set_len(SIZE)?;
     Ok(file.into())
 }
-
-/// QEMU's exit status when the boot sector reached its end.
-const PROBE_EXIT_STATUS: i32 = 0x15 * 2 + 1;
-
-/// `probe.S`, assembled for address 0x7c00.
-#[rustfmt::skip]
-const CODE: [u8; 206] = [
-    0xfa, 0x31, 0xc0, 0x8e, 0xd8, 0x8e, 0xc0, 0x8e, 0xd0, 0xbc, 0x00, 0x7c, 0xea, 0x11,
-    0x7c, 0x00, 0x00, 0xb4, 0x41, 0xbb, 0xaa, 0x55, 0xb2, 0x80, 0xcd, 0x13, 0xfa, 0xbf,
-    0x00, 0x10, 0x66, 0x31, 0xc0, 0xb9, 0x00, 0x0c, 0xfc, 0x66, 0xf3, 0xab, 0x66, 0xc7,
-    0x06, 0x00, 0x10, 0x03, 0x20, 0x00, 0x00, 0x66, 0xc7, 0x06, 0x00, 0x20, 0x03, 0x30,
-    0x00, 0x00, 0x66, 0xc7, 0x06, 0x00, 0x30, 0x83, 0x00, 0x00, 0x00, 0x0f, 0x01, 0x16,
-    0xc8, 0x7c, 0x0f, 0x20, 0xc0, 0x0c, 0x01, 0x0f, 0x22, 0xc0, 0xea, 0x55, 0x7c, 0x08,
-    0x00, 0x66, 0xb8, 0x10, 0x00, 0x8e, 0xd8, 0x8e, 0xd0, 0xbc, 0x00, 0x7c, 0x00, 0x00,
-    0x9c, 0x6a, 0x08, 0x68, 0x6b, 0x7c, 0x00, 0x00, 0xcf, 0x31, 0xc0, 0x0f, 0xa2, 0x0f,
-    0x20, 0xe0, 0x83, 0xc8, 0x20, 0x0f, 0x22, 0xe0, 0xb8, 0x00, 0x10, 0x00, 0x00, 0x0f,
-    0x22, 0xd8, 0xb9, 0x80, 0x00, 0x00, 0xc0, 0x0f, 0x32, 0x0d, 0x00, 0x01, 0x00, 0x00,
-    0x0f, 0x30, 0x0f, 0x20, 0xc0, 0x0d, 0x00, 0x00, 0x00, 0x80, 0x0f, 0x22, 0xc0, 0xea,
-    0xa0, 0x7c, 0x00, 0x00, 0x18, 0x00, 0xb0, 0x15, 0xe6, 0xf4, 0xf4, 0xeb, 0xfd, 0x90,
-    0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0x00, 0x00, 0x00, 0x9a,
-    0xcf, 0x00, 0xff, 0xff, 0x00, 0x00, 0x00, 0x92, 0xcf, 0x00, 0xff, 0xff, 0x00, 0x00,
-    0x00, 0x9a, 0xaf, 0x00, 0x1f, 0x00, 0xa8, 0x7c, 0x00, 0x00,
-];
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_bytes_are_those_of_the_source() {
-        let dir = std::env::temp_dir().join(format!("probe-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/machine/probe.S");
-        let run = |program: &str, args: &[&str]| {
-            let mut command = Command::new(program);
-            command
-                .current_dir(&dir)
-                .args(args)
-                .status()
-                .is_ok_and(|s| s.success())
-        };
-        let assembled = run("as", &["--64", "-o", "p.o", source.to_str().unwrap()])
-            && run(
-                "ld",
-                &["-Ttext=0x7c00", "--oformat", "binary", "-o", "p", "p.o"],
-            );
-        if assembled {
-            assert_eq!(std::fs::read(dir.join("p")).unwrap(), CODE);
-        }
-        std::fs::remove_dir_all(&dir).unwrap();
-        assert!(assembled);
-    }
 
     #[test]
     fn emulation_asks_for_no_probe() {

@@ -10,6 +10,7 @@ use super::accel::Accel;
 use super::firmware::{Firmware, STORE};
 use super::qemu::Purpose;
 use crate::network::Mac;
+use crate::platform::Architecture;
 
 pub(super) fn words<const N: usize>(words: [&str; N]) -> Vec<OsString> {
     words.into_iter().map(OsString::from).collect()
@@ -27,12 +28,12 @@ pub(super) fn value(prefix: &str, value: &OsStr) -> OsString {
     OsString::from_vec(bytes)
 }
 
-pub(super) fn processor(accel: Accel, cpus: u32) -> Vec<OsString> {
+pub(super) fn processor(accel: Accel, architecture: Architecture, cpus: u32) -> Vec<OsString> {
     vec![
         "-accel".into(),
         accel.to_string().into(),
         "-cpu".into(),
-        accel.processor().into(),
+        accel.processor(architecture).into(),
         "-smp".into(),
         cpus.max(1).to_string().into(),
     ]
@@ -131,14 +132,20 @@ pub(super) fn failures() -> Vec<OsString> {
 /// A screen for the operator, on a unix socket: no port for others to reach, unless the
 /// operator wants one.
 /// Machines that bring a video device of their own get no second one.
-pub(super) fn display(socket: &str, options: Option<&[String]>) -> Vec<OsString> {
+pub(super) fn display(
+    socket: &str,
+    architecture: Architecture,
+    options: Option<&[String]>,
+) -> Vec<OsString> {
+    const SCREENS: [&str; 3] = ["vga", "virtio-gpu", "ramfb"];
     let own = options
         .unwrap_or_default()
         .iter()
-        .any(|option| option == "-vga" || option.to_ascii_lowercase().contains("vga"));
+        .map(|option| option.to_ascii_lowercase())
+        .any(|option| SCREENS.iter().any(|screen| option.contains(screen)));
     let mut argv = Vec::new();
     if !own {
-        argv.extend(words(["-vga", "std"]));
+        argv.extend(architecture.screen().iter().map(OsString::from));
     }
     argv.extend(words(["-vnc", socket]));
     argv

@@ -12,9 +12,10 @@ use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 
 use super::clock::PORT;
-use super::devices::value;
+use super::devices::{value, words};
 use crate::error::{Context as _, Result};
 use crate::json::Value;
+use crate::platform::Architecture;
 
 /// The name of the file with the guest's memory, in the directory of the machine.
 pub const RAM: &str = "warm.ram";
@@ -73,7 +74,12 @@ impl Memory {
 
     /// The options of QEMU for the memory, and for devices that tell a guest that it was
     /// restored. `-m` is there for the size of the machine.
-    pub(super) fn argv(&self, ram_kb: u64, agent: RawFd) -> Vec<OsString> {
+    pub(super) fn argv(
+        &self,
+        architecture: Architecture,
+        ram_kb: u64,
+        agent: RawFd,
+    ) -> Vec<OsString> {
         let (path, how) = match self {
             Memory::Anonymous => return Vec::new(),
             Memory::Saved => (RAM.into(), "share=on"),
@@ -84,22 +90,23 @@ impl Memory {
             Memory::Restored { .. } => (RAM.into(), "share=off"),
         };
         let object = format!("memory-backend-file,id=warm-ram,size={ram_kb}k,{how},mem-path=");
-        vec![
+        let mut argv = vec![
             "-machine".into(),
             "memory-backend=warm-ram".into(),
             "-object".into(),
             value(&object, path.as_os_str()),
-            // A new identity at each start, from which the guest's random numbers
-            // differ.
-            "-device".into(),
-            "vmgenid".into(),
             "-device".into(),
             "virtio-serial-pci".into(),
             "-chardev".into(),
             format!("socket,id=guest-agent,fd={agent}").into(),
             "-device".into(),
             format!("virtserialport,id=agent,chardev=guest-agent,name={PORT}").into(),
-        ]
+        ];
+        if architecture.has_generation_id() {
+            // A new identity at each start, from which the guest's random numbers differ.
+            argv.extend(words(["-device", "vmgenid"]));
+        }
+        argv
     }
 
     /// The options of QEMU for the state: a guest that is restored waits for it.
@@ -160,7 +167,7 @@ mod tests {
 
     #[test]
     fn only_a_guest_that_is_saved_writes_to_its_memory_file() {
-        let backend = |memory: Memory| memory.argv(2048, 3)[3].clone();
+        let backend = |memory: Memory| memory.argv(Architecture::HOST, 2048, 3)[3].clone();
         let restored = |is_shared| Memory::Restored {
             template: "/m,1".into(),
             is_shared,

@@ -5,10 +5,16 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Class, Context as _, Result};
+use crate::platform::Architecture;
 use crate::sys::process::Process;
 
-/// How Debian's package is installed.
-pub const INSTALL: &str = "apt-get install --no-install-recommends qemu-system-x86";
+/// How Debian's package of a program is installed.
+#[must_use]
+pub fn installation(qemu: &Path) -> String {
+    let architecture = Architecture::of_program(qemu).unwrap_or(Architecture::HOST);
+    let package = architecture.qemu_package();
+    format!("install it: apt-get install --no-install-recommends {package}")
+}
 
 /// Where execvp(3) of musl looks for programs if `$PATH` is not set.
 const DEFAULT_PATH: &str = "/usr/local/bin:/bin:/usr/bin";
@@ -39,7 +45,7 @@ pub(super) fn executed(started: io::Result<Process>, qemu: &Path) -> Result<Proc
     started.map_err(|error| {
         error
             .with_class(Class::Config)
-            .hint(format!("install it: {INSTALL}"))
+            .hint(installation(qemu))
             .hint("name another: --qemu <path>")
     })
 }

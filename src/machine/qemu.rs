@@ -18,6 +18,7 @@ use super::options;
 use super::tpm;
 use crate::interactive::VncAddress;
 use crate::network::Mac;
+use crate::platform::Architecture;
 use crate::sys::process::Credentials;
 
 /// The purpose of a machine.
@@ -39,6 +40,8 @@ pub struct Spec {
     pub label: String,
     /// The program, looked up in `PATH` if it is a bare name.
     pub qemu: PathBuf,
+    /// The architecture of the guest.
+    pub architecture: Architecture,
     /// The accelerator.
     pub accel: Accel,
     /// Virtual processors.
@@ -107,7 +110,7 @@ pub fn argv(spec: &Spec, fds: &Descriptors) -> Vec<OsString> {
     argv.extend(tpm_at(spec, &format!("fd={}", fds.tpm)));
     argv.extend(console(fds.console));
     argv.extend(monitors(fds.monitor, fds.operator));
-    argv.extend(spec.memory.argv(spec.ram_kb, fds.agent));
+    argv.extend(spec.memory.argv(spec.architecture, spec.ram_kb, fds.agent));
     argv.extend(spec.memory.incoming());
     argv
 }
@@ -146,8 +149,9 @@ fn hardware(spec: &Spec, tap: &str, vnc: &str) -> Vec<OsString> {
     let mut argv = Vec::new();
     argv.extend(identity(&spec.directory));
     argv.extend(base());
+    argv.extend(machine(spec));
     argv.extend(reboots(spec.purpose));
-    argv.extend(processor(spec.accel, spec.cpus));
+    argv.extend(processor(spec.accel, spec.architecture, spec.cpus));
     argv.extend(memory(spec.ram_kb));
     argv.extend(spec.firmware.iter().flat_map(|f| firmware(f, spec.purpose)));
     match &spec.options {
@@ -162,7 +166,7 @@ fn hardware(spec: &Spec, tap: &str, vnc: &str) -> Vec<OsString> {
     }
     argv.extend(randomness());
     argv.extend(failures());
-    argv.extend(display(vnc, spec.options.as_deref()));
+    argv.extend(display(vnc, spec.architecture, spec.options.as_deref()));
     argv.extend(confinement());
     argv
 }
@@ -186,10 +190,6 @@ fn base() -> Vec<OsString> {
         "-nodefaults",
         // The host's files in /etc/qemu must not change what guests get.
         "-no-user-config",
-        // PCI Express, and what today's installers know. `dump-guest-core`: a
-        // core of QEMU would be as large as the guest's memory.
-        "-machine",
-        "q35,dump-guest-core=off",
         // From the disk; a bootindex in the options goes first.
         "-boot",
         "c",
@@ -203,6 +203,16 @@ fn reboots(purpose: Purpose) -> Vec<OsString> {
         Purpose::Bootstrap { reboots: 1.. } => Vec::new(),
         Purpose::Bootstrap { reboots: 0 } | Purpose::Build => words(["-no-reboot"]),
     }
+}
+
+/// The machine type. `dump-guest-core`: a core of QEMU would be as large as the guest's
+/// memory.
+fn machine(spec: &Spec) -> Vec<OsString> {
+    let machine = spec.architecture.machine(spec.options.as_deref());
+    vec![
+        "-machine".into(),
+        format!("{machine},dump-guest-core=off").into(),
+    ]
 }
 
 /// The first serial port goes to the agent, which keeps a bounded part of its output.
@@ -250,6 +260,7 @@ mod tests {
         Spec {
             label: "linux-gcc".into(),
             qemu: "qemu-system-x86_64".into(),
+            architecture: Architecture::X86_64,
             accel: Accel::Tcg,
             cpus: 2,
             ram_kb: 1_048_576,
@@ -292,7 +303,7 @@ mod tests {
         assert_eq!(
             line(&spec()),
             "-name guest=/build/machines/v/linux-gcc/x -nodefaults -no-user-config \
-             -machine q35,dump-guest-core=off -boot c -no-reboot -accel tcg -cpu max -smp 2 \
+             -boot c -machine q35,dump-guest-core=off -no-reboot -accel tcg -cpu max -smp 2 \
              -m size=1048576k -netdev tap,id=net0,fd=5 \
              -device virtio-net-pci,netdev=net0,mac=52:54:00:12:34:56,romfile= \
              -drive if=none,id=disk0,file=disk.img,format=raw,cache=unsafe,discard=unmap \

@@ -11,6 +11,7 @@ use crate::error::{Error, Result, word};
 use crate::machine::{files, firmware, tpm};
 use crate::manifest::reuse::{self, BootstrapReason, Reuse};
 use crate::manifest::{BootstrappedMachine, MachineKind, MachineManifest, Role};
+use crate::platform::Architecture;
 
 /// How many times a link is followed that the operator changes meanwhile.
 const MAX_LINK_CHANGES: u32 = 10;
@@ -52,6 +53,12 @@ pub fn inspect(machine: &MachineDir, settings: &MachinesSettings) -> Result<Insp
     let Some((revision, current)) = current(machine)? else {
         return Ok(Inspection::Retired);
     };
+    let guest = Architecture::of(current.name(), current.options().as_deref(), &settings.qemu);
+    if Architecture::of_program(&settings.qemu).is_some_and(|other| other != guest) {
+        let (guest, qemu) = (guest.name(), settings.qemu.display());
+        let why = format!("its guest is {guest}, and --qemu is {qemu}");
+        return Ok(Inspection::Ignored(why));
+    }
     if current.role() == Role::Auxiliary {
         let ram_kb = settings.auxiliary_ram_kb;
         if ram_kb == 0 {

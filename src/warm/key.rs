@@ -9,6 +9,7 @@ use crate::guest::{GuestSettings, command_line};
 use crate::machine::{firmware, program};
 use crate::manifest::{BootstrappedMachine, Values};
 use crate::network::Bridge;
+use crate::platform::Architecture;
 
 /// Named values that are the same when a template is made and when it is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,17 +89,10 @@ fn file(path: &Path) -> Result<String> {
 fn processor() -> Result<String> {
     let all = fs::read_to_string("/proc/cpuinfo").context(|| "unable to read /proc/cpuinfo")?;
     let first = all.split("\n\n").next().unwrap_or_default();
-    let parts = [
-        "vendor_id",
-        "cpu family",
-        "model",
-        "stepping",
-        "microcode",
-        "flags",
-    ];
+    let parts = Architecture::HOST.processor_identity();
     let wanted = |line: &&str| {
         let name = line.split(':').next().unwrap_or_default();
-        parts.contains(&name.trim_end()) || name.trim_end() == "model name"
+        parts.contains(&name.trim_end())
     };
     let lines: Vec<&str> = first.lines().filter(wanted).collect();
     Ok(lines.join("; ").replace('\t', ""))

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use crate::support::host::{Host, Ran, TURN, finish};
 use crate::support::site::Site;
-use crate::support::{guest, isolated, require, run, skip};
+use crate::support::{guest, isolated, require, require_programs, run, skip};
 
 /// Where distributions describe firmware.
 const DESCRIPTORS: &str = "/usr/share/qemu/firmware";
@@ -74,6 +74,40 @@ fn a_disk_that_only_uefi_boots_keeps_the_boot_entries_of_its_bootstrap() {
             "the entry of a build was kept"
         );
         assert_eq!(fs::read(revision.join("efi-vars.fd")).unwrap(), b"");
+    });
+}
+
+#[test]
+fn an_aarch64_guest_is_emulated_and_builds() {
+    isolated(|| {
+        const QEMU: &str = "qemu-system-aarch64";
+        let Some(host) = Host::new() else { return };
+        if !require_programs(&[QEMU]) || !has_firmware() {
+            return;
+        }
+        let image = match guest::image_for_aarch64() {
+            Ok(image) => image,
+            Err(why) => return skip(&why),
+        };
+        let name = "aarch64-linux-gcc";
+        guest::install_image(&image, &host.revision(name, 0), "");
+        host.task("one", name, "target: aarch64-linux-gnu\n");
+        // An agent whose QEMU is for other guests leaves the machine alone.
+        let ran = host.run(&["--once"]);
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        assert!(host.result("one").is_none());
+        assert!(!host.machine(name).join(format!("{name}-default")).exists());
+
+        let ran = host.run(&[
+            "--once", "--qemu", QEMU, "--accel", "auto", "--ram", "524288",
+        ]);
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        let why = "this host is x86_64, and guests of qemu-system-aarch64 are aarch64";
+        assert!(ran.err.contains(why), "{}", ran.err);
+        let result = host.result("one").unwrap();
+        assert!(result.contains("status: success"), "{result}");
+        // The machine has no variable store; the copy got one.
+        assert!(result.contains(", entries Boot00AA-"), "{result}");
     });
 }
 

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use bbot_agent::error::Result;
 use bbot_agent::machine::{Accel, Event, Memory, Purpose, Spec, VirtualMachine};
 use bbot_agent::network::Mac;
+use bbot_agent::platform::Architecture;
 use bbot_agent::sys::poll::{self, Waited};
 
 use crate::support::TempDir;
@@ -31,6 +32,7 @@ fn spec(dir: &TempDir, qemu: &Path) -> Spec {
     Spec {
         label: "linux-gcc".into(),
         qemu: qemu.into(),
+        architecture: Architecture::of("linux-gcc", None, qemu),
         accel: Accel::Tcg,
         cpus: 1,
         ram_kb: 128 * 1024,

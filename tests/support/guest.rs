@@ -59,6 +59,17 @@ pub fn image_for_uefi() -> Result<PathBuf, String> {
     build(&arguments)
 }
 
+/// The image of an aarch64 guest, which UEFI boots, or why there is none.
+pub fn image_for_aarch64() -> Result<PathBuf, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let arguments = [
+        root.join("target/guest-arm64"),
+        "cloud-arm64".into(),
+        "uefi".into(),
+    ];
+    build(&arguments)
+}
+
 /// Puts the image into `directory` as `disk.img`, with these settings.
 pub fn install(directory: &Path, settings: &str) {
     install_image(image().unwrap(), directory, settings);

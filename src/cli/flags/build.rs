@@ -1,6 +1,7 @@
 //! Machines and guests.
 
 use super::{Complete, Default, FLAG, Flag, Group, Takes, put};
+use crate::platform;
 use crate::settings::{AccelChoice, RedirectKind};
 
 pub(super) const MACHINES: Group = Group {
@@ -141,8 +142,9 @@ pub(super) const GUESTS: Group = Group {
             name: "qemu",
             takes: Takes::Value("path"),
             complete: Complete::File,
-            default: Default::Is("qemu-system-x86_64"),
-            help: "The QEMU program.",
+            default: Default::Is(platform::HOST_QEMU),
+            help: "The QEMU program. Its name tells the architecture of guests: machines of \
+                   another one are left out.",
             set: |d, v| put(&mut d.options.qemu, v.path("program")),
             ..FLAG
         },
