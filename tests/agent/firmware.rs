@@ -98,6 +98,13 @@ fn an_aarch64_guest_is_emulated_and_builds() {
         assert!(host.result("one").is_none());
         assert!(!host.machine(name).join(format!("{name}-default")).exists());
 
+        let check = |accel| host.run(&["--check", "--qemu", QEMU, "--accel", accel]).out;
+        let kvm = check("kvm");
+        let why = "kvm: this host is x86_64, and guests of qemu-system-aarch64 are aarch64";
+        assert!(kvm.contains(why) && kvm.contains("--accel tcg"), "{kvm}");
+        let tcg = check("tcg");
+        assert!(tcg.contains("tcg: a guest ran"), "{tcg}");
+
         let ran = host.run(&[
             "--once", "--qemu", QEMU, "--accel", "auto", "--ram", "524288",
         ]);
