@@ -88,14 +88,18 @@ fn file(path: &Path) -> Result<String> {
 /// Model, microcode and features of the first processor (proc(5), `cpuinfo`).
 fn processor() -> Result<String> {
     let all = fs::read_to_string("/proc/cpuinfo").context(|| "unable to read /proc/cpuinfo")?;
+    Ok(identity(&all, Architecture::HOST))
+}
+
+fn identity(all: &str, architecture: Architecture) -> String {
     let first = all.split("\n\n").next().unwrap_or_default();
-    let parts = Architecture::HOST.processor_identity();
+    let parts = architecture.processor_identity();
     let wanted = |line: &&str| {
         let name = line.split(':').next().unwrap_or_default();
         parts.contains(&name.trim_end())
     };
     let lines: Vec<&str> = first.lines().filter(wanted).collect();
-    Ok(lines.join("; ").replace('\t', ""))
+    lines.join("; ").replace('\t', "")
 }
 
 #[cfg(test)]
@@ -138,7 +142,9 @@ mod tests {
 
     #[test]
     fn the_processor_is_known() {
-        let processor = processor().unwrap();
-        assert!(processor.contains("model name"), "{processor}");
+        let x86_64 = "processor\t: 0\nmodel name\t: A 1\ncpu MHz\t: 2\n\nmodel name\t: B\n";
+        assert_eq!(identity(x86_64, Architecture::X86_64), "model name: A 1");
+        let aarch64 = "processor\t: 0\nBogoMIPS\t: 2\nCPU part\t: 0xd0c\n\n";
+        assert_eq!(identity(aarch64, Architecture::Aarch64), "CPU part: 0xd0c");
     }
 }
