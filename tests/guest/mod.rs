@@ -24,7 +24,7 @@ struct Guest {
 impl Guest {
     /// A guest whose toolchain directory has `files`, archived as x-1.0.
     fn new(files: Files) -> Option<Guest> {
-        if !require_programs(&["curl", "make", "git", "awk", "iconv", "timeout"]) {
+        if !require_programs(&["curl", "make", "git", "iconv", "setpriv", "timeout"]) {
             return None;
         }
         let disk = TempDir::new();
@@ -237,13 +237,25 @@ fn each_build_system_has_its_commands() {
 
 #[test]
 fn a_log_arrives_without_what_a_manifest_cannot_hold() {
-    let makefile = "all:\n\t@cat text\n\t@printf 'a\\377b'\n";
-    let text = "\u{1b}[1;31mred\u{1b}[0m\u{7}\ndirectory\\\n\\\ngr\u{fc}n\n";
+    // The last line has no end.
+    let makefile = "all:\n\t@cat text\n\t@printf 'a\\134\\377\\000\\r\\n\\303b\\134'\n";
+    let text = "\u{1b}[1;31mred\u{1b}[0m\u{7}\ndirectory\\\n\\\ngr\u{fc}n\n\ttab\n";
     let Some(result) = build(&[("Makefile", makefile), ("text", text)]) else {
         return;
     };
     let lines: Vec<&str> = log(&result, 1).lines().skip(1).collect();
-    assert_eq!(lines, ["red", "directory\\", "\\", "gr\u{fc}n", "ab"]);
+    assert_eq!(
+        lines,
+        [
+            "red",
+            "directory\\",
+            "\\",
+            "gr\u{fc}n",
+            "\ttab",
+            "a\\",
+            "b\\"
+        ]
+    );
 }
 
 #[test]
@@ -256,6 +268,10 @@ fn a_task_brings_its_own_warnings() {
     assert_eq!(plain.status, ResultStatus::Success);
     let wrapped = guest.build("warning-regex: never '^remark \\\n1\\.[0-9]'\n");
     assert_eq!(wrapped.status, ResultStatus::Warning);
+    let blank = guest.build("warning-regex: '^remark\\\n 1\\.' ''\n");
+    assert_eq!(blank.status, ResultStatus::Warning);
+    let second = guest.build("warning-regex: never\nwarning-regex: remark\n");
+    assert_eq!(second.status, ResultStatus::Success);
 }
 
 #[test]
