@@ -92,7 +92,7 @@ pub fn follow(statuses: &[PathBuf], machine: Option<&str>, watch: &Watch) -> Res
     let running: Vec<RunningGuest> = statuses
         .iter()
         .flat_map(|path| RunningGuest::all(path))
-        // That of a build starts when its auxiliary machines are up.
+        // The guest of a build starts when its auxiliary machines are up.
         .filter(|guest| guest.console().exists())
         .collect();
     let names = || {

@@ -7,27 +7,21 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::backoff::Backoff;
-use crate::delivery::Boot;
-use crate::durable;
-use crate::error::reason;
+use crate::delivery::BootFile;
 use crate::json::Value;
 use crate::manifest::MachineManifest;
-use crate::trace;
 
 /// How long a machine is not offered after a guest that made no request: the first and
 /// the longest pause.
 const FIRST_REST: Duration = Duration::from_secs(5 * 60);
 const LONGEST_REST: Duration = Duration::from_secs(3600);
 
-/// The maximum size of the file in bytes.
-const MAX_KEPT_BYTES: u64 = 64 << 10;
-
 /// The machines that are not offered for a while, by name.
 #[derive(Debug, Default)]
 pub(super) struct RestingMachines {
     machines: BTreeMap<String, RestingMachine>,
-    /// The file that keeps them for as long as the host runs.
-    path: Option<PathBuf>,
+    /// The file that keeps them, if any.
+    kept: Option<BootFile>,
 }
 
 /// A machine whose guests make no request.
@@ -73,15 +67,13 @@ impl RestingMachine {
 impl RestingMachines {
     /// Keeps the machines in the file at `path`, and reads those of former agents from it.
     pub(super) fn keep(&mut self, path: PathBuf) {
-        let text = durable::read(&path, MAX_KEPT_BYTES).unwrap_or_default();
-        if let Ok(kept) = Value::parse(&String::from_utf8_lossy(&text))
-            && kept.get("boot").and_then(Value::as_str) == Boot::current().0.as_deref()
-        {
-            let machines = kept.get("machines").and_then(Value::as_array);
-            let machines = machines.unwrap_or_default().iter();
-            self.machines = machines.filter_map(RestingMachine::from_json).collect();
-        }
-        self.path = Some(path);
+        let (file, kept) = BootFile::open(path);
+        let machines = kept
+            .as_ref()
+            .and_then(|kept| kept.get("machines")?.as_array());
+        let machines = machines.unwrap_or_default().iter();
+        self.machines = machines.filter_map(RestingMachine::from_json).collect();
+        self.kept = Some(file);
     }
 
     /// Whether a machine is not to be offered now. A new revision of it is offered.
@@ -106,34 +98,26 @@ impl RestingMachines {
 
     /// Forgets the failures of a machine.
     pub(super) fn remove(&mut self, name: &str) {
-        if self.machines.remove(name).is_some() {
-            self.save();
-        }
+        self.machines.remove(name);
+        self.save();
     }
 
     /// Forgets all failures.
     pub(super) fn clear(&mut self) {
-        if !self.machines.is_empty() {
-            self.machines.clear();
-            self.save();
-        }
+        self.machines.clear();
+        self.save();
     }
 
-    fn save(&self) {
-        let Some(path) = &self.path else { return };
+    /// Writes the file, if its contents have changed.
+    fn save(&mut self) {
+        let Some(file) = &mut self.kept else { return };
         let machines = self.machines.iter();
-        let machines = machines
+        let machines: Vec<_> = machines
             .map(|(name, machine)| machine.to_json(name))
             .collect();
-        let boot = Boot::current().0;
-        let text = Value::object([
-            ("boot", boot.as_deref().map_or(Value::Null, Value::from)),
-            ("machines", Value::Array(machines)),
-        ])
-        .to_string();
-        if let Err(error) = durable::publish(path, text.as_bytes()) {
-            // Without the file the next agent offers the machines at once.
-            trace!(2, "save", "{}: {}", path.display(), reason(&error));
-        }
+        file.write(match machines.is_empty() {
+            true => Vec::new(),
+            false => vec![("machines", Value::Array(machines))],
+        });
     }
 }

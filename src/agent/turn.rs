@@ -107,7 +107,7 @@ impl<W: World> Agent<W> {
                 let turn = self.build(*assignment, &machines)?;
                 if let Some(number) = number {
                     match turn {
-                        // It would hand out the task again at once.
+                        // The controller would hand out the task again at once.
                         Turn::Idle(Idle::HostFull, _) => self.rest(number),
                         _ => drop(self.resting.remove(&number)),
                     }

@@ -97,7 +97,7 @@ fn program(options: &Options, watch: &Watch) -> Finding {
     };
     let devices = qemu_version::answer(&options.qemu, &["-device", "help"], watch);
     let devices = devices.unwrap_or_default();
-    let architecture = Architecture::of_program(&options.qemu).unwrap_or(Architecture::HOST);
+    let architecture = Architecture::of_qemu(&options.qemu);
     let screen = architecture.screen().windows(2);
     let screen = screen
         .filter(|pair| pair[0] == "-device")
@@ -147,8 +147,7 @@ fn accel(options: &Options, watch: &Watch) -> Vec<Finding> {
     }
     let finding = Finding::failure(SUBJECT, unusable);
     let emulate = "emulate, some ten times slower: --accel tcg";
-    let is_foreign =
-        Architecture::of_program(&options.qemu).is_some_and(|a| a != Architecture::HOST);
+    let is_foreign = Architecture::of_qemu(&options.qemu) != Architecture::HOST;
     vec![match first {
         Accel::Kvm if is_foreign => finding.remedy(emulate),
         Accel::Kvm => finding

@@ -31,6 +31,7 @@
 //! gives the task back if this one ends.
 
 mod artifacts;
+mod boot_file;
 mod clock;
 mod compose;
 mod courier;
@@ -62,6 +63,7 @@ use reserve::Reserve;
 use stored::StoredResult;
 use unsaved::UnsavedResult;
 
+pub use boot_file::BootFile;
 pub use clock::{Boot, Now, Stamp};
 pub use courier::{ControllerCourier, Courier};
 pub use deliverer::{Deliverer, DelivererSettings, MODE, serve};

@@ -6,10 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::{GuestRun, GuestSettings, mac, spec};
 use crate::error::{Error, Result};
-use crate::machine::{Memory, Purpose, by_hand};
+use crate::machine::{Memory, by_hand};
 use crate::manifest::MachineManifest;
 use crate::network::{Bridge, MacClaim, Tap};
-use crate::tftp::Map;
 use crate::watch::Watch;
 
 /// The interval of looks at signals: any of them ends the guest.
@@ -28,17 +27,7 @@ pub fn run_on_terminal(
     directory: &Path,
     watch: &Watch,
 ) -> Result<()> {
-    let boot = GuestRun {
-        machine,
-        label: source,
-        source,
-        directory,
-        purpose: Purpose::Build,
-        task: None,
-        memory: Memory::Anonymous,
-        map: Map::new(),
-        upload_limit: 0,
-    };
+    let boot = GuestRun::without_task(machine, source, directory, Memory::Anonymous);
     let bridge = Bridge::probe(&config.bridge)?;
     let mac = mac(machine, None)?.of_instance(config.instance);
     let Some(_claim) = MacClaim::take(mac)? else {

@@ -134,6 +134,30 @@ pub struct GuestRun<'a> {
     pub upload_limit: u64,
 }
 
+impl<'a> GuestRun<'a> {
+    /// The run of a guest in a throw-away `directory`, a snapshot of `source`, which has no
+    /// task, and no files to read or to write.
+    #[must_use]
+    pub fn without_task(
+        machine: &'a MachineManifest,
+        source: &'a Path,
+        directory: &'a Path,
+        memory: Memory,
+    ) -> GuestRun<'a> {
+        GuestRun {
+            machine,
+            label: source,
+            source,
+            directory,
+            purpose: Purpose::Build,
+            task: None,
+            memory,
+            map: Map::new(),
+            upload_limit: 0,
+        }
+    }
+}
+
 /// A guest that runs, with all it needs.
 #[derive(Debug)]
 pub struct Guest<'a> {

@@ -19,7 +19,7 @@ pub(super) struct Reboots {
 }
 
 impl Reboots {
-    /// Those of a guest for this purpose. Without any allowed, QEMU ends at the first one.
+    /// No reboot so far. If the purpose allows none, QEMU ends at the first one.
     pub(super) fn new(purpose: Purpose) -> Reboots {
         Reboots {
             allowed: match purpose {

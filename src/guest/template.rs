@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use super::wait::Seen;
 use super::{Guest, GuestPhase, GuestRun, GuestSettings, Step, mac, spec};
 use crate::error::{Error, Result};
+use crate::machine::Memory;
 use crate::machine::qemu::{self, Descriptors};
-use crate::machine::{Memory, Purpose};
 use crate::manifest::MachineManifest;
 use crate::network::Mac;
-use crate::tftp::{DeferredRequest, Map, Served};
+use crate::tftp::{DeferredRequest, Served};
 use crate::watch::moment;
 
 /// How long QEMU may take to save a guest: the state has a few megabytes.
@@ -101,17 +101,7 @@ pub fn command_line(
     machine: &MachineManifest,
     copy: &Path,
 ) -> Result<String> {
-    let run = GuestRun {
-        machine,
-        label: copy,
-        source: copy,
-        directory: copy,
-        purpose: Purpose::Build,
-        task: None,
-        memory: Memory::Saved,
-        map: Map::new(),
-        upload_limit: 0,
-    };
+    let run = GuestRun::without_task(machine, copy, copy, Memory::Saved);
     let mac = mac(machine, None)?.of_instance(config.instance);
     let argv = qemu::argv(&spec(config, &run, &config.tap, mac)?, &FIXED);
     let words: Vec<_> = argv.iter().map(|word| word.to_string_lossy()).collect();

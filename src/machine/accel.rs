@@ -100,7 +100,7 @@ pub fn probe(
     deadline: Instant,
     wait: &mut Wait<'_>,
 ) -> Result<ProbeResult> {
-    let architecture = Architecture::of_program(qemu).unwrap_or(Architecture::HOST);
+    let architecture = Architecture::of_qemu(qemu);
     if accel == Accel::Kvm && architecture != Architecture::HOST {
         let (host, guest) = (Architecture::HOST.name(), architecture.name());
         let why = format!(

@@ -44,7 +44,7 @@ pub fn run(
         let messages = messages.context(|| "unable to duplicate standard error")?;
         Tpm::start(&spec.directory, spec.user.as_ref(), messages)
     };
-    // Ended after QEMU.
+    // Dropped after QEMU has ended: QEMU has its state stored first.
     let (_tpm, tpm_theirs) = spec.tpm.map(|_| start_tpm()).transpose()?.unzip();
     let argv = qemu::argv_on_terminal(
         spec,
@@ -60,7 +60,7 @@ pub fn run(
     let mut keep = vec![tap, vnc_directory.as_fd()];
     keep.extend(tpm_theirs.iter().map(UnixStream::as_fd));
     let stdin = io::stdin();
-    // Restored after QEMU has ended.
+    // Dropped after QEMU has ended, which may leave settings of its own.
     let _saved = SavedTerminal::of(stdin.as_fd());
     let started = Process::spawn_family(command, &keep, user.as_ref());
     let mut process = executed(started, &spec.qemu).context(unable)?;

@@ -94,7 +94,7 @@ pub struct VirtualMachine {
     /// Virtual processors.
     cpus: u32,
     process: Process,
-    /// After QEMU, which has its state stored.
+    /// The TPM. It is dropped after QEMU, which has its state stored first.
     tpm: Option<Tpm>,
     monitor: Monitor,
     console: Capture,

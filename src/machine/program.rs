@@ -11,7 +11,7 @@ use crate::sys::process::Process;
 /// How Debian's package of a program is installed.
 #[must_use]
 pub fn installation(qemu: &Path) -> String {
-    let architecture = Architecture::of_program(qemu).unwrap_or(Architecture::HOST);
+    let architecture = Architecture::of_qemu(qemu);
     let package = architecture.qemu_package();
     format!("install it: apt-get install --no-install-recommends {package}")
 }

@@ -28,11 +28,9 @@ use std::time::Duration;
 
 use crate::bootstrap::{BootstrapOrder, Bootstrapped};
 use crate::cli::Options;
-use crate::delivery::Boot;
+use crate::delivery::BootFile;
 use crate::diag;
-use crate::durable;
-use crate::error::{Class, Error, Result, reason};
-use crate::json::Value;
+use crate::error::{Class, Error, Result};
 use crate::manifest::reuse::Age;
 use crate::manifest::{
     BootstrapManifest, BootstrappedMachine, MachineHeader, MachineManifest, ToolchainManifest,
@@ -50,9 +48,6 @@ use tree::{MachineDir, MachineDirs};
 /// After a failed bootstrap the next one waits for this many times its length while
 /// other machines can build.
 const BUILD_SHARE: u32 = 4;
-
-/// The largest file of failed bootstraps, in bytes.
-const MAX_KEPT_BYTES: u64 = 1 << 20;
 
 /// The machines to look for, and the checks of their copies.
 #[derive(Clone, Debug)]
@@ -158,8 +153,8 @@ pub struct Machines {
     backoff: BootstrapBackoff,
     /// No bootstrap begins before this uptime while other machines can build.
     next_bootstrap: Duration,
-    /// The file that keeps the two, if any, and its text.
-    kept: Option<(PathBuf, String)>,
+    /// The file that keeps the two, if any.
+    kept: Option<BootFile>,
 }
 
 /// The result of an enumeration.
@@ -196,10 +191,8 @@ impl Machines {
     /// runs, and reads those of former agents from it. With `repeats` they are reported
     /// again.
     pub fn keep(&mut self, path: PathBuf, repeats: bool) {
-        let text = durable::read(&path, MAX_KEPT_BYTES).unwrap_or_default();
-        let text = String::from_utf8(text).unwrap_or_default();
-        if let Ok(kept) = Value::parse(&text)
-            && kept.get("boot").and_then(Value::as_str) == Boot::current().0.as_deref()
+        let (file, kept) = BootFile::open(path);
+        if let Some(kept) = kept
             && let (Some(next), Some(broken)) = (kept.get("next"), kept.get("broken"))
         {
             self.next_bootstrap = Duration::from_secs(next.as_u64().unwrap_or_default());
@@ -208,35 +201,20 @@ impl Machines {
                 self.backoff.repeat_reports();
             }
         }
-        self.kept = Some((path, text));
+        self.kept = Some(file);
     }
 
     /// Writes what is kept, if it has changed.
     fn save(&mut self) {
-        let Some((path, written)) = &mut self.kept else {
-            return;
-        };
+        let Some(file) = &mut self.kept else { return };
         let is_empty = self.backoff.is_empty() && self.next_bootstrap.is_zero();
-        let text = match is_empty {
-            true => String::new(),
-            false => {
-                let boot = Boot::current().0;
-                Value::object([
-                    ("boot", boot.as_deref().map_or(Value::Null, Value::from)),
-                    ("next", self.next_bootstrap.as_secs().into()),
-                    ("broken", self.backoff.to_json()),
-                ])
-                .to_string()
-            }
-        };
-        if text == *written {
-            return;
-        }
-        if let Err(error) = durable::publish(path, text.as_bytes()) {
-            // Without the file the next agent tries failed bootstraps at once.
-            trace!(2, "save", "{}: {}", path.display(), reason(&error));
-        }
-        *written = text;
+        file.write(match is_empty {
+            true => Vec::new(),
+            false => vec![
+                ("next", self.next_bootstrap.as_secs().into()),
+                ("broken", self.backoff.to_json()),
+            ],
+        });
     }
 
     /// Forgets the pauses after failed bootstraps.

@@ -54,14 +54,19 @@ impl Architecture {
             .and_then(machine_type)
             .and_then(has_type)
             .or_else(|| Architecture::named(machine.split('-').next()?))
-            .or_else(|| Architecture::of_program(qemu))
-            .unwrap_or(Architecture::HOST)
+            .unwrap_or_else(|| Architecture::of_qemu(qemu))
     }
 
     /// The architecture of the guests of a program, if its name tells.
     #[must_use]
     pub fn of_program(qemu: &Path) -> Option<Architecture> {
         Architecture::named(qemu.file_name()?.to_str()?.strip_prefix(PROGRAM)?)
+    }
+
+    /// The same, of a program whose name does not tell: that of this host.
+    #[must_use]
+    pub fn of_qemu(qemu: &Path) -> Architecture {
+        Architecture::of_program(qemu).unwrap_or(Architecture::HOST)
     }
 
     fn named(text: &str) -> Option<Architecture> {

@@ -27,8 +27,8 @@ pub fn size(terminal: BorrowedFd<'_>) -> Option<(usize, usize)> {
     known.then(|| (size.ws_row.into(), size.ws_col.into()))
 }
 
-/// The settings of a terminal, which are restored when this goes: a program that was killed
-/// has left its own.
+/// The settings of a terminal. They are restored when this value is dropped, because a
+/// program that was killed leaves its own settings.
 #[derive(Debug)]
 pub struct SavedTerminal<'a> {
     terminal: BorrowedFd<'a>,

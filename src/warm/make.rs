@@ -7,7 +7,7 @@ use super::{MANIFEST, TemplateKey, WarmSettings, contents, path};
 use crate::error::{Class, Context as _, Error, Result};
 use crate::guest::{Guest, GuestRun, Step, Why};
 use crate::machine::memory::{RAM, STATE};
-use crate::machine::{Memory, Purpose, tpm};
+use crate::machine::{Memory, tpm};
 use crate::manifest::{BootstrappedMachine, TemplateContents, TemplateManifest, WaitingGuest, hex};
 use crate::snapshot::Snapshot;
 use crate::status::Phase;
@@ -133,18 +133,10 @@ fn freeze(
         let reason = "a template does not keep the state of its TPM";
         return Ok(Frozen::Unable(reason.to_owned()));
     }
+    let deferred = |map: Map, name: &&str| map.deferred(*name);
     let run = GuestRun {
-        machine: &machine.machine,
-        label: copy,
-        source: copy,
-        directory,
-        purpose: Purpose::Build,
-        task: None,
-        memory: Memory::Saved,
-        map: names
-            .iter()
-            .fold(Map::new(), |map, name| map.deferred(*name)),
-        upload_limit: 0,
+        map: names.iter().fold(Map::new(), deferred),
+        ..GuestRun::without_task(&machine.machine, copy, directory, Memory::Saved)
     };
     let mut guest = match Guest::boot(&settings.guest, run, watch)? {
         Step::Done(guest) => guest,

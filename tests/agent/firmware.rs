@@ -2,9 +2,8 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
-use crate::support::host::{Host, Ran, TURN, finish};
+use crate::support::host::Host;
 use crate::support::site::Site;
 use crate::support::{guest, isolated, require, require_programs, run, skip};
 
@@ -118,24 +117,6 @@ fn an_aarch64_guest_is_emulated_and_builds() {
     });
 }
 
-fn run_agent(site: &Site, words: &[&str]) -> Ran {
-    let mut command = Command::new(Site::agent());
-    command.args(site.arguments()).args(words);
-    command.stdin(Stdio::null());
-    finish(command, TURN)
-}
-
-/// A turn and `--check` both name `cause` and `remedy`, and no guest starts.
-#[track_caller]
-fn both_tell(site: &Site, cause: &str, remedy: &str) {
-    let turn = run_agent(site, &[]).err;
-    let check = run_agent(site, &["--check"]).out;
-    for said in [&turn, &check] {
-        assert!(said.contains(cause) && said.contains(remedy), "{said}");
-    }
-    assert!(!site.machine().join("linux-default").exists());
-}
-
 #[test]
 fn a_host_without_firmware_for_a_machine_says_what_to_install() {
     isolated(|| {
@@ -150,16 +131,16 @@ fn a_host_without_firmware_for_a_machine_says_what_to_install() {
             store.display()
         );
         let remedy = format!("truncate -s 0 {}", store.display());
-        both_tell(&site, &cause, &remedy);
+        site.cannot_bootstrap(None, &cause, &remedy);
 
         assert!(Path::new(DESCRIPTORS).exists());
         run(&format!("mount -t tmpfs none {DESCRIPTORS}"));
         let cause = "unable to use machine linux: no UEFI firmware for x86_64 is described";
-        both_tell(&site, cause, "apt-get install --no-install-recommends ovmf");
+        site.cannot_bootstrap(None, cause, "apt-get install --no-install-recommends ovmf");
 
         // A machine that boots by BIOS needs none.
         fs::remove_file(&store).unwrap();
-        let ran = run_agent(&site, &[]);
+        let ran = site.run(None, &[]);
         assert_eq!(ran.code, Some(0), "{}", ran.err);
         assert!(site.machine().join("linux-default").exists());
     });

@@ -112,7 +112,7 @@ fn a_machine_has_its_console_on_the_terminal() {
             let mut shell = Shell::start(&host);
             shell.await_text("guest: mode shell");
             if by_signal {
-                // That of a terminal that goes away.
+                // The signal of a terminal that goes away.
                 let pid = i32::try_from(shell.process.0.id()).unwrap();
                 kill(Pid::from_raw(pid), Signal::SIGHUP).unwrap();
             } else {

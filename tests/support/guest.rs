@@ -31,9 +31,11 @@ pub fn image() -> Result<&'static Path, &'static str> {
     }
 }
 
-fn build(arguments: &[PathBuf]) -> Result<PathBuf, String> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest/build");
-    let output = Command::new(script).args(arguments).output();
+/// Runs the script with these arguments, in the root of the tree.
+fn build(arguments: &[&str]) -> Result<PathBuf, String> {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let mut command = Command::new(Path::new(root).join("tests/guest/build"));
+    let output = command.current_dir(root).args(arguments).output();
     let output = output.map_err(|error| error.to_string())?;
     match output.status.success() {
         true => Ok(String::from_utf8_lossy(&output.stdout).trim().into()),
@@ -44,30 +46,17 @@ fn build(arguments: &[PathBuf]) -> Result<PathBuf, String> {
 /// The image with Debian's largest kernel, or why there is none. It notices when it is
 /// restored from a template, and has the drivers of a SATA disk, an e1000e and a TPM.
 pub fn image_with_large_kernel() -> Result<PathBuf, String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    build(&[root.join("target/guest-vmgenid"), "amd64".into()])
+    build(&["target/guest-vmgenid", "amd64"])
 }
 
 /// The image that only UEFI boots, or why there is none. The guest needs 192 MB.
 pub fn image_for_uefi() -> Result<PathBuf, String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let arguments = [
-        root.join("target/guest"),
-        "cloud-amd64".into(),
-        "uefi".into(),
-    ];
-    build(&arguments)
+    build(&["target/guest", "cloud-amd64", "uefi"])
 }
 
 /// The image of an aarch64 guest, which UEFI boots, or why there is none.
 pub fn image_for_aarch64() -> Result<PathBuf, String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let arguments = [
-        root.join("target/guest-arm64"),
-        "cloud-arm64".into(),
-        "uefi".into(),
-    ];
-    build(&arguments)
+    build(&["target/guest-arm64", "cloud-arm64", "uefi"])
 }
 
 /// Puts the image into `directory` as `disk.img`, with these settings.

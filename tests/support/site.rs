@@ -6,8 +6,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use super::btrfs::{Volume, subvolume};
+use super::host::{Ran, TURN, finish};
 use super::{TempDir, guest, program, require, require_programs, run};
 
 /// See the module. To be made inside [`super::isolated`].
@@ -187,6 +189,27 @@ impl Site {
     pub fn agent() -> PathBuf {
         std::env::var_os("BBOT_AGENT_TEST_BINARY")
             .map_or_else(|| env!("CARGO_BIN_EXE_bbot-agent").into(), PathBuf::from)
+    }
+
+    /// Runs the agent to its end. `path` has the programs of the host, unless they are the
+    /// usual ones.
+    #[track_caller]
+    pub fn run(&self, path: Option<&str>, words: &[&str]) -> Ran {
+        let mut command = Command::new(Site::agent());
+        command.args(self.arguments()).args(words);
+        command.envs(path.map(|path| ("PATH", path)));
+        finish(command, TURN)
+    }
+
+    /// A turn and `--check` both name `cause` and `remedy`, and no guest starts.
+    #[track_caller]
+    pub fn cannot_bootstrap(&self, path: Option<&str>, cause: &str, remedy: &str) {
+        let turn = self.run(path, &[]).err;
+        let check = self.run(path, &["--check"]).out;
+        for said in [&turn, &check] {
+            assert!(said.contains(cause) && said.contains(remedy), "{said}");
+        }
+        assert!(!self.machine().join("linux-default").exists());
     }
 
     /// All that an agent could leave behind: files, interfaces, rules, mounts
