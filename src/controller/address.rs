@@ -5,7 +5,10 @@
 //! program; whatever has to tell the two kinds apart matches on it.
 
 use std::fmt;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
 use super::url::{Url, masked};
 use crate::error::{Class, Error, Result};
@@ -13,6 +16,15 @@ use crate::priority::Priority;
 
 /// How the names of tasks and results end in a directory that plays controller.
 pub(super) const SUFFIX: &str = ".manifest";
+
+/// The characters that are encoded in the URL of a path.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'/')
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b'+');
 
 /// Where a controller is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,7 +130,6 @@ impl UploadTarget {
     }
 
     /// The URL, password and all: for files that only the agent reads.
-    #[must_use]
     pub fn to_url(&self) -> String {
         match self {
             UploadTarget::Http(url) => url.secret_text(),
@@ -131,7 +142,6 @@ impl UploadTarget {
 
     /// The part that is out of reach as a whole: scheme and authority of a URL, or the
     /// directory.
-    #[must_use]
     pub fn server(&self) -> String {
         match self {
             UploadTarget::Http(url) => url.origin(),
@@ -142,7 +152,6 @@ impl UploadTarget {
 
     /// Whether a task whose agent died is offered again by itself, so that its
     /// controller need not be told.
-    #[must_use]
     pub fn offers_again(&self) -> bool {
         !matches!(self, UploadTarget::Http(_))
     }
@@ -175,40 +184,25 @@ fn file_path(rest: &str) -> Result<PathBuf, String> {
     if !path.starts_with('/') {
         return Err("a file: url needs an absolute path".to_owned());
     }
-    let mut decoded = Vec::with_capacity(path.len());
-    let mut bytes = path.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte != b'%' {
-            decoded.push(byte);
-            continue;
-        }
-        let digit = |b: Option<u8>| b.and_then(|b| char::from(b).to_digit(16));
-        match (digit(bytes.next()), digit(bytes.next())) {
-            (Some(high), Some(low)) => match u8::try_from(high * 16 + low) {
-                Ok(byte) if byte != 0 => decoded.push(byte),
-                _ => return Err("zero byte in path".to_owned()),
-            },
-            _ => return Err("bad percent-encoding".to_owned()),
-        }
+    // The crate leaves other percent signs as they are.
+    let is_encoded = |rest: &str| matches!(rest.as_bytes(), [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit());
+    if !path.split('%').skip(1).all(is_encoded) {
+        return Err("bad percent-encoding".to_owned());
     }
-    let decoded = String::from_utf8(decoded).map_err(|_| "path is not UTF-8".to_owned())?;
-    Ok(Path::new(&decoded).to_owned())
+    let decoded = percent_decode_str(path).decode_utf8();
+    let decoded = decoded.map_err(|_| "path is not UTF-8".to_owned())?;
+    if decoded.contains('\0') {
+        return Err("zero byte in path".to_owned());
+    }
+    Ok(Path::new(&*decoded).to_owned())
 }
 
 /// The `file:` URL of an absolute path.
 fn file_url(path: &Path) -> String {
-    use std::fmt::Write as _;
-    use std::os::unix::ffi::OsStrExt as _;
-    let mut url = String::from("file://");
-    for byte in path.as_os_str().as_bytes() {
-        if byte.is_ascii_alphanumeric() || b"/-._~+".contains(byte) {
-            url.push(char::from(*byte));
-        } else {
-            // Writing to a String does not fail.
-            let _ = write!(url, "%{byte:02X}");
-        }
-    }
-    url
+    format!(
+        "file://{}",
+        percent_encode(path.as_os_str().as_bytes(), ENCODED)
+    )
 }
 
 #[cfg(test)]
@@ -284,6 +278,9 @@ mod tests {
             ("h/", "no scheme in url"),
             ("file:c", "a file: url needs an absolute path"),
             ("file:///a%0", "bad percent-encoding"),
+            ("file:///a%+1", "bad percent-encoding"),
+            ("file:///a%00", "zero byte in path"),
+            ("file:///%ff", "path is not UTF-8"),
             ("", "no scheme in url"),
             ("http://a b/", "not a url: invalid uri character"),
         ] {
