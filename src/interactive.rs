@@ -22,7 +22,6 @@ const MAX_PASSWORD: usize = 8;
 
 /// The path of the VNC socket. Its directory holds nothing else, since QEMU's user may
 /// write to it.
-#[must_use]
 pub fn vnc_path(run_dir: &Path) -> PathBuf {
     run_dir.join("vm/vnc")
 }
@@ -39,7 +38,6 @@ pub fn agent_name(options: &Options) -> Result<String> {
 }
 
 /// The display of the guests of interactive builds, if it has a TCP address.
-#[must_use]
 pub fn display(options: &Options) -> Option<VncAddress> {
     let mut address = options.interactive_vnc?;
     address.set_port(address.port() + options.instance.saturating_sub(1));
@@ -89,7 +87,6 @@ pub struct VncAddress {
 
 impl VncAddress {
     /// The address in QEMU's option `-vnc`.
-    #[must_use]
     pub fn option(&self) -> String {
         let display = self.address.port().saturating_sub(FIRST_VNC_PORT);
         let password = match self.password {

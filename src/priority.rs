@@ -66,7 +66,6 @@ impl Priority {
 
     /// The rank among requests and among tasks: higher ones go first. F says how a task
     /// is built, and has no part in it.
-    #[must_use]
     pub fn rank(self) -> u16 {
         [self.d, self.c, self.b, self.a]
             .iter()
@@ -74,7 +73,6 @@ impl Priority {
     }
 
     /// The tasks of priority `running` that a task of this priority may interrupt.
-    #[must_use]
     pub fn interrupts(self, running: Priority) -> Interrupts {
         if self.d > running.d {
             Interrupts::All
@@ -89,7 +87,6 @@ impl Priority {
     /// `running` is performed. One whose task could interrupt that task always is.
     /// Under a task of a higher D it is not, since that task interrupts those of this
     /// controller.
-    #[must_use]
     pub fn is_asked_beside(self, running: Priority) -> bool {
         match self.interrupts(running) {
             Interrupts::One | Interrupts::All => true,

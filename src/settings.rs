@@ -66,7 +66,6 @@ pub struct LoginTemplate(String);
 
 impl LoginTemplate {
     /// Takes a text; `None` if a `%` in it has no meaning.
-    #[must_use]
     pub fn parse(text: &str) -> Option<LoginTemplate> {
         let mut characters = text.chars();
         while let Some(c) = characters.next() {
@@ -78,13 +77,11 @@ impl LoginTemplate {
     }
 
     /// Whether it has the port of the display in it.
-    #[must_use]
     pub fn names_port(&self) -> bool {
         self.0.replace("%%", "").contains("%p")
     }
 
     /// The text with its substitutions.
-    #[must_use]
     pub fn substituted(&self, agent: &str, instance: u16, port: u16, socket: &Path) -> String {
         let mut text = String::new();
         let mut characters = self.0.chars();

@@ -25,7 +25,6 @@ pub fn timer() -> String {
 }
 
 /// `bbot-agent.conf`: needrestart leaves the services alone.
-#[must_use]
 pub fn needrestart() -> String {
     include_str!("units/needrestart.conf").to_owned()
 }

@@ -157,7 +157,6 @@ impl Watch {
 
     /// The end of a wait: `deadline`, or the time of the next [`Watch::tick`] if that is
     /// earlier.
-    #[must_use]
     pub fn until(&self, deadline: Option<Instant>) -> Option<Instant> {
         let due = self.board().due();
         // The reader of standard error is tried again.
@@ -209,7 +208,6 @@ impl Watch {
     }
 
     /// Whether the work under way is to be given up.
-    #[must_use]
     pub fn must_stop(&self) -> bool {
         match self.stop() {
             Some(Stop::Hurry) => true,

@@ -96,7 +96,6 @@ pub struct Consequences {
 
 impl TaskEnd {
     /// The row of the table.
-    #[must_use]
     pub fn consequences(self) -> Consequences {
         use {BuildStage as B, FailedSide as F};
         use {ControllerGets as C, MachineGets as M};

@@ -34,25 +34,21 @@ const MAX_UPLOAD_BYTES: u64 = 512 << 20;
 const DELIVERY_MARGIN: Duration = Duration::from_secs(600);
 
 /// `<toolchain>-<instance>`, which names this agent among those of the host.
-#[must_use]
 pub fn owner(options: &Options) -> String {
     format!("{}-{}", options.toolchain_name, options.instance)
 }
 
 /// The directory of this agent below `--run-dir`.
-#[must_use]
 pub fn run_dir(options: &Options) -> PathBuf {
     lock::directory(&options.run_dir, &options.toolchain_name, options.instance)
 }
 
 /// The directory of this agent below `--state`.
-#[must_use]
 pub fn state(options: &Options) -> PathBuf {
     options.state.join(owner(options))
 }
 
 /// The part of the host that is for guests.
-#[must_use]
 pub fn capacity(options: &Options) -> Capacity {
     let most = Some(options.instance_max).filter(|most| *most > 0);
     Capacity {
@@ -66,20 +62,17 @@ pub fn capacity(options: &Options) -> Capacity {
 }
 
 /// The hardware threads that this process may use.
-#[must_use]
 pub fn hardware_threads() -> u32 {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     u32::try_from(threads).unwrap_or(u32::MAX)
 }
 
 /// The ledger of the host. Trial runs start no guests and have none.
-#[must_use]
 pub fn ledger(options: &Options) -> HostLedger {
     HostLedger::open(options.run_dir.clone(), owner(options), capacity(options))
 }
 
 /// The evidence of failed guests.
-#[must_use]
 pub fn evidence(options: &Options) -> EvidenceStore {
     EvidenceStore::new(&state(options), options.keep_failures)
 }
@@ -124,7 +117,6 @@ pub fn user(options: &Options) -> Result<Option<Credentials>> {
 }
 
 /// The places that the agent leaves things in.
-#[must_use]
 pub fn sweep(options: &Options) -> sweep::SweepSettings {
     sweep::SweepSettings {
         machines: options.machines.clone(),
@@ -139,7 +131,6 @@ pub fn sweep(options: &Options) -> sweep::SweepSettings {
 }
 
 /// The settings of bootstraps.
-#[must_use]
 pub fn bootstrap(options: &Options, guest: guest::GuestSettings) -> bootstrap::BootstrapSettings {
     bootstrap::BootstrapSettings {
         guest,
@@ -158,7 +149,6 @@ pub fn bootstrap(options: &Options, guest: guest::GuestSettings) -> bootstrap::B
 }
 
 /// The settings of builds.
-#[must_use]
 pub fn perform(
     options: &Options,
     mut guest: guest::GuestSettings,
@@ -206,7 +196,6 @@ pub fn for_user(config: &mut perform::BuildSettings, options: &Options) {
 }
 
 /// The auxiliary machines of a task.
-#[must_use]
 pub fn auxiliary<'m>(options: &Options, machines: &'m TaskMachines) -> Vec<AuxiliaryJob<'m>> {
     let instance = u32::from(options.instance);
     let machines = machines.auxiliary.iter().enumerate();
@@ -223,7 +212,6 @@ pub fn auxiliary<'m>(options: &Options, machines: &'m TaskMachines) -> Vec<Auxil
 }
 
 /// The settings of templates.
-#[must_use]
 pub fn warm(options: &Options, guest: guest::GuestSettings) -> warm::WarmSettings {
     warm::WarmSettings {
         guest,
@@ -233,7 +221,6 @@ pub fn warm(options: &Options, guest: guest::GuestSettings) -> warm::WarmSetting
 }
 
 /// The settings of deliveries.
-#[must_use]
 pub fn delivery(options: &Options) -> DeliverySettings {
     DeliverySettings {
         result_limit: options.result_limit,
@@ -246,7 +233,6 @@ pub fn delivery(options: &Options) -> DeliverySettings {
 }
 
 /// The settings of deliveries beside the agent's work.
-#[must_use]
 pub fn deliverer(options: &Options) -> DelivererSettings {
     DelivererSettings {
         state: state(options),
@@ -264,7 +250,6 @@ pub fn fake_machine(path: &Path, watch: &Watch) -> Result<MachineHeader> {
 }
 
 /// The settings of HTTP requests.
-#[must_use]
 pub fn controllers(options: &Options) -> controller::http::Settings {
     controller::http::Settings {
         connect_timeout: options.connect_timeout,
@@ -277,7 +262,6 @@ pub fn controllers(options: &Options) -> controller::http::Settings {
 
 /// A pause of about `length`: a tenth more or less, so that agents that were
 /// started together do not ask together for ever. `seed` is any number.
-#[must_use]
 pub fn jitter(length: Duration, seed: u32) -> Duration {
     // 90 to 110 hundredths.
     length / 100 * (90 + seed % 21)

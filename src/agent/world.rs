@@ -21,10 +21,6 @@ use crate::watch::{Stop, Watch};
 pub trait Room {
     /// Has the tasks that made room go on: this one has ended, and its guest uses no
     /// processor any more.
-    ///
-    /// # Errors
-    ///
-    /// When the ledger of the host cannot be written.
     fn end_task(&mut self) -> Result<()>;
 }
 
@@ -52,10 +48,6 @@ pub trait World: Courier {
 
     /// Looks whether the host has what guests need. With `anew` nothing is taken
     /// from earlier looks.
-    ///
-    /// # Errors
-    ///
-    /// What is missing, with the remedy.
     fn probe(&mut self, anew: bool) -> Result<()>;
 
     /// Whether the operator has asked since the last call to try again at once what
@@ -83,10 +75,6 @@ pub trait World: Courier {
     fn priority(&self, number: usize) -> Priority;
 
     /// The host as it is now, without this agent.
-    ///
-    /// # Errors
-    ///
-    /// When the claims of other agents cannot be read.
     fn host(&mut self) -> Result<HostView>;
 
     /// Asks a controller for a task.
@@ -94,10 +82,6 @@ pub trait World: Courier {
 
     /// Claims room for the guests of a task, and has tasks of lower priority make room if
     /// need be. Without room: what the task would wait for.
-    ///
-    /// # Errors
-    ///
-    /// When the ledger of the host cannot be read or written.
     fn make_room(&mut self, claim: HostClaim) -> Result<Result<Self::Room, String>>;
 
     /// Builds a task.

@@ -31,7 +31,6 @@ pub enum Grade {
 
 impl Grade {
     /// The word for it, in texts and for programs.
-    #[must_use]
     pub fn keyword(self) -> &'static str {
         match self {
             Grade::Good => "ok",
@@ -90,7 +89,6 @@ impl Finding {
     }
 
     /// The finding as lines of text.
-    #[must_use]
     pub fn text(&self) -> String {
         let mut raw = format!(
             "{:<8} {:<18} {}\n",
@@ -131,7 +129,6 @@ pub struct Report(Vec<Finding>);
 
 impl Report {
     /// How many findings are of this grade.
-    #[must_use]
     pub fn count(&self, grade: Grade) -> usize {
         self.0
             .iter()
@@ -140,7 +137,6 @@ impl Report {
     }
 
     /// The last line for people.
-    #[must_use]
     pub fn summary(&self) -> String {
         let some = |grade, what| match self.count(grade) {
             1 => format!("1 {what}"),
@@ -155,7 +151,6 @@ impl Report {
     }
 
     /// The report for programs.
-    #[must_use]
     pub fn json(&self) -> Value {
         let failures = self.count(Grade::Failure);
         Value::object([

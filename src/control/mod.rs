@@ -71,13 +71,11 @@ impl ControlSocket {
     }
 
     /// The socket, for [`ControlListener::fds`].
-    #[must_use]
     pub fn socket(&self) -> Ref<'_, ControlListener> {
         self.0.borrow()
     }
 
     /// When [`ControlSocket::next`] is to be called, if nothing comes in before.
-    #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.0
             .borrow()
@@ -87,7 +85,6 @@ impl ControlSocket {
     }
 
     /// Takes a request that has come in.
-    #[must_use]
     pub fn next(&self, now: Instant) -> Option<DemandOf> {
         let socket = &mut *self.0.borrow_mut();
         while let Ok((mut stream, _)) = socket.listener.accept() {
@@ -124,7 +121,6 @@ impl ControlSocket {
     }
 
     /// Whether the agent whose request was taken has closed the connection.
-    #[must_use]
     pub fn is_released(&self) -> bool {
         let socket = &mut *self.0.borrow_mut();
         socket.client.as_mut().is_none_or(|client| {

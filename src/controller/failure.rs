@@ -57,7 +57,6 @@ pub struct Failure {
 
 impl Failure {
     /// A failure of this class; `reason` is one line.
-    #[must_use]
     pub fn new(class: FailureClass, reason: impl Into<String>) -> Failure {
         Failure {
             class,
@@ -83,13 +82,11 @@ impl Failure {
     }
 
     /// The class, for those who decide what to do next.
-    #[must_use]
     pub fn class(&self) -> FailureClass {
         self.class
     }
 
     /// Advice for the operator, where there is any.
-    #[must_use]
     pub fn hints(&self) -> &[String] {
         &self.hints
     }
@@ -98,14 +95,12 @@ impl Failure {
     /// again is of no use: a 4xx, except those that speak of the moment (408
     /// request timeout, 421 misdirected, 423 locked, 425 too early, 429 too
     /// many requests) or of the proxy (407).
-    #[must_use]
     pub fn is_final(&self) -> bool {
         matches!(self.class, FailureClass::Client(code)
             if !matches!(code, 407 | 408 | 421 | 423 | 425 | 429))
     }
 
     /// The failure as an error: `<what>: <reason>`.
-    #[must_use]
     pub fn into_error(self, what: &str) -> Error {
         let class = match self.class {
             FailureClass::Setup => Class::Config,

@@ -135,10 +135,6 @@ impl Client {
     }
 
     /// Whether `https:` URLs can be used at all.
-    ///
-    /// # Errors
-    ///
-    /// Why not: no certificates.
     pub fn check_https(&self) -> Result<(), Failure> {
         self.secure().map(drop)
     }
@@ -146,10 +142,6 @@ impl Client {
     /// Posts `body` and returns the answer, at most `most` bytes of it; or none
     /// of it, if `most` is 0: then a complete header with a 2xx status is all
     /// that is waited for.
-    ///
-    /// # Errors
-    ///
-    /// Whatever is not a 2xx in time, classified.
     pub fn post(
         &self,
         url: &Url,

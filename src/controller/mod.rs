@@ -71,7 +71,6 @@ pub struct Assignment {
 impl Assignment {
     /// The assignment of a task that no controller has given out: the original's
     /// words for `--fake-request`. Its result can be delivered nowhere.
-    #[must_use]
     pub fn fake(task: TaskManifest) -> Assignment {
         Assignment {
             controller: "http://example.org".to_owned(),
@@ -107,10 +106,6 @@ pub struct Controllers {
 
 impl Controllers {
     /// Takes the arguments `[<priority>=]<url>`. Connects to nobody.
-    ///
-    /// # Errors
-    ///
-    /// An argument that is no URL; certificates or a proxy that cannot be used.
     pub fn new(arguments: &[String], settings: &Settings, watch: &Watch) -> Result<Controllers> {
         let client = Client::new(settings, watch)?;
         let mut list = Vec::new();
@@ -151,13 +146,11 @@ impl Controllers {
     }
 
     /// The priority of a controller, by its number on the command line.
-    #[must_use]
     pub fn priority(&self, number: usize) -> Priority {
         self.list[number].priority
     }
 
     /// A controller as it is shown, by its number on the command line.
-    #[must_use]
     pub fn name(&self, number: usize) -> String {
         self.list[number].address.to_string()
     }

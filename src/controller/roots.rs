@@ -23,10 +23,6 @@ const BUNDLES: &[&str] = &[
 const MOST: u64 = 16 << 20;
 
 /// The certificates in the file that the operator names.
-///
-/// # Errors
-///
-/// If it cannot be used.
 pub(super) fn given(path: &Path) -> Result<Certificates> {
     read(path).map_err(|error| {
         error
@@ -37,10 +33,6 @@ pub(super) fn given(path: &Path) -> Result<Certificates> {
 
 /// The certificates that the host trusts. Reading them takes as long as a turn
 /// in which nothing has changed, so that is for those who need them.
-///
-/// # Errors
-///
-/// If there are none, or none that can be read.
 pub(super) fn of_host() -> Result<Certificates, Failure> {
     bundled(BUNDLES)
 }

@@ -59,7 +59,6 @@ impl Url {
     }
 
     /// `http` or `https`.
-    #[must_use]
     pub fn scheme(&self) -> &str {
         self.0.scheme_str().unwrap_or("http")
     }
@@ -79,7 +78,6 @@ impl Url {
 
     /// The URL as it was given, password and all: for the wire and for files
     /// that only the agent reads.
-    #[must_use]
     pub fn secret_text(&self) -> String {
         self.0.to_string()
     }
@@ -92,7 +90,6 @@ impl fmt::Display for Url {
 }
 
 /// `text` with the user and password of a URL replaced.
-#[must_use]
 pub fn masked(text: &str) -> String {
     let Some(start) = text.find("://").map(|at| at + 3) else {
         return text.to_owned();

@@ -22,7 +22,6 @@ pub struct BootFile {
 impl BootFile {
     /// Opens the file at `path`. Returns also its state, if that is of this boot and can
     /// be read.
-    #[must_use]
     pub fn open(path: PathBuf) -> (BootFile, Option<Value>) {
         let text = durable::read(&path, MAX_BOOT_FILE_BYTES).unwrap_or_default();
         let text = String::from_utf8(text).unwrap_or_default();

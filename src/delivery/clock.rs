@@ -25,7 +25,6 @@ pub struct Now {
 
 impl Now {
     /// Reads the clocks.
-    #[must_use]
     pub fn read() -> Now {
         let uptime = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from);
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
@@ -50,7 +49,6 @@ pub struct Stamp {
 
 impl Stamp {
     /// The present time in the present boot.
-    #[must_use]
     pub fn new(now: Now, boot: &Boot) -> Stamp {
         Stamp {
             wall: now.wall.as_secs(),
@@ -88,7 +86,6 @@ pub struct Boot(pub Option<String>);
 
 impl Boot {
     /// Asks the kernel.
-    #[must_use]
     pub fn current() -> Boot {
         let id = fs::read_to_string(BOOT_ID).unwrap_or_default();
         let id = id.trim();
@@ -98,7 +95,6 @@ impl Boot {
     /// The least age of `stamp` in this boot. Anything of an earlier boot is older
     /// than this boot. If the id of either boot is unknown, so is the age, which
     /// is zero then.
-    #[must_use]
     pub fn age(&self, stamp: &Stamp, now: Now) -> Duration {
         match (&self.0, &stamp.boot) {
             (Some(this), Some(that)) if this == that => {

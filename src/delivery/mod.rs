@@ -156,7 +156,6 @@ impl Ledger for Books {
 
 impl Delivery {
     /// Deliveries that store nothing, of a trial run.
-    #[must_use]
     pub fn trial(settings: DeliverySettings, key: Option<Key>) -> Delivery {
         let boot = Boot::current();
         Delivery {
@@ -219,13 +218,11 @@ impl Delivery {
     }
 
     /// The fingerprint of the agent's key, for task requests.
-    #[must_use]
     pub fn fingerprint(&self) -> Option<&str> {
         self.key.as_ref().map(Key::fingerprint)
     }
 
     /// The time of something that happens now.
-    #[must_use]
     pub fn stamp(&self, now: Now) -> Stamp {
         Stamp::new(now, &self.boot)
     }
@@ -357,7 +354,6 @@ impl Delivery {
     }
 
     /// The number of results that are neither stored nor sent.
-    #[must_use]
     pub fn unsaved(&self) -> usize {
         self.unsaved.len()
     }

@@ -36,7 +36,6 @@ pub struct TaskRecord {
 
 impl TaskRecord {
     /// The record of what a controller handed out at `accepted`.
-    #[must_use]
     pub fn new(assignment: &Assignment, accepted: Stamp) -> TaskRecord {
         let task = &assignment.task;
         TaskRecord {
@@ -54,7 +53,6 @@ impl TaskRecord {
     }
 
     /// The end of a task without a result, up to the name of its controller.
-    #[must_use]
     pub fn way_back(&self) -> &'static str {
         match self.interactive {
             true => "aborted for",

@@ -98,19 +98,16 @@ fn is_journal(stream: Option<&OsStr>) -> bool {
 const RECENT_LEVEL: u8 = 2;
 
 /// Whether traces of `level` are shown, or kept for evidence.
-#[must_use]
 pub fn enabled(level: u8) -> bool {
     level <= RECENT_LEVEL || diagnostics().level >= level
 }
 
 /// The last records, at most 64 KiB, each with its age in seconds at `now`.
-#[must_use]
 pub fn recent(now: Instant) -> String {
     diagnostics().recent.text(now)
 }
 
 /// The task that records are about, if there is one.
-#[must_use]
 pub fn scope() -> Option<TaskScope> {
     diagnostics().scope.clone()
 }

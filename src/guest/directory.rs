@@ -41,7 +41,6 @@ impl Directory {
     }
 
     /// Whether there is a directory that no agent uses.
-    #[must_use]
     pub fn is_left(path: &Path) -> bool {
         matches!(lock(path), Ok(Some(_)))
     }
@@ -55,7 +54,6 @@ impl Directory {
     }
 
     /// Its path.
-    #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -137,7 +137,6 @@ pub struct GuestRun<'a> {
 impl<'a> GuestRun<'a> {
     /// The run of a guest in a throw-away `directory`, a snapshot of `source`, which has no
     /// task, and no files to read or to write.
-    #[must_use]
     pub fn without_task(
         machine: &'a MachineManifest,
         source: &'a Path,
@@ -262,7 +261,6 @@ impl<'a> Guest<'a> {
     }
 
     /// Whether the guest has ended itself: it was switched off or rebooted.
-    #[must_use]
     pub fn ended_itself(&self) -> bool {
         matches!(
             self.machine.shutdown(),
@@ -378,10 +376,6 @@ fn is_taken(error: &Error) -> bool {
 
 /// The address for a machine: its own if its manifest has one, else the one it
 /// had before, else a new one.
-///
-/// # Errors
-///
-/// When one of them is not an address.
 pub fn mac(machine: &MachineManifest, previous: Option<&str>) -> Result<Mac> {
     match machine.mac().or(previous) {
         Some(text) => text

@@ -101,14 +101,12 @@ impl Why {
 
 impl Ended {
     /// Whether the guest may have failed to boot, so that another attempt may succeed.
-    #[must_use]
     pub fn never_asked(&self) -> bool {
         self.phase == GuestPhase::Startup
             && matches!(self.why, Why::TimedOut | Why::Idle(_) | Why::Lost(_))
     }
 
     /// Whether the fault is the host's and not the guest's.
-    #[must_use]
     pub fn is_host_fault(&self) -> bool {
         matches!(self.why, Why::Host(_) | Why::Surroundings(_))
     }
@@ -126,7 +124,6 @@ impl Ended {
     }
 
     /// The end in one or two words, for the head of a report.
-    #[must_use]
     pub fn title(&self) -> String {
         let what = match self.why {
             Why::TimedOut => "timeout",

@@ -52,19 +52,11 @@ impl Upload {
     }
 
     /// Opens the upload.
-    ///
-    /// # Errors
-    ///
-    /// Those of open(2).
     pub fn open(&self) -> Result<File> {
         File::open(&self.path).context(|| format!("unable to open upload {}", self.path.display()))
     }
 
     /// Reads the upload, up to `limit` octets.
-    ///
-    /// # Errors
-    ///
-    /// Those of reading it; more than `limit` is one.
     pub fn read(&self, limit: u64) -> Result<Vec<u8>> {
         let what = || format!("unable to read upload {}", self.path.display());
         read_at_most(&mut self.open()?, limit).context(what)
@@ -81,10 +73,6 @@ pub(super) enum Seen {
 
 impl Guest<'_> {
     /// Waits for the first request of the guest, of whatever kind.
-    ///
-    /// # Errors
-    ///
-    /// When serving or waiting fails.
     pub fn await_request(
         &mut self,
         limit: Duration,
@@ -97,10 +85,6 @@ impl Guest<'_> {
     }
 
     /// Serves the guest until it has uploaded a file by one of `names`.
-    ///
-    /// # Errors
-    ///
-    /// When serving or waiting fails.
     pub fn await_upload(
         &mut self,
         names: &[&str],
@@ -114,10 +98,6 @@ impl Guest<'_> {
     }
 
     /// Presses the power button until the guest has powered off.
-    ///
-    /// # Errors
-    ///
-    /// When serving or waiting fails.
     pub fn await_power_off(&mut self, limit: Duration) -> Result<Step<()>> {
         self.machine.power_down(Instant::now());
         self.wait(GuestPhase::Shutdown, limit, &mut [], |seen| match seen {
@@ -322,7 +302,6 @@ impl Guest<'_> {
     }
 
     /// An end for which the caller has the reason.
-    #[must_use]
     pub fn ended(&self, phase: GuestPhase, limit: Duration, reason: String) -> Ended {
         Ended {
             phase,

@@ -86,7 +86,6 @@ fn cost(claim: &HostClaim) -> (u16, Reverse<Option<u64>>) {
 /// none, it interrupts one of a lower level C: the lowest one that makes enough room. A
 /// victim is paused where the memory allows it. An interactive task is no victim, and the
 /// guest of a task that has ended is none.
-#[must_use]
 pub fn admit(capacity: &Capacity, claims: &[HostClaim], wanted: &Wanted) -> Admission {
     let interrupts = |claim: &HostClaim| {
         let both_are_tasks = wanted.work == Work::Task && claim.work == Work::Task;
@@ -148,7 +147,6 @@ impl HostView {
     /// tasks.
     ///
     /// If the host is full, only controllers are left whose tasks could interrupt one.
-    #[must_use]
     pub fn keeps_from_asking(&self, wanted: &Wanted) -> Option<Shortage> {
         let higher = self.claims.iter().find(|claim| {
             claim.work == Work::Task

@@ -63,7 +63,6 @@ impl Work {
     const ALL: [Work; 4] = [Work::Bootstrap, Work::Template, Work::Task, Work::Shell];
 
     /// The word for programs and people.
-    #[must_use]
     pub fn keyword(self) -> &'static str {
         match self {
             Work::Bootstrap => "bootstrap",
@@ -83,7 +82,6 @@ impl ClaimState {
     ];
 
     /// The word for programs and people.
-    #[must_use]
     pub fn keyword(self) -> &'static str {
         match self {
             ClaimState::Waiting => "waiting",
@@ -101,7 +99,6 @@ impl ClaimState {
 
 impl HostClaim {
     /// The claim for programs, and in its file.
-    #[must_use]
     pub fn json(&self) -> Value {
         let number = |n: u64| Value::Number(n.to_string());
         Value::object([

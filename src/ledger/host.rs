@@ -33,7 +33,6 @@ const LEAST_RESERVE_KB: u64 = 512 << 10;
 
 /// The memory for guests unless `--host-ram` says otherwise, in kB, on a host with
 /// `total_kb`: all but a sixteenth, and at least 512 MiB.
-#[must_use]
 pub fn default_ram_kb(total_kb: u64) -> u64 {
     total_kb.saturating_sub((total_kb / RESERVED_SHARE).max(LEAST_RESERVE_KB))
 }

@@ -5,7 +5,6 @@ use crate::status::bytes;
 
 impl HostClaim {
     /// The claim in a line: `4.0 GiB and 2 processors for a task of priority 0100`.
-    #[must_use]
     pub fn line(&self) -> String {
         let size = bytes(self.ram_kb.saturating_mul(1024));
         let plural = if self.cpus == 1 { "" } else { "s" };
@@ -27,7 +26,6 @@ impl HostClaim {
 }
 
 /// The use of a host in a line. `None` without claims, whose agents know its capacity.
-#[must_use]
 pub fn use_of_host(claims: &[HostClaim]) -> Option<String> {
     let first = claims.first()?;
     let kilobytes = |sum: u64| bytes(sum.saturating_mul(1024));

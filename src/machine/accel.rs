@@ -34,7 +34,6 @@ pub enum Accel {
 
 impl Accel {
     /// QEMU's `-cpu`. `host` exists with KVM only.
-    #[must_use]
     pub fn processor(self, architecture: Architecture) -> &'static str {
         match self {
             Accel::Kvm => "host",
@@ -63,10 +62,6 @@ pub enum ProbeResult {
 
 /// The accelerator to use, and why not KVM if [`AccelChoice::Auto`] decided so.
 /// The probe of KVM ends at `deadline`; 10 s suffice.
-///
-/// # Errors
-///
-/// With [`AccelChoice::Kvm`], if KVM is not usable; if there is no such `qemu`; if `wait` was stopped.
 pub fn resolve(
     choice: AccelChoice,
     qemu: &Path,
@@ -89,10 +84,6 @@ pub fn resolve(
 }
 
 /// Runs a guest's first instructions under `accel`, as `user`.
-///
-/// # Errors
-///
-/// If there is no such `qemu` or it cannot be started at all; if `wait` was stopped.
 pub fn probe(
     accel: Accel,
     qemu: &Path,

@@ -26,7 +26,6 @@ pub struct Tail {
 
 impl Tail {
     /// Keeps the last `capacity` bytes.
-    #[must_use]
     pub fn new(capacity: usize) -> Tail {
         Tail {
             bytes: VecDeque::new(),
@@ -45,20 +44,17 @@ impl Tail {
     }
 
     /// The number of bytes of the stream so far.
-    #[must_use]
     pub fn total(&self) -> u64 {
         self.total
     }
 
     /// The bytes that are kept.
-    #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
         self.bytes.iter().copied().collect()
     }
 
     /// The last `most` lines that are not blank, fit for a terminal: without escape
     /// sequences and control characters. Long lines are cut.
-    #[must_use]
     pub fn lines(&self, most: usize) -> Vec<String> {
         const WIDTH: usize = 200;
         let bytes = self.bytes();
@@ -84,7 +80,6 @@ impl Tail {
 
 /// The text of a guest in lines that cannot steer a terminal: without escape sequences
 /// and control characters.
-#[must_use]
 pub fn plain_text(bytes: &[u8]) -> String {
     let mut text = String::new();
     for line in sanitize(bytes).split_inclusive('\n') {
@@ -108,10 +103,6 @@ pub struct Log {
 
 impl Log {
     /// Begins the file anew.
-    ///
-    /// # Errors
-    ///
-    /// Those of open(2).
     pub fn create(path: &Path, limit: u64) -> io::Result<Log> {
         Ok(Log {
             path: path.to_owned(),
@@ -162,7 +153,6 @@ pub struct Capture {
 impl Capture {
     /// Reads from `fd`, which has to be non-blocking. Keeps `capacity` bytes in memory,
     /// and what `log` takes.
-    #[must_use]
     pub fn new(fd: OwnedFd, capacity: usize, log: Option<Log>) -> Capture {
         Capture {
             fd: Some(fd),
@@ -172,19 +162,16 @@ impl Capture {
     }
 
     /// The descriptor to poll, while the other end is open.
-    #[must_use]
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.fd.as_ref().map(AsFd::as_fd)
     }
 
     /// The last lines of the output.
-    #[must_use]
     pub fn tail(&self) -> &Tail {
         &self.tail
     }
 
     /// Whether the log has all of the output, but for what was rotated away.
-    #[must_use]
     pub fn is_logged(&self) -> bool {
         self.log.is_some()
     }

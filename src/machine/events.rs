@@ -82,7 +82,6 @@ impl fmt::Display for ShutdownReason {
 }
 
 /// The event of QEMU of that name, if the agent needs it.
-#[must_use]
 pub fn event(name: &str, data: &Value) -> Option<Event> {
     match name {
         "STOP" => Some(Event::Suspended),

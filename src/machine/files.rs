@@ -71,10 +71,6 @@ pub fn machine_manifest(name: &str, subvolume: &Path, revision: &Path) -> Result
 }
 
 /// Requires a raw image, unless the machine names disks of its own in `options`.
-///
-/// # Errors
-///
-/// What is in its place, with the remedy.
 pub fn require_disk(subvolume: &Path, manifest: &MachineManifest) -> Result<()> {
     if manifest.options().is_some() {
         return Ok(());

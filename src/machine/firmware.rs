@@ -61,10 +61,6 @@ impl Firmware {
 
 /// The UEFI firmware for the machine in `subvolume`; `None` if it does not boot by UEFI,
 /// or has firmware of its own in its `options`.
-///
-/// # Errors
-///
-/// If this host has no such firmware, or none that the variable store suits.
 pub fn of(machine: &MachineManifest, subvolume: &Path, qemu: &Path) -> Result<Option<Firmware>> {
     let given = machine.options();
     let options = given.as_deref().unwrap_or_default();

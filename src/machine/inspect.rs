@@ -102,7 +102,6 @@ impl VirtualMachine {
     }
 
     /// Whether QEMU has answered every question, or cannot.
-    #[must_use]
     pub fn is_inspected(&self) -> bool {
         self.exited.is_some()
             || self.monitor.fd().is_none()
@@ -142,7 +141,6 @@ impl VirtualMachine {
     }
 
     /// The files of the evidence, and what is missing and why.
-    #[must_use]
     pub fn findings(&self) -> (Vec<EvidenceFile>, Vec<String>) {
         let mut files = vec![
             ("console.txt", plain(&self.whole_console())),
@@ -174,7 +172,6 @@ impl VirtualMachine {
     }
 
     /// The number of bytes that the guest has written to its console.
-    #[must_use]
     pub fn console_bytes(&self) -> u64 {
         self.console.tail().total()
     }
@@ -218,7 +215,6 @@ impl VirtualMachine {
 }
 
 /// The script that starts a machine again, for one that did not start.
-#[must_use]
 pub fn start_script(spec: &Spec) -> EvidenceFile {
     (script::NAME, script::text(spec).into_bytes())
 }

@@ -55,7 +55,6 @@ pub enum Violation {
 
 impl Violation {
     /// For diagnostics.
-    #[must_use]
     pub fn text(self) -> &'static str {
         match self {
             Violation::LongLine => "line too long",
@@ -220,7 +219,6 @@ impl Monitor {
     }
 
     /// The last events, as QEMU wrote them, a line each.
-    #[must_use]
     pub fn events(&self) -> Vec<&str> {
         self.protocol.events.iter().map(String::as_str).collect()
     }

@@ -30,7 +30,6 @@ pub(super) const UEFI: [&str; 2] = ["-bios", "uefi"];
 
 /// The options for the tap `name`, which QEMU opens by `tap` (`fd=<n>`), and a MAC
 /// address.
-#[must_use]
 pub fn substituted(options: &[String], name: &str, mac: Mac, tap: &str) -> Vec<OsString> {
     let mut options: Vec<&str> = options.iter().map(String::as_str).collect();
     // QEMU gets what they stand for.

@@ -100,7 +100,6 @@ pub struct Descriptors {
 const VNC: &str = "vnc";
 
 /// The command line, without the program.
-#[must_use]
 pub fn argv(spec: &Spec, fds: &Descriptors) -> Vec<OsString> {
     let vnc = match &spec.display {
         Some(address) => address.option(),
@@ -117,7 +116,6 @@ pub fn argv(spec: &Spec, fds: &Descriptors) -> Vec<OsString> {
 
 /// The command line for an operator, without the program: the tap has the name `tap`,
 /// and the console and a monitor are on the terminal.
-#[must_use]
 pub fn argv_by_hand(spec: &Spec, tap: &str) -> Vec<OsString> {
     let tap = format!("ifname={tap},script=no,downscript=no");
     let tpm = format!("path={}", tpm::SOCKET);
@@ -125,7 +123,6 @@ pub fn argv_by_hand(spec: &Spec, tap: &str) -> Vec<OsString> {
 }
 
 /// The same, with the tap, the directory of the VNC socket and the TPM as descriptors.
-#[must_use]
 pub(super) fn argv_on_terminal(
     spec: &Spec,
     tap: RawFd,

@@ -23,7 +23,6 @@ pub struct MachineUsage {
 
 impl VirtualMachine {
     /// Whether the guest's processors are stopped.
-    #[must_use]
     pub fn is_suspended(&self) -> bool {
         self.suspended
     }

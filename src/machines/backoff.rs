@@ -96,7 +96,6 @@ impl BootstrapBackoff {
     }
 
     /// The reasons of the failures with `revision`.
-    #[must_use]
     pub fn reasons(&self, machine: &Path, revision: &Path) -> &[String] {
         self.of(machine, revision)
             .map_or(&[], |failed| &failed.reasons)
@@ -104,7 +103,6 @@ impl BootstrapBackoff {
 
     /// The time from which a bootstrap from `revision` may be tried; zero if none has
     /// failed.
-    #[must_use]
     pub fn retry_time(&self, machine: &Path, revision: &Path) -> Duration {
         self.of(machine, revision)
             .map_or(Duration::ZERO, |failed| failed.retry)

@@ -45,10 +45,6 @@ pub struct NeededBootstrap {
 }
 
 /// Inspects a machine.
-///
-/// # Errors
-///
-/// When the machine is broken.
 pub fn inspect(machine: &MachineDir, settings: &MachinesSettings) -> Result<Inspection> {
     let Some((revision, current)) = current(machine)? else {
         return Ok(Inspection::Retired);

@@ -26,10 +26,6 @@ pub struct LowVolumes {
 
 /// The volumes of `machines` with less free space than `least` requires of a file system
 /// of a given size, in bytes.
-///
-/// # Errors
-///
-/// When the machines directory or a volume cannot be read.
 pub fn low(machines: &Path, least: impl Fn(u64) -> u64, watch: &Watch) -> Result<LowVolumes> {
     let mut low = LowVolumes::default();
     for volume in tree::volumes(machines)? {

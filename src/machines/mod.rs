@@ -73,7 +73,6 @@ pub struct MachinesSettings {
 
 impl MachinesSettings {
     /// The settings from the options.
-    #[must_use]
     pub fn new(options: &Options) -> MachinesSettings {
         MachinesSettings {
             root: options.machines.clone(),
@@ -118,7 +117,6 @@ impl Machine {
     }
 
     /// A machine without a copy.
-    #[must_use]
     pub fn fake(machine: MachineManifest, toolchain_id: &str, dir: PathBuf) -> Machine {
         let manifest = BootstrappedMachine {
             machine,
@@ -177,7 +175,6 @@ pub struct Enumeration {
 
 impl Machines {
     /// No machines yet.
-    #[must_use]
     pub fn new(settings: MachinesSettings) -> Machines {
         Machines {
             settings,
@@ -226,11 +223,6 @@ impl Machines {
 
     /// Enumerates the machines, except those on the volumes `low`, and bootstraps those
     /// that need it. Ends early when the watch says so.
-    ///
-    /// # Errors
-    ///
-    /// When the machines directory cannot be read, or the host is not set up for
-    /// bootstraps.
     pub fn enumerate(
         &mut self,
         low: &HashSet<PathBuf>,

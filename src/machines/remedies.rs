@@ -8,7 +8,6 @@ use crate::error::word;
 
 /// The remedy for a volume that is not on btrfs: mounts the file system that /etc/fstab
 /// has for it, or an image beside the machines directory.
-#[must_use]
 pub fn mount(root: &Path, volume: &Path) -> String {
     let fstab = fs::read_to_string("/etc/fstab").unwrap_or_default();
     let mut lines = fstab.lines().map(str::split_whitespace);
@@ -35,7 +34,6 @@ pub fn mount(root: &Path, volume: &Path) -> String {
 
 /// The remedy for a link that is missing or dangling: to an existing revision, or a new
 /// one at `target`.
-#[must_use]
 pub fn link(machine: &MachineDir, target: Option<&Path>) -> String {
     let beginning = format!("{}-{}.", machine.name, tree::PROTOCOL);
     let entries = fs::read_dir(machine.dir()).into_iter().flatten().flatten();

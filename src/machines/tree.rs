@@ -28,19 +28,16 @@ pub struct MachineDir {
 
 impl MachineDir {
     /// `<machines>/<volume>/<name>`.
-    #[must_use]
     pub fn dir(&self) -> PathBuf {
         self.volume.join(&self.name)
     }
 
     /// The link to the current revision, `<name>-1`.
-    #[must_use]
     pub fn link(&self) -> PathBuf {
         self.in_it(PROTOCOL)
     }
 
     /// The bootstrapped copy for a toolchain, `<name>-<toolchain>`.
-    #[must_use]
     pub fn copy(&self, toolchain: &str) -> PathBuf {
         self.in_it(toolchain)
     }
@@ -50,10 +47,6 @@ impl MachineDir {
     }
 
     /// The subvolume of the current revision; `None` if there is no link.
-    ///
-    /// # Errors
-    ///
-    /// When the link is something else, or cannot be read.
     pub fn current(&self) -> Result<Option<PathBuf>> {
         let link = self.link();
         match fs::read_link(&link) {
@@ -89,10 +82,6 @@ pub struct MachineDirs {
 }
 
 /// Lists the machine directories of all volumes.
-///
-/// # Errors
-///
-/// When the machines directory cannot be read.
 pub fn machine_dirs(machines: &Path) -> Result<MachineDirs> {
     let mut found: Vec<MachineDir> = Vec::new();
     let mut broken = Vec::new();
@@ -141,10 +130,6 @@ pub fn machine_dirs(machines: &Path) -> Result<MachineDirs> {
 }
 
 /// The volumes of `machines`, sorted.
-///
-/// # Errors
-///
-/// When the machines directory cannot be read.
 pub fn volumes(machines: &Path) -> Result<Vec<PathBuf>> {
     let names = directories(machines).map_err(|error| match machines.exists() {
         true => error,

@@ -31,7 +31,6 @@ pub enum InteractiveMode {
 
 impl InteractiveMode {
     /// The word on the command line, and the value of `interactive-mode` in a request.
-    #[must_use]
     pub fn keyword(self) -> &'static str {
         match self {
             InteractiveMode::No => "false",

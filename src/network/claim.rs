@@ -18,10 +18,6 @@ pub struct MacClaim {
 
 impl MacClaim {
     /// Claims an address; `None` if it is claimed already.
-    ///
-    /// # Errors
-    ///
-    /// When the process has too many open files.
     pub fn take(mac: Mac) -> Result<Option<MacClaim>> {
         let unable = || format!("unable to claim MAC address {mac}");
         let name = SocketAddr::from_abstract_name(format!("bbot-agent/mac/{mac}"));

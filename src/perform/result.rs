@@ -15,10 +15,6 @@ const SLACK: usize = 64 << 10;
 /// Reads a result, or says in a clause what is wrong with it. Logs may hold whatever
 /// compilers print, so the text is made fit to be a manifest first. Of each log no more
 /// is kept than a controller takes.
-///
-/// # Errors
-///
-/// Those of reading the upload.
 pub(super) fn read(
     upload: &Upload,
     config: &BuildSettings,

@@ -47,7 +47,6 @@ impl Architecture {
     /// The architecture of a machine's guest: that of the machine type in its `options`,
     /// else that which its name begins with, else that in the name of the program `qemu`,
     /// else that of this host.
-    #[must_use]
     pub fn of(machine: &str, options: Option<&[String]>, qemu: &Path) -> Architecture {
         let has_type = |given| Self::ALL.into_iter().find(|a| a.has_machine_type(given));
         options
@@ -58,13 +57,11 @@ impl Architecture {
     }
 
     /// The architecture of the guests of a program, if its name tells.
-    #[must_use]
     pub fn of_program(qemu: &Path) -> Option<Architecture> {
         Architecture::named(qemu.file_name()?.to_str()?.strip_prefix(PROGRAM)?)
     }
 
     /// The same, of a program whose name does not tell: that of this host.
-    #[must_use]
     pub fn of_qemu(qemu: &Path) -> Architecture {
         Architecture::of_program(qemu).unwrap_or(Architecture::HOST)
     }
@@ -81,7 +78,6 @@ impl Architecture {
     }
 
     /// QEMU's `-machine` for a machine with these `options`, which may name another one.
-    #[must_use]
     pub fn machine(self, options: Option<&[String]>) -> &'static str {
         match self {
             // PCI Express, and what today's installers know.
@@ -98,7 +94,6 @@ impl Architecture {
     /// QEMU's `-cpu` for emulated guests: every feature, which was measured on x86-64 to be
     /// faster than QEMU's default. Pointer authentication of aarch64 has QEMU's algorithm,
     /// because that of the architecture is slow to emulate (QEMU's arm/cpu-features).
-    #[must_use]
     pub fn emulated_processor(self) -> &'static str {
         match self {
             Architecture::X86_64 => "max",
@@ -107,7 +102,6 @@ impl Architecture {
     }
 
     /// QEMU's options for a screen and, where the machine type has none, a keyboard.
-    #[must_use]
     pub fn screen(self) -> &'static [&'static str] {
         match self {
             Architecture::X86_64 => &["-vga", "std"],
@@ -125,13 +119,11 @@ impl Architecture {
     }
 
     /// Whether QEMU has a device that tells its guests that they were restored.
-    #[must_use]
     pub fn has_generation_id(self) -> bool {
         self == Architecture::X86_64
     }
 
     /// Debian's package of QEMU.
-    #[must_use]
     pub fn qemu_package(self) -> &'static str {
         match self {
             Architecture::X86_64 => "qemu-system-x86",
@@ -140,7 +132,6 @@ impl Architecture {
     }
 
     /// The remedy for a host of this architecture without KVM.
-    #[must_use]
     pub fn kvm_remedy(self) -> &'static str {
         match self {
             Architecture::X86_64 => {
@@ -151,7 +142,6 @@ impl Architecture {
     }
 
     /// The names of the lines of /proc/cpuinfo that tell one processor from another.
-    #[must_use]
     pub fn processor_identity(self) -> &'static [&'static str] {
         match self {
             Architecture::X86_64 => &[
@@ -175,7 +165,6 @@ impl Architecture {
     }
 
     /// Its name in names of machines, of programs, and in descriptors of firmware.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Architecture::X86_64 => "x86_64",
@@ -193,13 +182,11 @@ impl Architecture {
 
     /// Whether guests boot by UEFI unless their machine says otherwise: there is nothing
     /// else that boots a disk.
-    #[must_use]
     pub fn boots_by_uefi(self) -> bool {
         self == Architecture::Aarch64
     }
 
     /// The start of the patterns for the machine type of guests in descriptors of firmware.
-    #[must_use]
     pub fn firmware_target(self) -> &'static str {
         match self {
             Architecture::X86_64 => "pc-q35-",
@@ -208,7 +195,6 @@ impl Architecture {
     }
 
     /// QEMU's device for a TPM.
-    #[must_use]
     pub fn tpm_device(self) -> &'static str {
         match self {
             Architecture::X86_64 => "tpm-crb",
@@ -217,7 +203,6 @@ impl Architecture {
     }
 
     /// The packages of its UEFI firmware: of Debian, of Fedora, and of Arch.
-    #[must_use]
     pub fn firmware_packages(self) -> [&'static str; 3] {
         match self {
             Architecture::X86_64 => ["ovmf", "edk2-ovmf", "edk2-ovmf"],

@@ -25,7 +25,6 @@ impl ProbeGuest {
     pub const IMAGE: &str = "{image}";
 
     /// The image: the start of a disk, or firmware.
-    #[must_use]
     pub fn image(&self) -> Vec<u8> {
         let mut image = self.code.to_vec();
         image.resize(self.size - self.end.len(), 0);
@@ -36,7 +35,6 @@ impl ProbeGuest {
 
 impl Architecture {
     /// The guest that probes its accelerators.
-    #[must_use]
     pub fn probe(self) -> ProbeGuest {
         match self {
             Architecture::X86_64 => X86_64,

@@ -104,10 +104,6 @@ pub fn cleaner_backlog(path: &Path) -> Result<Option<u32>> {
 }
 
 /// Makes deletions durable and has the kernel start to give their space back.
-///
-/// # Errors
-///
-/// `EIO`, `ENOSPC`, and those of open(2).
 pub fn sync(path: &Path) -> Result<()> {
     trace!(3, "sync", "btrfs filesystem sync {}", path.display());
     open_directory(path)

@@ -59,7 +59,6 @@ pub struct Board {
 
 impl Board {
     /// A board without a reader.
-    #[must_use]
     pub fn new(now: Moment) -> Board {
         Board {
             config: StatusSettings::default(),
@@ -150,7 +149,6 @@ impl Board {
     }
 
     /// When [`Board::tick`] has something to do, if nothing happens before.
-    #[must_use]
     pub fn due(&self) -> Option<Instant> {
         let moving = self.is_moving();
         let notified = self.config.notify.is_some();

@@ -15,7 +15,6 @@ use crate::sys::procfs::start_time;
 pub(super) const NAME: &str = "status.json";
 
 /// The state file in an agent's run directory.
-#[must_use]
 pub fn file_in(dir: &Path) -> PathBuf {
     dir.join(NAME)
 }

@@ -16,7 +16,6 @@ pub struct Laps {
 
 impl Laps {
     /// Starts the watch.
-    #[must_use]
     pub fn start(now: Instant) -> Laps {
         Laps {
             start: now,
@@ -44,7 +43,6 @@ impl Laps {
     }
 
     /// From the start to the last lap.
-    #[must_use]
     pub fn total(&self) -> Duration {
         self.last.saturating_duration_since(self.start)
     }

@@ -122,7 +122,6 @@ impl Idle {
     ];
 
     /// The word for programs.
-    #[must_use]
     pub fn keyword(self) -> &'static str {
         match self {
             Idle::NoMachines => "no-machines",
@@ -142,7 +141,6 @@ impl Idle {
     }
 
     /// The text for people.
-    #[must_use]
     pub fn text(self) -> &'static str {
         match self {
             Idle::NoMachines => "no machines",
@@ -182,7 +180,6 @@ impl Phase {
     ];
 
     /// The word for programs and people.
-    #[must_use]
     pub fn keyword(self) -> &'static str {
         match self {
             Phase::Enumerating => "enumerating",
@@ -202,7 +199,6 @@ impl Phase {
     }
 
     /// Why the agent waits, if it does.
-    #[must_use]
     pub fn reason(self) -> Option<Idle> {
         match self {
             Phase::Idle(reason) => Some(reason),
@@ -223,7 +219,6 @@ impl Phase {
 }
 
 /// Whether a guest runs in the phase of this word, in `work` of a state file.
-#[must_use]
 pub fn has_guest(work: &str) -> bool {
     use Phase::{Booting, Bootstrapping, Building, Holding, Paused, Preparing};
     let phases = [Booting, Bootstrapping, Preparing, Building, Paused, Holding];
@@ -234,7 +229,6 @@ pub fn has_guest(work: &str) -> bool {
 pub const DRAINING: &str = "draining";
 
 /// A length of time for people: `42s`, `3m07s`, `1h04m`, `2d03h`.
-#[must_use]
 pub fn human(length: Duration) -> String {
     let seconds = length.as_secs();
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
@@ -250,7 +244,6 @@ pub fn human(length: Duration) -> String {
 }
 
 /// A number of bytes for people: `512 B`, `1.5 KiB`, `12.0 MiB`.
-#[must_use]
 pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
     if count < 1024 {

@@ -24,7 +24,6 @@ fn elapsed(state: &Value, now: Moment) -> Duration {
 
 /// The state for programs: what the file has, whether the agent is `alive` and
 /// how many seconds have `elapsed` in the phase.
-#[must_use]
 pub fn json(state: &Value, now: Moment) -> Value {
     let mut members = match state {
         Value::Object(members) => members.clone(),
@@ -38,7 +37,6 @@ pub fn json(state: &Value, now: Moment) -> Value {
 
 /// The state for people, in lines; and whether the agent is alive. `claim` is its part of
 /// the host.
-#[must_use]
 pub fn text(state: &Value, now: Moment, claim: Option<String>) -> (String, bool) {
     let word = |name| state.get(name).and_then(Value::as_str).unwrap_or("?");
     let number = |name| state.get(name).and_then(Value::as_u64);

@@ -46,13 +46,11 @@ impl TemplateKey {
     }
 
     /// The values.
-    #[must_use]
     pub fn values(&self) -> &Values {
         &self.0
     }
 
     /// The difference of a template's key from this one, as in "is for another qemu".
-    #[must_use]
     pub fn difference(&self, template: &Values) -> Option<String> {
         if *template == self.0 {
             return None;

@@ -73,7 +73,6 @@ pub enum TemplateState {
 }
 
 /// The path of the template of a copy for an instance of the agent.
-#[must_use]
 pub fn path(copy: &Path, instance: u16) -> PathBuf {
     let mut path = copy.as_os_str().to_owned();
     path.push(format!("{MARK}{instance}"));
@@ -82,7 +81,6 @@ pub fn path(copy: &Path, instance: u16) -> PathBuf {
 
 /// The copy that a template in the same directory belongs to, and the instance, if
 /// `path` is that of a template.
-#[must_use]
 pub fn copy_of(path: &Path) -> Option<(PathBuf, u16)> {
     let name = path.file_name()?.to_str()?;
     let (copy, instance) = name.rsplit_once(MARK)?;
@@ -91,7 +89,6 @@ pub fn copy_of(path: &Path) -> Option<(PathBuf, u16)> {
 
 /// Whether one of the patterns is for the machine `name`. `*` is any text, `?` any
 /// character.
-#[must_use]
 pub fn covers(patterns: &[String], name: &str) -> bool {
     fn matches(pattern: &[u8], name: &[u8]) -> bool {
         match (pattern, name) {
@@ -156,13 +153,11 @@ impl Template {
     }
 
     /// Whether a guest agent runs in it.
-    #[must_use]
     pub fn has_agent(&self) -> bool {
         self.guest.has_agent
     }
 
     /// The memory of the guests that are restored from it.
-    #[must_use]
     pub fn memory(&self) -> Memory {
         Memory::Restored {
             template: self.path.clone(),
@@ -191,7 +186,6 @@ impl Template {
 }
 
 /// The disk space that a template takes, in bytes: memory and device state.
-#[must_use]
 pub fn size(template: &Path) -> u64 {
     contents::allocated(template)
 }

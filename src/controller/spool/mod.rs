@@ -60,7 +60,6 @@ struct Claim {
 
 impl Spool {
     /// The directory `dir`, which need not be there yet.
-    #[must_use]
     pub fn new(dir: PathBuf) -> Spool {
         Spool {
             dir,
@@ -79,10 +78,6 @@ impl Spool {
     /// Offers a task for one of the machines of the request, or none. Each task that
     /// stays where it is adds a line to `notes`; none keeps the others from being
     /// offered.
-    ///
-    /// # Errors
-    ///
-    /// If the directory cannot be used.
     pub(super) fn respond(
         &mut self,
         request: &TaskRequest,
