@@ -33,6 +33,7 @@
 //! | 1 | [`lz4`] | decoder of compressed results |
 //! | 1 | [`tar`] | list of an archive of artifacts |
 //! | 1 | [`user`] | the user of QEMU (`--vm-user`) |
+//! | 2 | [`cgroup`] | cgroups of guests, where one is delegated |
 //! | 2 | [`control`] | requests among agents to pause or interrupt a task |
 //! | 2 | [`evidence`] | what is kept of failed guests |
 //! | 2 | [`interactive`] | the display of the guests of interactive builds |
@@ -74,6 +75,7 @@
 //! | resource | owner | freed after `kill -9` by |
 //! |---|---|---|
 //! | QEMU process | [`machine`] | the kernel: it gets SIGKILL with the agent, and all that it started with it |
+//! | cgroup of a guest | [`machine`] | systemd, which ends the unit, or the agent's next start |
 //! | tap | QEMU, which has its only descriptor | the kernel |
 //! | redirect rules | [`network`]: their table belongs to a netlink socket | the kernel |
 //! | locks of agents and machines | [`lock`], [`snapshot`] | the kernel |
@@ -104,6 +106,7 @@ pub mod auth;
 pub mod backoff;
 pub mod bootstrap;
 pub mod breaker;
+pub mod cgroup;
 pub mod check;
 pub mod cli;
 pub mod console;

@@ -10,6 +10,7 @@ const CLOCK: &[&str] = &[
     "agent/build.rs",
     "agent/guests.rs",
     "agent/room.rs",
+    "cgroup.rs",
     "controller/http.rs",
     "controller/strict.rs",
     "controller/transport.rs",

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::setup;
 use super::templates::TemplatePauses;
 use crate::bootstrap::{self, BootstrapOrder, BootstrapSettings, Bootstrapped};
+use crate::cgroup::{self, Cgroups};
 use crate::cli::Options;
 use crate::delivery::Now;
 use crate::diag;
@@ -18,6 +19,7 @@ use crate::machine::{Accel, accel};
 use crate::machines::Bootstrapper;
 use crate::network::Netfilter;
 use crate::qemu_version;
+use crate::trace;
 use crate::watch::Watch;
 
 /// How long a guest may take to show that KVM works.
@@ -37,6 +39,8 @@ pub(super) struct GuestHost<'w> {
     netfilter: Netfilter,
     /// The evidence of failed guests.
     evidence: EvidenceStore,
+    /// The place of their cgroups, if one was delegated.
+    cgroups: Option<Cgroups>,
     /// The ledger of the host; trial runs have none.
     pub(super) ledger: Option<HostLedger>,
     /// The pauses between attempts to make templates.
@@ -53,6 +57,7 @@ impl<'w> GuestHost<'w> {
             is_needed: false,
             netfilter: Netfilter::default(),
             evidence: setup::evidence(options),
+            cgroups: has_guests.then(divide_cgroup).flatten(),
             ledger: has_guests.then(|| setup::ledger(options)),
             pauses: TemplatePauses::default(),
         }
@@ -67,7 +72,8 @@ impl<'w> GuestHost<'w> {
             self.is_needed = true;
             self.find_accel()?
         };
-        setup::guest(self.options, accel, &self.netfilter, &self.evidence)
+        let (options, cgroups) = (self.options, self.cgroups.as_ref());
+        setup::guest(options, accel, &self.netfilter, &self.evidence, cgroups)
     }
 
     /// Examines QEMU and finds the accelerator, which takes up to a second, once.
@@ -121,6 +127,29 @@ impl Bootstrapper for GuestHost<'_> {
             Err(shortage) => return Ok(Bootstrapped::NoRoom(shortage.to_string())),
         };
         bootstrap::bootstrap(&settings, order, versions, self.watch)
+    }
+}
+
+/// Divides the cgroup that was delegated to the agent, if one was.
+fn divide_cgroup() -> Option<Cgroups> {
+    let Some(delegated) = cgroup::delegated() else {
+        trace!(3, "divide_cgroup", "no cgroup is delegated");
+        return None;
+    };
+    trace!(3, "divide_cgroup", "cgroups: {}", cgroup::uses(&delegated));
+    // In an option of a unit, backslashes are doubled.
+    let writable = delegated.display().to_string().replace('\\', "\\\\");
+    match Cgroups::divide(delegated) {
+        Ok(cgroups) => Some(cgroups),
+        Err(error) => {
+            diag::warning(error)
+                .info("guests run without cgroups and limits of their own")
+                .info(format_args!(
+                    "to let the agent write there, in its unit: ReadWritePaths={writable}"
+                ))
+                .emit();
+            None
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::bootstrap;
+use crate::cgroup::Cgroups;
 use crate::cli::{self, Options};
 use crate::controller;
 use crate::delivery::{DelivererSettings, DeliverySettings, RetryLimits};
@@ -78,12 +79,13 @@ pub fn evidence(options: &Options) -> EvidenceStore {
 }
 
 /// The settings of all guests. `accel` is the result of `--accel` on this host,
-/// `netfilter` owns the rules of all redirects.
+/// `netfilter` owns the rules of all redirects, `cgroups` the place of the guests' cgroups.
 pub fn guest(
     options: &Options,
     accel: Accel,
     netfilter: &Netfilter,
     evidence: &EvidenceStore,
+    cgroups: Option<&Cgroups>,
 ) -> Result<guest::GuestSettings> {
     Ok(guest::GuestSettings {
         owner: owner(options),
@@ -99,6 +101,7 @@ pub fn guest(
         cpus: options.cpu,
         ram_kb: options.ram,
         user: user(options)?,
+        cgroups: cgroups.cloned(),
         display: None,
         displacement: None,
         idle_limit: Some(options.idle_limit).filter(|limit| !limit.is_zero()),

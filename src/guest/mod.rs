@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 
 use nix::libc;
 
+use crate::cgroup::Cgroups;
 use crate::error::{Context as _, Error, Result};
 use crate::evidence::EvidenceStore;
 use crate::interactive::VncAddress;
@@ -99,6 +100,8 @@ pub struct GuestSettings {
     pub ram_kb: u64,
     /// The user of QEMU; `None` is the agent's own.
     pub user: Option<Credentials>,
+    /// The place of the cgroups of guests; `None`: they have none.
+    pub cgroups: Option<Cgroups>,
     /// The TCP address of its display; `None`: a socket in the run directory.
     pub display: Option<VncAddress>,
     /// How the guest of a task makes room for one of higher priority, if it does.
@@ -293,10 +296,10 @@ impl<'a> Guest<'a> {
             server,
             ..
         } = self;
-        drop(machine);
+        let closed = machine.close();
         let removed = redirect.close();
         drop(server);
-        down.and(removed)
+        down.and(closed).and(removed)
     }
 }
 
@@ -436,5 +439,6 @@ fn spec(config: &GuestSettings, boot: &GuestRun<'_>, tap: &str, mac: Mac) -> Res
         run_dir: config.run_dir.clone(),
         display: config.display.clone(),
         user: config.user.clone(),
+        cgroups: config.cgroups.clone(),
     })
 }

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::cgroup::OutOfMemory;
 use crate::machine::Event;
+use crate::status;
 
 /// A part of a run that has a limit of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +87,13 @@ impl Why {
             Event::MonitorLost(why) => {
                 Some(Why::Host(format!("the monitor of qemu was lost ({why})")))
             }
+            Event::OutOfMemory(OutOfMemory::Limit(limit)) => Some(Why::Host(format!(
+                "the kernel killed qemu, which had reached the memory limit of its cgroup ({})",
+                status::bytes(limit)
+            ))),
+            Event::OutOfMemory(OutOfMemory::Host) => Some(Why::Host(
+                "the kernel killed qemu, because the host ran out of memory".to_owned(),
+            )),
             Event::Exited { status, reason } => Some(Why::Lost(match reason {
                 Some(reason) => format!("the {reason}"),
                 None => format!("qemu ended by itself ({status})"),
@@ -233,6 +242,19 @@ mod tests {
             ended(GuestPhase::Work, Why::Lost("the guest panicked".into())).to_string(),
             "the guest panicked before it had uploaded its manifest"
         );
+    }
+
+    #[test]
+    fn a_kill_for_memory_is_the_fault_of_the_host() {
+        let why = |event| Why::of(Event::OutOfMemory(event));
+        let limit = "the kernel killed qemu, which had reached the memory limit of its cgroup \
+                     (3.5 GiB)";
+        assert_eq!(
+            why(OutOfMemory::Limit(7 << 29)),
+            Some(Why::Host(limit.to_owned()))
+        );
+        let host = "the kernel killed qemu, because the host ran out of memory";
+        assert_eq!(why(OutOfMemory::Host), Some(Why::Host(host.to_owned())));
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub fn run(
     let start_tpm = || {
         let messages = io::stderr().as_fd().try_clone_to_owned();
         let messages = messages.context(|| "unable to duplicate standard error")?;
-        Tpm::start(&spec.directory, spec.user.as_ref(), messages)
+        Tpm::start(spec, None, messages)
     };
     // Dropped after QEMU has ended: QEMU has its state stored first.
     let (_tpm, tpm_theirs) = spec.tpm.map(|_| start_tpm()).transpose()?.unzip();

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::process::ExitStatus;
 
+use crate::cgroup::OutOfMemory;
 use crate::json::Value;
 
 /// Something that happened to a machine.
@@ -42,6 +43,8 @@ pub enum Event {
     },
     /// The monitor failed, for this reason. The process is still there.
     MonitorLost(&'static str),
+    /// The kernel killed QEMU for its memory. The event before the last.
+    OutOfMemory(OutOfMemory),
     /// QEMU is gone. The last event.
     Exited {
         /// How the process ended; 0 says nothing about the guest.

@@ -39,6 +39,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use crate::cgroup::GuestCgroup;
 use crate::diag;
 use crate::error::{Context as _, Error, Result};
 use crate::json::Value;
@@ -96,6 +97,8 @@ pub struct VirtualMachine {
     process: Process,
     /// The TPM. It is dropped after QEMU, which has its state stored first.
     tpm: Option<Tpm>,
+    /// Their cgroup, which is removed after them.
+    cgroup: Option<GuestCgroup>,
     monitor: Monitor,
     console: Capture,
     stderr: Capture,
@@ -274,6 +277,8 @@ impl VirtualMachine {
         while self.console.read() {}
         while self.stderr.read() {}
         self.exited = Some(status);
+        let killed = self.cgroup.as_ref().and_then(GuestCgroup::out_of_memory);
+        self.queue.extend(killed.map(Event::OutOfMemory));
         let reason = self.shutdown;
         self.queue.push_back(Event::Exited { status, reason });
     }
@@ -358,6 +363,17 @@ impl VirtualMachine {
             poll::readable(&fds, &mut vec![false; fds.len()], Some(until))
                 .context(|| format!("unable to wait for {}", self.title()))?;
         }
+    }
+
+    /// Removes what was made for the process. It was forced down before.
+    ///
+    /// # Errors
+    ///
+    /// When its cgroup cannot be removed.
+    pub fn close(mut self) -> Result<()> {
+        let cgroup = self.cgroup.take();
+        drop(self);
+        cgroup.map_or(Ok(()), GuestCgroup::close)
     }
 
     fn title(&self) -> String {

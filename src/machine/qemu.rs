@@ -16,6 +16,7 @@ use super::firmware::Firmware;
 use super::memory::Memory;
 use super::options;
 use super::tpm;
+use crate::cgroup::Cgroups;
 use crate::interactive::VncAddress;
 use crate::network::Mac;
 use crate::platform::Architecture;
@@ -75,6 +76,8 @@ pub struct Spec {
     pub display: Option<VncAddress>,
     /// Run QEMU as another user. The machine's image is given to that user.
     pub user: Option<Credentials>,
+    /// The place of its cgroup, if it is to have one.
+    pub cgroups: Option<Cgroups>,
 }
 
 /// The agent's descriptors that QEMU gets, by their numbers.
@@ -274,6 +277,7 @@ mod tests {
             run_dir: "/run/bbot/1".into(),
             display: None,
             user: None,
+            cgroups: None,
         }
     }
 

@@ -100,6 +100,9 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<VirtualMachine> {
             (Some(agent), Some(theirs))
         }
     };
+    let cgroups = spec.cgroups.as_ref();
+    let cgroup = cgroups.map(|cgroups| cgroups.create(spec.ram_kb, spec.cpus));
+    let cgroup = cgroup.transpose()?;
     // QEMU and swtpm write to it.
     let (stderr, messages) = io::pipe().context(|| "unable to make a pipe")?;
     let (tpm, tpm_theirs) = match spec.tpm {
@@ -108,7 +111,7 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<VirtualMachine> {
             let messages = messages
                 .try_clone()
                 .context(|| "unable to duplicate a pipe")?;
-            let (tpm, theirs) = Tpm::start(&spec.directory, spec.user.as_ref(), messages.into())?;
+            let (tpm, theirs) = Tpm::start(spec, cgroup.as_ref(), messages.into())?;
             (Some(tpm), Some(theirs))
         }
     };
@@ -136,6 +139,9 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<VirtualMachine> {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(messages);
+    if let Some(cgroup) = &cgroup {
+        cgroup.admit(&mut command)?;
+    }
     let mut keep = vec![
         tap,
         monitor_theirs.as_fd(),
@@ -159,6 +165,7 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<VirtualMachine> {
         cpus: spec.cpus,
         process,
         tpm,
+        cgroup,
         monitor: Monitor::new(monitor),
         console: Capture::new(console, CONSOLE_TAIL, Some(log)),
         stderr: Capture::new(stderr, STDERR_TAIL, None),

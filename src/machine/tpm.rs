@@ -14,12 +14,13 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::devices::words;
-use super::program;
+use super::{Spec, program};
+use crate::cgroup::GuestCgroup;
 use crate::error::{Class, Context as _, Error, Result, word};
 use crate::manifest::MachineManifest;
 use crate::platform::Architecture;
 use crate::sys::poll::readable_within;
-use crate::sys::process::{Credentials, Process};
+use crate::sys::process::Process;
 
 /// The directory of the state. A machine with it, even empty, has a TPM.
 pub(super) const TPM_STATE: &str = "tpm";
@@ -97,11 +98,11 @@ pub(super) fn command_line(address: &str) -> Vec<OsString> {
 pub(super) struct Tpm(Process);
 
 impl Tpm {
-    /// Starts swtpm for the machine in `directory`, with its messages to `messages`. Returns
+    /// Starts swtpm for a machine, in its `cgroup`, with its messages to `messages`. Returns
     /// also QEMU's end of the connection.
     pub(super) fn start(
-        directory: &Path,
-        user: Option<&Credentials>,
+        spec: &Spec,
+        cgroup: Option<&GuestCgroup>,
         messages: OwnedFd,
     ) -> Result<(Tpm, UnixStream)> {
         let (theirs, qemus) = UnixStream::pair().context(|| "unable to make a socket pair")?;
@@ -109,11 +110,14 @@ impl Tpm {
         let mut command = Command::new(&line[0]);
         command
             .args(&line[1..])
-            .current_dir(directory)
+            .current_dir(&spec.directory)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(messages);
-        let process = Process::spawn(command, &[theirs.as_fd()], user)
+        if let Some(cgroup) = cgroup {
+            cgroup.admit(&mut command)?;
+        }
+        let process = Process::spawn(command, &[theirs.as_fd()], spec.user.as_ref())
             .context(|| format!("unable to execute {PROGRAM}"))?;
         Ok((Tpm(process), qemus))
     }

@@ -27,6 +27,13 @@ impl VirtualMachine {
         self.suspended
     }
 
+    /// The most memory that QEMU had at any time, with the page cache of its files, in
+    /// bytes; `None` without a cgroup.
+    #[must_use]
+    pub fn memory_peak(&self) -> Option<u64> {
+        self.cgroup.as_ref()?.memory_peak()
+    }
+
     /// The resources used so far; those of disks up to the call before, when QEMU was
     /// asked for them.
     pub fn usage(&mut self, now: Instant) -> MachineUsage {

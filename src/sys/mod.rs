@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 pub mod btrfs;
+pub mod cgroup;
 pub mod file;
 pub mod flock;
 pub mod inbox;

@@ -49,6 +49,7 @@ fn spec(dir: &TempDir, qemu: &Path) -> Spec {
         run_dir,
         display: None,
         user: None,
+        cgroups: None,
     }
 }
 

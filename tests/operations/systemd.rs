@@ -100,5 +100,8 @@ fn systemd_starts_the_unit_and_starts_it_again_when_it_starves() {
             said()
         );
         assert!(said().contains("<6>info: idle: no task"), "{}", said());
+        // It was delegated, so that the agent moved to a cgroup below it.
+        let leaf = "/bbot-agent@default.service/agent\n";
+        assert!(said().contains(leaf), "{}", said());
     });
 }

@@ -67,6 +67,7 @@ case $stage in
   await ActiveState active
   await StatusText "idle: no task"
   /srv/bin/bbot-agent --status
+  cat "/proc/$(property MainPID)/cgroup"
   first=$(property MainPID)
   kill -STOP "$first"
   await NRestarts 1
