@@ -17,7 +17,6 @@ use crate::controller::{Assignment, Controllers};
 use crate::delivery::{ControllerCourier, Courier, Deliverer, Now, StoredArtifact};
 use crate::diag;
 use crate::error::{Class, Error, Result, word};
-use crate::interactive;
 use crate::ledger::{HostClaim, HostView};
 use crate::lock::Lock;
 use crate::machine::program;
@@ -203,7 +202,6 @@ impl<'w> World for Host<'w> {
                 .hint(program::installation(&options.qemu))
                 .hint("name another: --qemu <path>"));
         }
-        interactive::probe(options)?;
         if anew {
             setup::user(options)?;
             self.guests.accel = None;
