@@ -381,7 +381,6 @@ impl VirtualMachine {
     }
 
     /// The ways for an operator to a guest that is held.
-    #[must_use]
     pub fn ways_in(&self) -> [String; 2] {
         [
             format!("vnc socket {}", self.files.vnc.display()),
