@@ -33,7 +33,7 @@ start () { greet; hear; answer; hear; answer; }
 "#;
 
 /// A file in `dir` that plays QEMU.
-fn qemu(dir: &TempDir, play: &str) -> PathBuf {
+pub(super) fn qemu(dir: &TempDir, play: &str) -> PathBuf {
     let path = dir.path().join("qemu");
     fs::write(&path, format!("{PROLOGUE}{play}")).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();

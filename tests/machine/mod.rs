@@ -1,6 +1,7 @@
 //! Machines: faults by a script that plays QEMU, the rest by QEMU and a guest.
 
 mod fake;
+mod limits;
 mod real;
 mod whole;
 

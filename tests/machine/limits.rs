@@ -1,0 +1,113 @@
+//! The cgroup of a machine, in a Linux of its own that has the controllers of memory and
+//! processes in version 2: the host of the tests may have them in version 1.
+
+use std::fs;
+use std::os::fd::AsFd as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use bbot_agent::cgroup::{Cgroups, OutOfMemory};
+use bbot_agent::machine::{Event, VirtualMachine};
+use nix::libc::SIGKILL;
+
+use super::fake::qemu;
+use super::{boot, next, no_tap, soon, spec};
+use crate::support::{TempDir, eventually, guest, require, require_programs};
+
+/// The cgroup that is delegated.
+const UNIT: &str = "/sys/fs/cgroup/unit";
+
+/// A QEMU that takes 200 MB when the file `go` is there.
+const HOG: &str = "start; while [ ! -e go ]; do sleep 0.05; done; \
+                   dd if=/dev/zero of=/dev/null bs=200M count=1; sleep 100";
+
+#[test]
+fn a_cgroup_bounds_a_machine_and_ends_with_it() {
+    if std::env::var_os("BBOT_AGENT_TEST_LIMITS").is_some() {
+        return inside();
+    }
+    let programs = ["bash", "busybox", "cpio", "mcopy", "strip", "timeout"];
+    if !require(cfg!(target_arch = "x86_64"), "x86-64") || !require_programs(&programs) {
+        return;
+    }
+    let image = match guest::image() {
+        Ok(image) => image,
+        Err(why) => return crate::support::skip(why),
+    };
+    let dir = TempDir::new();
+    let _turn = guest::turn();
+    let name = std::thread::current().name().unwrap().to_owned();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/limits.sh");
+    let output = Command::new(script)
+        .args([image, guest::QEMU.as_ref()])
+        .arg(std::env::current_exe().unwrap())
+        .args([name.as_ref(), dir.path()])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("test result: ok. 1 passed"), "{said}{errors}");
+}
+
+fn inside() {
+    let unit = Path::new(UNIT);
+    let group = unit.join("guest-1");
+    let read = |path: &Path| fs::read_to_string(path).unwrap();
+
+    // A killed agent has left a process.
+    let left = unit.join("guest-7");
+    fs::create_dir(&left).unwrap();
+    let script = format!("echo $$ >{}/cgroup.procs; exec sleep 1000", left.display());
+    let mut sleep = Command::new("sh").args(["-c", &script]).spawn().unwrap();
+    let processes = left.join("cgroup.procs");
+    eventually("it is there", || !read(&processes).is_empty());
+    let cgroups = Cgroups::divide(unit.to_owned()).unwrap();
+    assert_eq!(sleep.wait().unwrap().signal(), Some(SIGKILL));
+    assert!(!left.exists());
+    assert_eq!(read(Path::new("/proc/self/cgroup")), "0::/unit/agent\n");
+
+    let start = |dir: &TempDir| -> VirtualMachine {
+        let mut spec = spec(dir, &qemu(dir, HOG));
+        spec.cgroups = Some(cgroups.clone());
+        boot(&spec, no_tap().as_fd(), soon()).unwrap()
+    };
+    let end = |dir: &TempDir, machine: &mut VirtualMachine, cause| {
+        fs::write(dir.path().join("machine/go"), "").unwrap();
+        let killed = next(machine, soon());
+        assert_eq!(killed, Some(Event::OutOfMemory(cause)));
+        let Some(Event::Exited { status, .. }) = next(machine, soon()) else {
+            panic!("still there");
+        };
+        assert_eq!(status.signal(), Some(SIGKILL));
+    };
+
+    // The limits of a guest with 128 MiB, of which the operator lowers one.
+    let dir = TempDir::new();
+    let mut machine = start(&dir);
+    assert_eq!(
+        read(&group.join("cgroup.procs")).lines().next(),
+        Some(&*machine.pid().to_string())
+    );
+    for (name, value) in [
+        ("memory.max", (160 << 20) + (2_u64 << 30)),
+        ("memory.oom.group", 1),
+        ("pids.max", 1025),
+    ] {
+        assert_eq!(read(&group.join(name)), format!("{value}\n"), "{name}");
+    }
+    fs::write(group.join("memory.max"), "64M").unwrap();
+    end(&dir, &mut machine, OutOfMemory::Limit(64 << 20));
+    let peak = machine.memory_peak().unwrap();
+    assert!(((32 << 20)..=(64 << 20)).contains(&peak), "{peak}");
+    machine.close().unwrap();
+    assert!(!group.exists());
+
+    // The limit of the unit: the guest has not reached its own.
+    fs::write(unit.join("memory.max"), "100M").unwrap();
+    let dir = TempDir::new();
+    let mut machine = start(&dir);
+    end(&dir, &mut machine, OutOfMemory::Host);
+    drop(machine);
+    assert!(!group.exists());
+}
