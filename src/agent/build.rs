@@ -18,7 +18,7 @@ use crate::manifest::{
     MachineManifest, ResultManifest, ResultRules, ResultStatus, Style, TaskManifest,
     accept_checksums, agent_checksum, failure_result, normalize,
 };
-use crate::perform::{BuildEnd, BuildFailure, BuildStage, FailedSide, HeldGuest as _, Performed};
+use crate::perform::{BuildEnd, BuildFailure, BuildStage, FailedSide, HeldGuest, Performed};
 use crate::status::{self, Laps, Subject};
 use crate::trace;
 
@@ -167,7 +167,8 @@ impl<W: World> Agent<W> {
             faults.note(room.end_task());
             faults.note(self.flush(true).map(drop));
             laps.lap("upload", Instant::now());
-            self.finished(record, status, &laps);
+            let memory_peak = guest.as_ref().and_then(HeldGuest::memory_peak);
+            self.finished(record, status, &laps, memory_peak);
         } else {
             if end == TaskEnd::Stopped {
                 self.world.watch().grant(STOP_GRACE);
@@ -376,9 +377,18 @@ impl<W: World> Agent<W> {
     }
 
     /// One line for a task that has a result.
-    fn finished(&self, record: &TaskRecord, status: ResultStatus, laps: &Laps) {
+    fn finished(
+        &self,
+        record: &TaskRecord,
+        status: ResultStatus,
+        laps: &Laps,
+        memory_peak: Option<u64>,
+    ) {
+        let memory = memory_peak.map_or(String::new(), |peak| {
+            format!(", memory {}", status::bytes(peak))
+        });
         diag::info(format_args!(
-            "{status} in {} s ({laps})",
+            "{status} in {} s ({laps}{memory})",
             laps.total().as_secs()
         ))
         .emit();
@@ -388,6 +398,7 @@ impl<W: World> Agent<W> {
             status: status.word().to_owned(),
             at: Duration::ZERO,
             took: laps.total(),
+            memory_peak,
         });
     }
 }

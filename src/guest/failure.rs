@@ -201,6 +201,7 @@ impl Guest<'_> {
                 exited.unwrap_or_else(|| "running".to_owned()).into(),
             ),
             ("console_bytes", self.machine.console_bytes().into()),
+            ("memory_peak_bytes", self.machine.memory_peak().into()),
             ("missing", lines(missing.into_iter())),
         ]);
         files.extend(self.profile.files(watch::moment().instant));

@@ -271,6 +271,12 @@ impl<'a> Guest<'a> {
         )
     }
 
+    /// The most memory that QEMU had at any time, in bytes, if that is known.
+    #[must_use]
+    pub fn memory_peak(&self) -> Option<u64> {
+        self.machine.memory_peak()
+    }
+
     /// Tells QEMU to end, once its evidence is kept, and does not wait for it;
     /// [`Guest::close`] does.
     pub fn quit(&mut self) {

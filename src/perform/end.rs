@@ -84,6 +84,9 @@ pub trait HeldGuest {
     /// to be held at all.
     fn hold(&mut self) -> Result<()>;
 
+    /// The most memory that QEMU had at any time, in bytes, if that is known.
+    fn memory_peak(&self) -> Option<u64>;
+
     /// Removes all that was made for the guest. Returns the first error; the rest is
     /// removed all the same.
     fn close(self) -> Result<()>;
@@ -118,6 +121,10 @@ impl HeldGuest for Remains<'_> {
             true => self.last.guest.hold(),
             false => Ok(()),
         }
+    }
+
+    fn memory_peak(&self) -> Option<u64> {
+        self.last.guest.memory_peak()
     }
 
     fn close(self) -> Result<()> {

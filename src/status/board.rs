@@ -416,6 +416,7 @@ mod tests {
             status: "success".to_owned(),
             at: at(scene.start, 90).wall,
             took: Duration::from_secs(88),
+            memory_peak: Some(5 << 30),
         };
         scene.board.finished(outcome, at(scene.start, 90));
         let metrics = fs::read_to_string(scene.dir.join("agent.prom")).unwrap();
@@ -424,6 +425,7 @@ mod tests {
             "bbot_agent_phase{toolchain=\"default\",instance=\"1\",phase=\"idle\"} 0\n",
             "bbot_agent_phase_limit_seconds{toolchain=\"default\",instance=\"1\"} 5400\n",
             "bbot_agent_tasks_total{toolchain=\"default\",instance=\"1\",status=\"success\"} 1\n",
+            "bbot_agent_last_task_memory_peak_bytes{toolchain=\"default\",instance=\"1\"} 5368709120\n",
         ] {
             assert!(metrics.contains(line), "{line}{metrics}");
         }

@@ -70,6 +70,13 @@ pub(super) fn text(state: &State, labels: &str, started: u64, now: u64) -> Strin
             "How long it took.",
             last.took.as_secs(),
         );
+        if let Some(peak) = last.memory_peak {
+            gauge(
+                "bbot_agent_last_task_memory_peak_bytes",
+                "The most memory that its guest had.",
+                peak,
+            );
+        }
     }
 
     let name = "bbot_agent_tasks_total";

@@ -39,6 +39,8 @@ pub struct Outcome {
     pub at: Duration,
     /// From receiving the task to storing its result.
     pub took: Duration,
+    /// The most memory that its guest had at any time, in bytes, if that is known.
+    pub memory_peak: Option<u64>,
 }
 
 /// Everything that is shown.
@@ -169,6 +171,7 @@ impl State {
                 ("status", word(&outcome.status)),
                 ("at", number(outcome.at.as_secs())),
                 ("seconds", number(outcome.took.as_secs())),
+                ("memory_peak_bytes", outcome.memory_peak.into()),
             ])
         });
         let auxiliary = self.subject.auxiliary.iter().map(|name| word(name));

@@ -75,6 +75,10 @@ impl HeldGuest for Held {
         Ok(())
     }
 
+    fn memory_peak(&self) -> Option<u64> {
+        None
+    }
+
     fn close(self) -> Result<()> {
         Ok(())
     }
