@@ -96,6 +96,14 @@ pub fn uses(cgroup: &Path) -> String {
     }
 }
 
+/// The remedy for a delegated cgroup that the agent cannot write to.
+#[must_use]
+pub fn remedy(cgroup: &Path) -> String {
+    // In an option of a unit, backslashes are doubled.
+    let path = cgroup.display().to_string().replace('\\', "\\\\");
+    format!("to let the agent write there, in its unit: ReadWritePaths={path}")
+}
+
 /// A delegated cgroup that the agent divides.
 #[derive(Clone, Debug)]
 pub struct Cgroups(PathBuf);

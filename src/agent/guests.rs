@@ -137,16 +137,13 @@ fn divide_cgroup() -> Option<Cgroups> {
         return None;
     };
     trace!(3, "divide_cgroup", "cgroups: {}", cgroup::uses(&delegated));
-    // In an option of a unit, backslashes are doubled.
-    let writable = delegated.display().to_string().replace('\\', "\\\\");
+    let remedy = cgroup::remedy(&delegated);
     match Cgroups::divide(delegated) {
         Ok(cgroups) => Some(cgroups),
         Err(error) => {
             diag::warning(error)
                 .info("guests run without cgroups and limits of their own")
-                .info(format_args!(
-                    "to let the agent write there, in its unit: ReadWritePaths={writable}"
-                ))
+                .info(remedy)
                 .emit();
             None
         }

@@ -8,6 +8,7 @@ use nix::unistd::{AccessFlags, access};
 
 use super::{Finding, Grade};
 use crate::bootstrap;
+use crate::cgroup;
 use crate::cli::Options;
 use crate::ledger;
 use crate::machine::accel::{self, Accel, ProbeResult};
@@ -38,7 +39,7 @@ pub(super) fn qemu(options: &Options, watch: &Watch) -> Vec<Finding> {
     if findings[0].grade == Grade::Good {
         findings.extend(accel(options, watch));
     }
-    findings.extend([processors(options), memory(options)]);
+    findings.extend([processors(options), memory(options), cgroups()]);
     findings
 }
 
@@ -84,6 +85,23 @@ fn memory(options: &Options) -> Finding {
             ))
         }
         _ => Finding::good(SUBJECT, text),
+    }
+}
+
+/// The cgroups of guests of an agent that would run where this process does.
+fn cgroups() -> Finding {
+    const SUBJECT: &str = "cgroups";
+    let Some(path) = cgroup::delegated() else {
+        let text = "none is delegated to this process, as by a unit with Delegate=: guests have \
+                    no limits of their own";
+        return Finding::good(SUBJECT, text);
+    };
+    match access(&path, AccessFlags::W_OK) {
+        Ok(()) => Finding::good(SUBJECT, cgroup::uses(&path)),
+        Err(errno) => {
+            let text = format!("unable to write {}: {}", path.display(), errno.desc());
+            Finding::warning(SUBJECT, text).remedy(cgroup::remedy(&path))
+        }
     }
 }
 

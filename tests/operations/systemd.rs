@@ -103,5 +103,13 @@ fn systemd_starts_the_unit_and_starts_it_again_when_it_starves() {
         // It was delegated, so that the agent moved to a cgroup below it.
         let leaf = "/bbot-agent@default.service/agent\n";
         assert!(said().contains(leaf), "{}", said());
+        // --check in units that can write there, and that cannot.
+        for line in [
+            "ok       cgroups            one for each guest, with",
+            "warning  cgroups            unable to write /sys/fs/cgroup/system.slice/check-yes",
+            " to let the agent write there, in its unit: ReadWritePaths=/sys/fs/cgroup/system.slice/check-yes",
+        ] {
+            assert!(said().contains(line), "{line}: {}", said());
+        }
     });
 }

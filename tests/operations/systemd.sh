@@ -68,6 +68,14 @@ case $stage in
   await StatusText "idle: no task"
   /srv/bin/bbot-agent --status
   cat "/proc/$(property MainPID)/cgroup"
+  for protect in no yes; do
+    printf '%s\n' '[Service]' Type=oneshot Delegate=yes ProtectControlGroups=$protect \
+      StandardOutput=append:/srv/check \
+      'ExecStart=-/srv/bin/bbot-agent --check --qemu /none --options-file /etc/bbot-agent/default.options' \
+      > /srv/units/check-$protect.service
+    systemctl start check-$protect.service
+  done
+  cat /srv/check
   first=$(property MainPID)
   kill -STOP "$first"
   await NRestarts 1
