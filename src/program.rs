@@ -43,6 +43,10 @@ fn perform(invocation: Invocation) -> Result<ExitCode> {
             configure(&options);
             agent::shell(&options, &machine)?;
         }
+        Invocation::Resume(options, directory) => {
+            configure(&options);
+            agent::resume(&options, &directory)?;
+        }
         Invocation::Failed(of, format) => show_failed(&of, format)?,
         Invocation::Run(options) => {
             configure(&options);

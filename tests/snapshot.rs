@@ -1,12 +1,13 @@
 //! Snapshots on a real btrfs file system.
 
 use std::fs::{self, File};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{FileExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bbot_agent::error::Class;
 use bbot_agent::snapshot::{self, Snapshot};
+use bbot_agent::sweep::{self, SweepSettings};
 use bbot_agent::sys::flock::{How, Locked};
 use nix::libc;
 
@@ -37,6 +38,26 @@ fn on_btrfs(test: impl FnOnce(&Volume) + Send) {
         if let Some(volume) = Volume::new(256) {
             test(&volume);
         }
+    });
+}
+
+#[test]
+fn the_space_of_a_snapshot_is_what_it_does_not_share() {
+    on_btrfs(|volume| {
+        let (dir, revision) = machine(volume);
+        let disk = vec![7; 4 << 20];
+        fs::write(revision.join("disk.img"), disk).unwrap();
+        let scratch = Snapshot::scratch(&revision, &dir.join("linux-gcc-a")).unwrap();
+        let bytes = || snapshot::exclusive_bytes(scratch.path()).unwrap();
+        let manifest = bytes();
+        assert!(manifest <= 4096, "{manifest}");
+        let disk = scratch.path().join("disk.img");
+        let disk = File::options().write(true).open(disk).unwrap();
+        // More extents than one call returns.
+        for number in 0..300 {
+            disk.write_all_at(&[8; 4096], number * 12_288).unwrap();
+        }
+        assert_eq!(bytes(), manifest + 300 * 4096);
     });
 }
 
@@ -313,5 +334,53 @@ fn a_snapshot_waits_while_the_directory_is_swept_but_not_for_ever() {
             )
         );
         drop(held);
+    });
+}
+
+#[test]
+fn the_state_of_a_failed_guest_goes_with_its_evidence() {
+    on_btrfs(|volume| {
+        let dir = volume.path().join("v/a-b");
+        fs::create_dir_all(&dir).unwrap();
+        let revision = subvolume(&dir.join("a-b-1.0"));
+        fs::write(revision.join("manifest"), "").unwrap();
+        let config = |toolchain: &str| SweepSettings {
+            machines: volume.path().to_owned(),
+            tftp: volume.path().join("tftp"),
+            run_dir: volume.path().join("run"),
+            failed: volume.path().join("failed"),
+            toolchain: toolchain.to_owned(),
+            owner: format!("{toolchain}-1"),
+            instance: 1,
+            warm: Vec::new(),
+        };
+        let scratch = Snapshot::scratch(&revision, &dir.join("a-b-a")).unwrap();
+        let evidence = volume.path().join("failed/20260101T000000Z-a-b");
+        let state = Snapshot::of_failed(scratch.path(), &evidence, &["manifest"]).unwrap();
+        let path = state.path().to_owned();
+        scratch.close().unwrap();
+        assert!(!path.join("manifest").exists());
+        let found = || sweep::find(&config("a"), None);
+        // Its evidence is about to be stored.
+        assert_eq!(found(), []);
+        fs::create_dir_all(&evidence).unwrap();
+        state.leave();
+        assert_eq!(found(), []);
+        fs::remove_dir(&evidence).unwrap();
+        let litter = found();
+        let reason = "state of a failed guest whose evidence is gone";
+        assert_eq!(
+            litter[0].to_string(),
+            format!("{}: {reason}", path.display())
+        );
+        assert_eq!(litter.len(), 1);
+        assert_eq!(sweep::find(&config("b"), None), []);
+        // It was stored since.
+        fs::create_dir(&evidence).unwrap();
+        litter[0].remove().unwrap();
+        assert!(path.exists());
+        fs::remove_dir(&evidence).unwrap();
+        litter[0].remove().unwrap();
+        assert!(!path.exists());
     });
 }

@@ -38,7 +38,7 @@ pub(super) struct GuestHost<'w> {
     /// The owner of the rules of redirects, from the first guest on.
     netfilter: Netfilter,
     /// The evidence of failed guests.
-    evidence: EvidenceStore,
+    pub(super) evidence: EvidenceStore,
     /// The place of their cgroups, if one was delegated.
     cgroups: Option<Cgroups>,
     /// The ledger of the host; trial runs have none.

@@ -17,6 +17,8 @@ use crate::controller::{Assignment, Controllers};
 use crate::delivery::{ControllerCourier, Courier, Deliverer, Now, StoredArtifact};
 use crate::diag;
 use crate::error::{Class, Error, Result, word};
+use crate::guest;
+use crate::interactive;
 use crate::ledger::{HostClaim, HostView};
 use crate::lock::Lock;
 use crate::machine::program;
@@ -104,6 +106,19 @@ impl<'w> Host<'w> {
             "auxiliary machines are not offered: they need the redirect by nf_tables (--redirect)"
                 .to_owned()
         }))
+    }
+
+    /// The volumes without space for a task. The states of failed guests make room first.
+    fn low_volumes(&self) -> Result<LowVolumes> {
+        let min_free = self.options.min_free;
+        let least = |total| min_free.of(total);
+        loop {
+            let low = low_space::low(&self.options.machines, least, self.watch)?;
+            let is_low = |path: &Path| low.volumes.iter().any(|volume| path.starts_with(volume));
+            if !guest::remove_oldest_state(&self.guests.evidence, is_low)? {
+                return Ok(low);
+            }
+        }
     }
 
     fn try_perform(
@@ -202,6 +217,7 @@ impl<'w> World for Host<'w> {
                 .hint(program::installation(&options.qemu))
                 .hint("name another: --qemu <path>"));
         }
+        interactive::probe(options)?;
         if anew {
             setup::user(options)?;
             self.guests.accel = None;
@@ -224,12 +240,7 @@ impl<'w> World for Host<'w> {
     }
 
     fn enumerate(&mut self) -> Result<Enumeration> {
-        let min_free = self.options.min_free;
-        let LowVolumes { volumes, lines } = low_space::low(
-            &self.options.machines,
-            |total| min_free.of(total),
-            self.watch,
-        )?;
+        let LowVolumes { volumes, lines } = self.low_volumes()?;
         let mut found = self
             .machines
             .enumerate(&volumes, &mut self.guests, self.watch)?;

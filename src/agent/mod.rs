@@ -9,6 +9,7 @@ mod guests;
 mod host;
 pub mod policy;
 mod resting;
+mod resume;
 mod room;
 pub mod setup;
 mod shell;
@@ -32,6 +33,7 @@ use crate::watch::Watch;
 use host::Host;
 use work::compose;
 
+pub use resume::resume;
 pub use shell::shell;
 pub use work::Agent;
 pub use world::{Room, World};

@@ -107,6 +107,10 @@ pub fn guest(
         idle_limit: Some(options.idle_limit).filter(|limit| !limit.is_zero()),
         hold: options.hold,
         evidence: evidence.clone(),
+        keep_state: options.keep_state.map(|bytes| guest::StateLimits {
+            bytes,
+            min_free: options.min_free,
+        }),
     })
 }
 

@@ -7,7 +7,7 @@ use super::setup;
 use crate::cli::Options;
 use crate::error::{Class, Error, Result};
 use crate::guest;
-use crate::ledger::{self, Work};
+use crate::ledger::{self, ClaimGuard, Work};
 use crate::lock::{Attempt, Lock};
 use crate::machines::MachinesSettings;
 use crate::machines::inspect::{Inspection, inspect};
@@ -22,13 +22,25 @@ use crate::{diag, interactive};
 /// The highest number of an instance.
 const MAX_INSTANCE: u16 = 99;
 
-/// Runs the machine `name` on the terminal until its guest has ended, as an agent of the
-/// highest instance that is free: locks, ledger, tap and address are those of any other
-/// agent, so that agents which run are not disturbed.
+/// Runs the machine `name` on the terminal until its guest has ended.
 pub fn shell(options: &Options, name: &str) -> Result<()> {
-    ledger::require_room(options)?;
     let watch = Watch::start()?;
     let machine = find(options, name)?;
+    at_free_instance(options, name, &watch, |host, options| {
+        run(host, options, &machine, &watch)
+    })
+}
+
+/// Runs a guest of the machine `name` as an agent of the highest instance that is free:
+/// locks, ledger, tap and address are those of any other agent, so that agents which run
+/// are not disturbed.
+pub(super) fn at_free_instance(
+    options: &Options,
+    name: &str,
+    watch: &Watch,
+    run: impl FnOnce(&mut GuestHost<'_>, &Options) -> Result<()>,
+) -> Result<()> {
+    ledger::require_room(options)?;
     let (options, lock) = free_instance(options)?;
     let options = &options;
     sweep::sweep(&setup::sweep(options), Some(&lock));
@@ -44,10 +56,15 @@ pub fn shell(options: &Options, name: &str) -> Result<()> {
         machine: Some(name.to_owned()),
         ..Subject::default()
     });
-    let mut host = GuestHost::new(options, &watch, true);
-    let ended = run(&mut host, options, &machine, &watch);
+    let ended = run(&mut GuestHost::new(options, watch, true), options);
     watch.stopped();
     ended
+}
+
+/// The part of the host for a guest.
+pub(super) fn claim(host: &GuestHost<'_>, work: Work, name: &str) -> Result<Option<ClaimGuard>> {
+    host.claim(work, name)?
+        .map_err(|shortage| Error::new(format!("the host has no room for a guest: {shortage}")))
 }
 
 fn run(
@@ -58,13 +75,8 @@ fn run(
 ) -> Result<()> {
     let name = machine.manifest.name();
     let settings = host.settings()?;
-    let _claim = match host.claim(Work::Shell, name)? {
-        Ok(claim) => claim,
-        Err(shortage) => {
-            let error = Error::new(format!("the host has no room for a guest: {shortage}"));
-            return Err(error.hint("give it less: --ram, --cpu"));
-        }
-    };
+    let _claim =
+        claim(host, Work::Shell, name).map_err(|error| error.hint("give it less: --ram, --cpu"))?;
     let rest = &mut |length| watch.rest(length);
     let Some(snapshot) = Snapshot::scratch_in_turn(&machine.dir, &machine.scratch, rest)? else {
         return Ok(());

@@ -9,6 +9,8 @@ use nix::unistd::{AccessFlags, access};
 use super::{Finding, Grade};
 use crate::cli::Options;
 use crate::error::{Error, Result, word};
+use crate::evidence::EvidenceStore;
+use crate::lock;
 use crate::machine::files;
 use crate::machines::inspect::{self, Inspection};
 use crate::machines::tree::{self, MachineDir};
@@ -226,6 +228,31 @@ fn examine(machine: &MachineDir, options: &Options) -> Result<Finding> {
     let (name, id) = (&machine.name, manifest.id());
     let text = format!("{name} {id} in {}, {state}", current.display());
     Ok(Finding::good(SUBJECT, text))
+}
+
+/// The states of failed guests, if they are kept.
+pub(super) fn states(options: &Options, _watch: &Watch) -> Vec<Finding> {
+    const SUBJECT: &str = "failed guests";
+    let Some(limit) = options.keep_state else {
+        return Vec::new();
+    };
+    if options.keep_failures == 0 {
+        let text = "--keep-state keeps nothing without evidence";
+        return vec![
+            Finding::warning(SUBJECT, text).remedy("have evidence kept: --keep-failures 20"),
+        ];
+    }
+    let agent = lock::directory(&options.state, &options.toolchain_name, options.instance);
+    let states = EvidenceStore::new(&agent, options.keep_failures).states();
+    vec![match states {
+        Ok(states) => {
+            let total = status::bytes(states.iter().map(|state| state.bytes).sum());
+            let (count, limit) = (states.len(), status::bytes(limit));
+            let text = format!("{count} with their state, which takes {total} of {limit}");
+            Finding::good(SUBJECT, text)
+        }
+        Err(error) => Finding::error(SUBJECT, &error),
+    }]
 }
 
 /// The template of a machine that is to start warm. It is compared with the host when a

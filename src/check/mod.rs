@@ -178,6 +178,7 @@ pub fn examine(options: &Options, watch: &Watch, found: &mut dyn FnMut(&Finding)
         machines::root,
         machines::each,
         machines::toolchain,
+        machines::states,
         network::all,
         guests::qemu,
         guests::tftp,

@@ -9,7 +9,6 @@
 
 mod flags;
 mod input;
-mod interactive;
 mod options;
 mod output;
 mod parse;
@@ -44,6 +43,8 @@ pub enum Invocation {
     Console(StatusOf, Option<String>),
     /// Run a throw-away copy of this machine on the terminal.
     Shell(Box<Options>, String),
+    /// Start the failed guest again whose evidence is in this directory.
+    Resume(Box<Options>, PathBuf),
     /// Print the failed guests whose evidence is kept.
     Failed(StatusOf, Format),
     /// Remove what crashed agents left behind.

@@ -141,6 +141,8 @@ plain! {
         pub hold: Hold,
         /// The number of failed guests whose evidence is kept.
         pub keep_failures: usize,
+        /// The bytes of the states of failed guests that are kept; absent: none is.
+        pub keep_state: Option<u64>,
         /// `--warm`: patterns of the names of machines.
         pub warm: Vec<String>,
         /// `--warm-age`.

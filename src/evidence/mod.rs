@@ -10,7 +10,7 @@ mod list;
 
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +23,7 @@ use crate::sys::tree::remove_tree;
 use crate::trace;
 
 pub use calendar::date;
-pub use list::{FailedGuest, failed_guests, json, text};
+pub use list::{FailedGuest, KeptState, failed_guests, json, text};
 
 /// The maximum size of one file, in bytes. The screen is the largest one.
 pub const MAX_FILE_BYTES: usize = 4 << 20;
@@ -42,6 +42,9 @@ const PARTIAL: &str = ".partial";
 
 /// The name of the summary in each directory.
 pub const SUMMARY: &str = "failure.json";
+
+/// The name of the link to the state of the guest that is kept.
+pub const STATE_LINK: &str = "state";
 
 /// A file of evidence: name and contents.
 pub type EvidenceFile = (&'static str, Vec<u8>);
@@ -124,6 +127,13 @@ impl EvidenceStore {
         Err(Error::new(unable()).hint("too many failures in one second"))
     }
 
+    /// The states of failed guests that are kept, the oldest first.
+    pub fn states(&self) -> Result<Vec<KeptState>> {
+        let mut failed = failed_guests(&self.directory)?;
+        failed.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(failed.iter().filter_map(FailedGuest::state).collect())
+    }
+
     /// Reports the first of several failures to keep evidence.
     fn report(&self, error: &Error) {
         if self.is_failing.swap(true, Ordering::Relaxed) {
@@ -185,16 +195,20 @@ impl Evidence {
         &self.path
     }
 
-    /// Writes the files and gives the directory its name, then removes old evidence.
+    /// Writes the files, and a link to the `state` of the guest if that is kept, and gives
+    /// the directory its name, then removes old evidence. Returns whether it is in place.
     /// A failure is reported; nothing of this evidence is left then.
-    pub fn publish(self, files: &[EvidenceFile]) {
-        let written = self.write(files).context(|| {
+    pub fn publish(self, files: &[EvidenceFile], state: Option<&Path>) -> bool {
+        let written = self.write(files, state).context(|| {
             let path = self.path.display();
             format!("unable to write {path}")
         });
         match written {
             Ok(()) => self.store.is_failing.store(false, Ordering::Relaxed),
-            Err(error) => return self.store.report(&error),
+            Err(error) => {
+                self.store.report(&error);
+                return false;
+            }
         }
         if let Err(error) = self.store.prune(&self) {
             diag::warning(format_args!(
@@ -204,12 +218,16 @@ impl Evidence {
             ))
             .emit();
         }
+        true
     }
 
-    fn write(&self, files: &[EvidenceFile]) -> io::Result<()> {
+    fn write(&self, files: &[EvidenceFile], state: Option<&Path>) -> io::Result<()> {
         for (name, contents) in files {
             let mut contents = &contents[..contents.len().min(MAX_FILE_BYTES)];
             durable::write_new(&self.partial.join(name), &mut contents)?;
+        }
+        if let Some(state) = state {
+            symlink(state, self.partial.join(STATE_LINK))?;
         }
         durable::sync_directory(&self.partial)?;
         durable::rename(&self.partial, &self.path)
@@ -290,7 +308,7 @@ mod tests {
 
     fn fail(store: &EvidenceStore, second: u64, contents: &[u8]) {
         let evidence = store.begin("m", Duration::from_secs(second)).unwrap();
-        evidence.publish(&[("a", contents.to_vec())]);
+        assert!(evidence.publish(&[("a", contents.to_vec())], None));
     }
 
     #[test]
@@ -307,7 +325,8 @@ mod tests {
         );
         assert!(!path.exists());
         assert_eq!(partials(&store.directory).len(), 1);
-        evidence.publish(&[("a", b"x".to_vec()), (SUMMARY, b"{}".to_vec())]);
+        let files = [("a", b"x".to_vec()), (SUMMARY, b"{}".to_vec())];
+        assert!(evidence.publish(&files, None));
         assert!(partials(&store.directory).is_empty());
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&store.directory), 0o700);

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::keep_state::SavedState;
 use super::reboots::Reboots;
 use super::{Ended, Guest, GuestRun, GuestSettings};
 use crate::diag::{self, Record};
@@ -28,7 +29,7 @@ pub(super) struct GuestProfile {
     task: Option<String>,
     accel: String,
     pub(super) cpus: u32,
-    ram_kb: u64,
+    pub(super) ram_kb: u64,
     pub(super) reboots: Reboots,
     started: Moment,
 }
@@ -118,18 +119,28 @@ impl GuestProfile {
         let error = error.hint(place(pending.evidence.path()));
         let mut files = self.files(now.instant);
         files.push(inspect::start_script(spec));
-        pending.publish(files);
+        pending.publish(files, None);
         error
     }
 }
 
 impl PendingEvidence {
-    fn publish(mut self, mut files: Vec<EvidenceFile>) {
+    fn publish(mut self, mut files: Vec<EvidenceFile>, state: Option<SavedState>) {
+        if let Some(state) = &state {
+            self.summary.push(state.summary());
+            files.push(state.file.clone());
+        }
         let names = lines(files.iter().map(|(name, _)| *name));
         self.summary.push(("files", names));
         let text = format!("{}\n", Value::object(self.summary));
         files.push((SUMMARY, text.into_bytes()));
-        self.evidence.publish(&files);
+        let path = self.evidence.path().to_owned();
+        let link = state.as_ref().map(|state| state.snapshot.path());
+        if self.evidence.publish(&files, link)
+            && let Some(state) = state
+        {
+            state.leave(&path);
+        }
     }
 }
 
@@ -186,6 +197,13 @@ impl Guest<'_> {
     /// Collects the answers of QEMU, for 2 s at most, and stores the evidence that was
     /// begun. Evidence that cannot be stored is reported, and is no error.
     pub fn keep_evidence(&mut self) {
+        self.recorded = None;
+        self.keep_all();
+    }
+
+    /// The same, with the state of the guest if that is to be kept, which takes as long as
+    /// its memory takes to be written.
+    pub fn keep_all(&mut self) {
         let Some(mut pending) = self.pending.take() else {
             return;
         };
@@ -193,7 +211,8 @@ impl Guest<'_> {
         if let Err(error) = self.attend(Some(deadline), VirtualMachine::is_inspected) {
             diag::failure(&error).emit();
         }
-        let (mut files, missing) = self.machine.findings();
+        let (mut files, mut missing) = self.machine.findings();
+        let state = self.save_state(pending.evidence.path(), &mut missing);
         let exited = self.machine.exited().map(|status| status.to_string());
         pending.summary.extend([
             (
@@ -206,7 +225,7 @@ impl Guest<'_> {
         ]);
         files.extend(self.profile.files(watch::moment().instant));
         let quits = pending.quits;
-        pending.publish(files);
+        pending.publish(files, state);
         if quits {
             self.quit();
         }

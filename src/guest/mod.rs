@@ -13,10 +13,13 @@ mod directory;
 mod displace;
 mod failure;
 mod idle;
+mod keep_state;
 mod limit;
+mod link;
 mod phase;
 mod reboots;
 mod refusals;
+mod resume;
 mod space;
 mod template;
 mod wait;
@@ -24,19 +27,16 @@ mod wait;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::libc;
-
 use crate::cgroup::Cgroups;
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Context as _, Result};
 use crate::evidence::EvidenceStore;
 use crate::interactive::VncAddress;
 use crate::machine::{Accel, Memory, Purpose, ShutdownReason, Spec, VirtualMachine};
 use crate::machine::{firmware, tpm};
 use crate::manifest::{MachineManifest, TaskManifest};
-use crate::network::{Bridge, Mac, Netfilter, Redirect, Strategy, Tap, Target};
+use crate::network::{Bridge, Mac, Netfilter, Redirect};
 use crate::platform::Architecture;
 use crate::settings::{Hold, RedirectKind};
-use crate::sys::poll;
 use crate::sys::process::Credentials;
 use crate::tftp::{self, Map, TftpServer};
 use crate::watch::Watch;
@@ -44,21 +44,19 @@ use crate::watch::Watch;
 pub use by_hand::run_on_terminal;
 pub use directory::Directory;
 pub use displace::Displacement;
+pub use keep_state::{RECORD, StateLimits, remove_oldest_state};
 pub use phase::{Ended, GuestPhase, Step, Why};
+pub use resume::run_again;
 pub use template::command_line;
 pub use wait::Upload;
 
 use failure::{GuestProfile, PendingEvidence};
+use keep_state::Recorded;
+use link::Link;
 use refusals::Refusals;
 
 /// How long QEMU may take from its start until the guest runs.
 const QEMU_START_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// The time for the tap and the rules of a killed agent to go. The kernel removes
-/// them last, some 10 ms after it has freed the lock.
-const TAP_RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
-/// The interval of attempts to create the tap until then.
-const TAP_RETRY_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The maximum number of uploads in a run. A worker makes a handful, and may repeat
 /// some.
@@ -112,6 +110,8 @@ pub struct GuestSettings {
     pub hold: Hold,
     /// Where the evidence of a failed guest goes.
     pub evidence: EvidenceStore,
+    /// The limits of the states of failed guests, if they are kept.
+    pub keep_state: Option<StateLimits>,
 }
 
 /// The settings of one run.
@@ -188,6 +188,8 @@ pub struct Guest<'a> {
     profile: GuestProfile,
     /// Evidence that was begun.
     pending: Option<PendingEvidence>,
+    /// Its state is kept if it fails.
+    recorded: Option<Recorded>,
     watch: &'a Watch,
 }
 
@@ -214,6 +216,8 @@ impl<'a> Guest<'a> {
         } = Link::open(config, &boot, mac, &bridge)?;
         let gateway = bridge.hardware_address()?;
         let spec = spec(config, &boot, tap.name(), mac)?;
+        let recorded = config.keep_state.map(|limits| Recorded::new(limits, &spec));
+        let recorded = recorded.transpose()?;
         let peers = redirect.peers();
         server.set_accept(Box::new(move |peer| peers.admits(peer)));
         let uploads = boot.map.put_root().map(Path::to_owned).unwrap_or_default();
@@ -259,6 +263,7 @@ impl<'a> Guest<'a> {
             evidence: config.evidence.clone(),
             profile,
             pending: None,
+            recorded,
             watch,
         }))
     }
@@ -309,80 +314,6 @@ impl<'a> Guest<'a> {
     }
 }
 
-/// The guest's connection: tap, redirect, server.
-struct Link {
-    // Dropped in this order.
-    redirect: Redirect,
-    tap: Tap,
-    server: TftpServer,
-}
-
-impl Link {
-    /// Makes the connection by the strategy that works on this host. Waits for the tap
-    /// of a killed agent to go.
-    fn open(
-        config: &GuestSettings,
-        boot: &GuestRun<'_>,
-        mac: Mac,
-        bridge: &Bridge,
-    ) -> Result<Link> {
-        let until = Instant::now() + TAP_RELEASE_TIMEOUT;
-        let make = |strategy: Strategy| loop {
-            match Link::make(config, boot, mac, bridge, strategy) {
-                Err(error) if is_taken(&error) && Instant::now() < until => {
-                    poll::wait(&mut [], Some(Instant::now() + TAP_RETRY_INTERVAL))
-                        .context(|| "unable to wait for a tap to go")?;
-                }
-                result => return result,
-            }
-        };
-        let probed = || make(Redirect::probe(config.redirect, bridge)?);
-        match config.redirect {
-            // A probe takes as long as the attempt, so it follows a failure only: it
-            // finds the reason and another strategy.
-            RedirectKind::Auto | RedirectKind::Nft => make(Strategy::Nft).or_else(|_| probed()),
-            RedirectKind::None => probed(),
-        }
-    }
-
-    fn make(
-        config: &GuestSettings,
-        boot: &GuestRun<'_>,
-        mac: Mac,
-        bridge: &Bridge,
-        strategy: Strategy,
-    ) -> Result<Link> {
-        let server = TftpServer::bind(strategy.server_address(bridge), limits(boot))?;
-        let address = server.local_addr()?;
-        let tap = Tap::open(bridge, &config.tap)?;
-        let redirect = Redirect::install(
-            strategy,
-            &Target {
-                bridge,
-                tap: &tap,
-                mac: fixed_mac(boot.machine, mac),
-                server: address,
-                owner: &config.owner,
-                netfilter: &config.netfilter,
-                group: &config.group,
-            },
-        )?;
-        Ok(Link {
-            redirect,
-            tap,
-            server,
-        })
-    }
-}
-
-/// Whether a tap, rules or an address of this agent exist already.
-fn is_taken(error: &Error) -> bool {
-    matches!(
-        error.errno(),
-        Some(libc::EBUSY | libc::EEXIST | libc::EADDRINUSE)
-    )
-}
-
 /// The address for a machine: its own if its manifest has one, else the one it
 /// had before, else a new one.
 pub fn mac(machine: &MachineManifest, previous: Option<&str>) -> Result<Mac> {
@@ -392,19 +323,6 @@ pub fn mac(machine: &MachineManifest, previous: Option<&str>) -> Result<Mac> {
             .context(|| format!("invalid mac in the manifest of machine {}", machine.name())),
         None => Ok(Mac::random()),
     }
-}
-
-/// The address that the guest is sure to use. Options of its machine may give it
-/// another one.
-fn fixed_mac(machine: &MachineManifest, mac: Mac) -> Option<Mac> {
-    let substituted = |options: Vec<String>| options.iter().any(|o| o.contains("mac=?"));
-    if machine
-        .options()
-        .is_some_and(|options| !substituted(options))
-    {
-        return None;
-    }
-    Some(mac)
 }
 
 /// The limits of a guest. It may be hostile, so that every request is bounded.

@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 use super::wait::Seen;
 use super::{Guest, GuestPhase, GuestRun, GuestSettings, Step, mac, spec};
 use crate::error::{Error, Result};
-use crate::machine::Memory;
-use crate::machine::qemu::{self, Descriptors};
+use crate::machine::{Memory, record};
 use crate::manifest::MachineManifest;
 use crate::network::Mac;
 use crate::tftp::{DeferredRequest, Served};
@@ -103,18 +102,6 @@ pub fn command_line(
 ) -> Result<String> {
     let run = GuestRun::without_task(machine, copy, copy, Memory::Saved);
     let mac = mac(machine, None)?.of_instance(config.instance);
-    let argv = qemu::argv(&spec(config, &run, &config.tap, mac)?, &FIXED);
-    let words: Vec<_> = argv.iter().map(|word| word.to_string_lossy()).collect();
-    Ok(words.join(" "))
+    let spec = spec(config, &run, &config.tap, mac)?;
+    Ok(record::command_line(&spec))
 }
-
-/// Numbers that stand for descriptors.
-const FIXED: Descriptors = Descriptors {
-    tap: 0,
-    monitor: 1,
-    operator: 2,
-    console: 3,
-    vnc_directory: 4,
-    agent: 5,
-    tpm: 6,
-};

@@ -312,17 +312,17 @@ impl Guest<'_> {
         }
     }
 
-    /// Reports what happened, keeps the evidence, then holds the guest.
+    /// Reports what happened, keeps evidence and state, then holds the guest.
     pub fn report_and_hold(&mut self, what: &str, ended: &Ended) -> Result<()> {
         let holds = self.report(what, ended);
-        self.keep_evidence();
+        self.keep_all();
         match holds {
             true => self.hold(),
             false => Ok(()),
         }
     }
 
-    /// Reports what happened, and begins the evidence, see [`Guest::keep_evidence`].
+    /// Reports what happened, and begins the evidence, see [`Guest::keep_all`].
     /// Suspends the guest and returns true if it is to be held for inspection, see
     /// [`Guest::hold`].
     pub fn report(&mut self, what: &str, ended: &Ended) -> bool {
@@ -361,9 +361,6 @@ impl Guest<'_> {
             record = record.info(line);
         }
         if holds {
-            for line in self.machine.ways_in() {
-                record = record.info(line);
-            }
             record = record.info(match self.hold {
                 Hold::For(length) => format!(
                     "holding it for {} seconds (--hold); to end that: kill {}",

@@ -14,6 +14,8 @@ pub enum Work {
     Task,
     /// A throw-away copy on the terminal (`--shell`).
     Shell,
+    /// A failed guest that is started again (`--resume`).
+    Resumed,
 }
 
 /// The state of a claim.
@@ -60,7 +62,13 @@ pub struct HostClaim {
 }
 
 impl Work {
-    const ALL: [Work; 4] = [Work::Bootstrap, Work::Template, Work::Task, Work::Shell];
+    const ALL: [Work; 5] = [
+        Work::Bootstrap,
+        Work::Template,
+        Work::Task,
+        Work::Shell,
+        Work::Resumed,
+    ];
 
     /// The word for programs and people.
     pub fn keyword(self) -> &'static str {
@@ -69,6 +77,7 @@ impl Work {
             Work::Template => "template",
             Work::Task => "task",
             Work::Shell => "shell",
+            Work::Resumed => "resumed guest",
         }
     }
 }

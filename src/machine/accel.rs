@@ -5,7 +5,7 @@
 //! few instructions ([`ProbeGuest`]), which takes a fifth of a second where KVM works.
 
 use std::fmt;
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
@@ -177,7 +177,7 @@ pub(super) fn credentials(user: &Credentials, accel: Accel) -> Credentials {
     const GROUP_MAY: u32 = 0o060;
     let mut user = user.clone();
     if accel == Accel::Kvm
-        && let Ok(device) = std::fs::metadata(DEVICE)
+        && let Ok(device) = fs::metadata(DEVICE)
         && device.mode() & GROUP_MAY == GROUP_MAY
     {
         user.groups.push(device.gid());
@@ -195,10 +195,27 @@ fn image(bytes: &[u8]) -> io::Result<OwnedFd> {
     // SeaBIOS boots from no smaller disk.
     const SIZE: u64 = 1 << 20;
     let fd = memfd_create(c"probe", MFdFlags::MFD_CLOEXEC)?;
-    let mut file = std::fs::File::from(fd);
+    let mut file = fs::File::from(fd);
     file.write_all(bytes)?;
     file.set_len(SIZE)?;
     Ok(file.into())
+}
+
+/// Model, microcode and features of the first processor (proc(5), `cpuinfo`).
+pub fn host_processor() -> Result<String> {
+    let all = fs::read_to_string("/proc/cpuinfo").context(|| "unable to read /proc/cpuinfo")?;
+    Ok(identity(&all, Architecture::HOST))
+}
+
+fn identity(all: &str, architecture: Architecture) -> String {
+    let first = all.split("\n\n").next().unwrap_or_default();
+    let parts = architecture.processor_identity();
+    let wanted = |line: &&str| {
+        let name = line.split(':').next().unwrap_or_default();
+        parts.contains(&name.trim_end())
+    };
+    let lines: Vec<&str> = first.lines().filter(wanted).collect();
+    lines.join("; ").replace('\t', "")
 }
 
 #[cfg(test)]
@@ -217,5 +234,13 @@ mod tests {
         )
         .unwrap();
         assert_eq!(chosen, (Accel::Tcg, None));
+    }
+
+    #[test]
+    fn the_processor_is_known() {
+        let x86_64 = "processor\t: 0\nmodel name\t: A 1\ncpu MHz\t: 2\n\nmodel name\t: B\n";
+        assert_eq!(identity(x86_64, Architecture::X86_64), "model name: A 1");
+        let aarch64 = "processor\t: 0\nBogoMIPS\t: 2\nCPU part\t: 0xd0c\n\n";
+        assert_eq!(identity(aarch64, Architecture::Aarch64), "CPU part: 0xd0c");
     }
 }

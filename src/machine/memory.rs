@@ -23,6 +23,10 @@ pub const RAM: &str = "warm.ram";
 /// The name of the file with the state of the devices.
 pub const STATE: &str = "warm.state";
 
+/// The name of the file with the state of the devices and the memory of a guest that
+/// failed.
+pub const FAILED: &str = "failed.state";
+
 /// The place of a guest's memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Memory {
@@ -38,6 +42,12 @@ pub enum Memory {
         /// Else QEMU maps the file in the directory of the machine.
         is_shared: bool,
     },
+    /// Memory of QEMU's process, which is in the file [`FAILED`] of the machine with the
+    /// state of the devices: a guest that failed, and is started again.
+    Loaded {
+        /// It was started from a template, and has its devices.
+        is_warm: bool,
+    },
 }
 
 /// Whether a QEMU of this version maps the memory of a guest from a file that it cannot
@@ -49,6 +59,11 @@ pub(super) fn maps_read_only(version: &str) -> bool {
 }
 
 impl Memory {
+    /// Whether a guest has the devices of a template.
+    pub(super) fn is_warm(&self) -> bool {
+        !matches!(self, Memory::Anonymous | Memory::Loaded { is_warm: false })
+    }
+
     /// Makes or opens the files in `directory`. Returns that of the devices' state.
     pub(super) fn prepare(&self, directory: &Path, ram_kb: u64) -> Result<Option<File>> {
         let open = |directory: &Path, name: &str, options: &mut OpenOptions| {
@@ -69,6 +84,9 @@ impl Memory {
             Memory::Restored { template, .. } => {
                 open(template, STATE, OpenOptions::new().read(true)).map(Some)
             }
+            Memory::Loaded { .. } => {
+                open(directory, FAILED, OpenOptions::new().read(true)).map(Some)
+            }
         }
     }
 
@@ -80,21 +98,27 @@ impl Memory {
         ram_kb: u64,
         agent: RawFd,
     ) -> Vec<OsString> {
-        let (path, how) = match self {
-            Memory::Anonymous => return Vec::new(),
-            Memory::Saved => (RAM.into(), "share=on"),
+        let file = |how: &str, path: &Path| {
+            let object = format!("memory-backend-file,id=warm-ram,size={ram_kb}k,{how},mem-path=");
+            value(&object, path.as_os_str())
+        };
+        let object = match self {
+            Memory::Anonymous | Memory::Loaded { is_warm: false } => return Vec::new(),
+            Memory::Loaded { is_warm: true } => {
+                format!("memory-backend-ram,id=warm-ram,size={ram_kb}k").into()
+            }
+            Memory::Saved => file("share=on", RAM.as_ref()),
             Memory::Restored {
                 template,
                 is_shared: true,
-            } => (template.join(RAM), "share=off,readonly=on,rom=off"),
-            Memory::Restored { .. } => (RAM.into(), "share=off"),
+            } => file("share=off,readonly=on,rom=off", &template.join(RAM)),
+            Memory::Restored { .. } => file("share=off", RAM.as_ref()),
         };
-        let object = format!("memory-backend-file,id=warm-ram,size={ram_kb}k,{how},mem-path=");
         let mut argv = vec![
             "-machine".into(),
             "memory-backend=warm-ram".into(),
             "-object".into(),
-            value(&object, path.as_os_str()),
+            object,
             "-device".into(),
             "virtio-serial-pci".into(),
             "-chardev".into(),
@@ -113,19 +137,26 @@ impl Memory {
     pub(super) fn incoming(&self) -> Vec<OsString> {
         match self {
             Memory::Anonymous | Memory::Saved => Vec::new(),
-            Memory::Restored { .. } => vec!["-incoming".into(), "defer".into()],
+            Memory::Restored { .. } | Memory::Loaded { .. } => {
+                vec!["-incoming".into(), "defer".into()]
+            }
         }
     }
 }
 
-/// The arguments of `migrate-set-capabilities`.
-pub(super) fn capabilities() -> Value {
-    let on = |name: &str| {
-        let state = ("state", Value::Bool(true));
+/// The arguments of `migrate-set-capabilities`, for a state with the memory or without it.
+pub(super) fn capabilities(with_memory: bool) -> Value {
+    let set = |name: &str, is_on: bool| {
+        let state = ("state", Value::Bool(is_on));
         Value::object([("capability", Value::from(name)), state])
     };
-    let all = vec![on("x-ignore-shared"), on("events")];
+    let all = vec![set("x-ignore-shared", !with_memory), set("events", true)];
     Value::object([("capabilities", Value::Array(all))])
+}
+
+/// The arguments of `migrate-set-parameters`: as fast as the disk, in bytes a second.
+pub(super) fn unlimited() -> Value {
+    Value::object([("max-bandwidth", Value::from(1_u64 << 36))])
 }
 
 /// The name of the descriptor of the state in QEMU.
@@ -166,12 +197,14 @@ mod tests {
     }
 
     #[test]
-    fn only_a_guest_that_is_saved_writes_to_its_memory_file() {
+    fn only_the_guest_of_a_new_template_writes_to_its_memory_file() {
         let backend = |memory: Memory| memory.argv(Architecture::HOST, 2048, 3)[3].clone();
         let restored = |is_shared| Memory::Restored {
             template: "/m,1".into(),
             is_shared,
         };
+        let loaded = backend(Memory::Loaded { is_warm: true });
+        assert_eq!(loaded, *"memory-backend-ram,id=warm-ram,size=2048k");
         for (memory, how) in [
             (Memory::Saved, "share=on,mem-path=warm.ram"),
             (restored(false), "share=off,mem-path=warm.ram"),

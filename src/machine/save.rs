@@ -1,9 +1,11 @@
-//! Saving the state of a guest that is going to be a template, and loading it.
+//! Saving the state of a guest that is going to be a template, or has failed, and loading
+//! it.
 
+use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::time::Instant;
 
-use super::memory::{STREAM, capabilities, migrated, stream};
+use super::memory::{STREAM, capabilities, maps_read_only, migrated, stream, unlimited};
 use super::monitor::{self, Said};
 use super::start::NOT_READY;
 use super::{EVIDENCE_LINES, VirtualMachine};
@@ -13,21 +15,31 @@ use crate::sys::poll::{Wait, Waited};
 impl VirtualMachine {
     /// Whether QEMU can map the memory of a template that it cannot write to.
     pub fn maps_read_only(&self) -> bool {
-        self.maps_read_only
+        maps_read_only(&self.version)
     }
 
-    /// Asks QEMU to load the state that the guest of a template was saved with.
-    pub(super) fn load(&mut self, deadline: Instant) -> Result<()> {
-        self.migrate("migrate-incoming", deadline)
+    /// The version of QEMU, as `7.2.22`.
+    pub fn version(&self) -> &str {
+        &self.version
     }
 
-    fn migrate(&mut self, command: &'static str, deadline: Instant) -> Result<()> {
+    /// Asks QEMU to load the state that the guest was saved with, which may have its memory.
+    pub(super) fn load(&mut self, with_memory: bool, deadline: Instant) -> Result<()> {
+        self.migrate("migrate-incoming", with_memory, deadline)
+    }
+
+    fn migrate(
+        &mut self,
+        command: &'static str,
+        with_memory: bool,
+        deadline: Instant,
+    ) -> Result<()> {
         if let Some(state) = &self.state {
             let monitor = &mut self.monitor;
             monitor
                 .send_file(STREAM, state.as_fd(), deadline)
                 .context(|| "unable to give qemu the file for the guest's state")?;
-            let given = Some(capabilities());
+            let given = Some(capabilities(with_memory));
             monitor.send_with("migrate-set-capabilities", given, deadline);
             monitor.send_with(command, Some(stream()), deadline);
         }
@@ -45,12 +57,33 @@ impl VirtualMachine {
         self.power_down = None;
         self.monitor.send("stop", deadline);
         let saved = self
-            .migrate("migrate", deadline)
+            .migrate("migrate", false, deadline)
             .and_then(|()| self.await_saved(deadline, wait));
         let ended = self.force_down();
         let saved = saved.context(|| format!("unable to save {}", self.title()))?;
         ended?;
         Ok(saved)
+    }
+
+    /// Saves devices and memory of a suspended guest to `file` by `deadline` at the latest.
+    /// QEMU goes on. `None`: `wait` was stopped.
+    pub fn save_whole(
+        &mut self,
+        file: File,
+        deadline: Instant,
+        wait: &mut Wait<'_>,
+    ) -> Result<Option<()>> {
+        self.state = Some(file);
+        let fast = Some(unlimited());
+        self.monitor
+            .send_with("migrate-set-parameters", fast, deadline);
+        let saved = self
+            .migrate("migrate", true, deadline)
+            .and_then(|()| self.await_saved(deadline, wait));
+        if !matches!(saved, Ok(Some(()))) {
+            self.monitor.send("migrate_cancel", deadline);
+        }
+        saved.context(|| "unable to save its memory")
     }
 
     fn await_saved(&mut self, deadline: Instant, wait: &mut Wait<'_>) -> Result<Option<()>> {

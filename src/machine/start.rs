@@ -93,13 +93,8 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<VirtualMachine> {
         .context(|| format!("unable to make socket {}", files.operator.display()))?;
     let (monitor, monitor_theirs) = pair()?;
     let (console, console_theirs) = pair()?;
-    let (agent, agent_theirs) = match spec.memory {
-        Memory::Anonymous => (None, None),
-        Memory::Saved | Memory::Restored { .. } => {
-            let (agent, theirs) = pair()?;
-            (Some(agent), Some(theirs))
-        }
-    };
+    let agent = spec.memory.is_warm().then(pair).transpose()?;
+    let (agent, agent_theirs) = agent.unzip();
     let cgroups = spec.cgroups.as_ref();
     let cgroup = cgroups.map(|cgroups| cgroups.create(spec.ram_kb, spec.cpus));
     let cgroup = cgroup.transpose()?;
@@ -181,7 +176,7 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<VirtualMachine> {
         state,
         agent,
         has_agent: false,
-        maps_read_only: false,
+        version: String::new(),
         files,
     })
 }
@@ -208,7 +203,7 @@ fn converse(
                 said if runs => machine.hear(said),
                 Said::Greeting(version) => {
                     crate::trace!(4, "start_machine", "qemu {version}, pid {}", machine.pid());
-                    machine.maps_read_only = memory::maps_read_only(&version);
+                    machine.version = version;
                     machine.monitor.send("qmp_capabilities", deadline);
                     if let Some(password) = &password {
                         let protocol = ("protocol", Value::from("vnc"));
@@ -219,9 +214,10 @@ fn converse(
                     }
                 }
                 Said::Done("qmp_capabilities", _)
-                    if matches!(spec.memory, Memory::Restored { .. }) =>
+                    if matches!(spec.memory, Memory::Restored { .. } | Memory::Loaded { .. }) =>
                 {
-                    machine.load(deadline)?;
+                    let with_memory = matches!(spec.memory, Memory::Loaded { .. });
+                    machine.load(with_memory, deadline)?;
                 }
                 Said::Done("qmp_capabilities", _) => machine.monitor.send("cont", deadline),
                 Said::Done("cont", _) => {

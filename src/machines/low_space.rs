@@ -2,18 +2,11 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use super::tree;
 use crate::error::Result;
 use crate::snapshot;
-use crate::trace;
 use crate::watch::{Wake, Watch};
-
-/// The time for the kernel to free the space of deleted subvolumes, and the interval of
-/// looks at it.
-const CLEANER_TIMEOUT: Duration = Duration::from_secs(30);
-const CLEANER_POLL: Duration = Duration::from_millis(100);
 
 /// The volumes that are short of space.
 #[derive(Debug, Default)]
@@ -35,7 +28,8 @@ pub fn low(machines: &Path, least: impl Fn(u64) -> u64, watch: &Watch) -> Result
         };
         let least = least(space.total);
         if space.available < least {
-            await_cleaner(&volume, watch);
+            let rest = &mut |length| watch.pause(length) != Wake::Signal;
+            snapshot::await_cleaner(&volume, rest);
             space = snapshot::space(&volume)?;
         }
         if space.available < least {
@@ -49,19 +43,4 @@ pub fn low(machines: &Path, least: impl Fn(u64) -> u64, watch: &Watch) -> Result
         }
     }
     Ok(low)
-}
-
-/// Waits until the kernel has freed the space of deleted subvolumes, which it does after
-/// the deletion has returned.
-fn await_cleaner(volume: &Path, watch: &Watch) {
-    let deadline = Instant::now() + CLEANER_TIMEOUT;
-    if let Err(error) = snapshot::sync(volume) {
-        trace!(3, "await_cleaner", "{error}");
-    }
-    // An older kernel has no figure for it; `sync` has begun the work.
-    while let Ok(Some(1..)) = snapshot::cleaner_backlog(volume) {
-        if Instant::now() >= deadline || watch.pause(CLEANER_POLL) == Wake::Signal {
-            return;
-        }
-    }
 }

@@ -51,6 +51,16 @@ impl Tap {
     /// Makes the tap device `name` and an isolated port of `bridge` out of it.
     pub fn open(bridge: &Bridge, name: &str) -> Result<Tap> {
         let unable = || format!("unable to create tap {name} on bridge {}", bridge.name);
+        Tap::make(name, Some(bridge), &unable)
+    }
+
+    /// Makes the tap device `name`, which is no port of a bridge, and down: frames from its
+    /// guest are dropped.
+    pub fn alone(name: &str) -> Result<Tap> {
+        Tap::make(name, None, &|| format!("unable to create tap {name}"))
+    }
+
+    fn make(name: &str, bridge: Option<&Bridge>, unable: &dyn Fn() -> String) -> Result<Tap> {
         let name = InterfaceName::new(name)
             .context(unable)
             .map_err(|error| error.hint("an interface name has 1 to 15 characters"))?;
@@ -59,22 +69,24 @@ impl Tap {
         let control = Control::open().context(unable)?;
         let index = control.index(&name).context(unable)?;
         control.set_mac(&name, HOST_SIDE.0).context(unable)?;
-        trace!(
-            3,
-            "open", "ip link set {name} address {HOST_SIDE} master {}", bridge.name
-        );
-        control.bridge_add(&bridge.name, index).context(unable)?;
-        trace!(3, "open", "bridge link set dev {name} isolated on guard on");
-        NetlinkSocket::route()
-            .and_then(|socket| {
-                let mut batch = Batch::new();
-                let properties = [(IFLA_BRPORT_ISOLATED, 1), (IFLA_BRPORT_GUARD, 1)];
-                set_port(&mut batch, index, &properties);
-                socket.request(&batch)
-            })
-            .context(unable)?;
-        trace!(3, "open", "ip link set {name} up");
-        control.set_up(&name).context(unable)?;
+        if let Some(bridge) = bridge {
+            trace!(
+                3,
+                "open", "ip link set {name} address {HOST_SIDE} master {}", bridge.name
+            );
+            control.bridge_add(&bridge.name, index).context(unable)?;
+            trace!(3, "open", "bridge link set dev {name} isolated on guard on");
+            NetlinkSocket::route()
+                .and_then(|socket| {
+                    let mut batch = Batch::new();
+                    let properties = [(IFLA_BRPORT_ISOLATED, 1), (IFLA_BRPORT_GUARD, 1)];
+                    set_port(&mut batch, index, &properties);
+                    socket.request(&batch)
+                })
+                .context(unable)?;
+            trace!(3, "open", "ip link set {name} up");
+            control.set_up(&name).context(unable)?;
+        }
         Ok(Tap { fd, name, index })
     }
 

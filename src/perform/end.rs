@@ -80,7 +80,7 @@ pub struct Remains<'w> {
 
 /// A guest whose build has ended.
 pub trait HeldGuest {
-    /// Stores the evidence of a failed guest, and waits until its hold is over, if it is
+    /// Stores the evidence of a failed guest and its state, and waits until its hold is over, if it is
     /// to be held at all.
     fn hold(&mut self) -> Result<()>;
 
@@ -116,7 +116,7 @@ impl<'w> Remains<'w> {
 
 impl HeldGuest for Remains<'_> {
     fn hold(&mut self) -> Result<()> {
-        self.last.guest.keep_evidence();
+        self.last.guest.keep_all();
         match std::mem::take(&mut self.holds) {
             true => self.last.guest.hold(),
             false => Ok(()),

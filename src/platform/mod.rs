@@ -66,7 +66,9 @@ impl Architecture {
         Architecture::of_program(qemu).unwrap_or(Architecture::HOST)
     }
 
-    fn named(text: &str) -> Option<Architecture> {
+    /// The architecture of this name.
+    #[must_use]
+    pub fn named(text: &str) -> Option<Architecture> {
         Self::ALL.into_iter().find(|a| a.name() == text)
     }
 

@@ -12,6 +12,7 @@
 //! flag is set, before the final name appears; where it replaces something, the
 //! two swap their names, so that there is no instant with neither.
 
+mod kept;
 mod subvolume;
 
 use std::ffi::OsStr;
@@ -34,8 +35,10 @@ use crate::trace;
 use subvolume::{explain, split};
 
 pub use crate::sys::btrfs::FreeSpace;
+pub use kept::{evidence_of, exclusive_bytes, is_kept, target_of};
 pub use subvolume::{
-    cleaner_backlog, conversion, delete, is_subvolume, require_btrfs, set_read_only, space, sync,
+    await_cleaner, cleaner_backlog, conversion, delete, is_subvolume, require_btrfs, set_read_only,
+    space, sync,
 };
 
 /// How long a sweep of the directory is waited for: it deletes a few snapshots,
@@ -175,24 +178,7 @@ impl Snapshot {
         let (parent, to) = split(target).context(what)?;
         let (_, from) = split(&path).context(what)?;
 
-        nix::unistd::syncfs(root.as_fd()).map_err(|errno| {
-            explain(
-                errno.into(),
-                &path,
-                &format!("unable to sync {}", path.display()),
-            )
-        })?;
-        trace!(
-            3,
-            "keep",
-            "btrfs property set -ts {} ro true",
-            path.display()
-        );
-        btrfs::set_read_only(root.as_fd(), true).map_err(|error| {
-            let what = format!("unable to make {} read-only", path.display());
-            explain(error, &path, &what)
-        })?;
-
+        self.seal(root)?;
         trace!(3, "keep", "mv -T {} {}", path.display(), target.display());
         let replaced = loop {
             match btrfs::rename(parent.as_fd(), &from, &to, Rename::NoReplace) {
@@ -226,6 +212,25 @@ impl Snapshot {
         }
         // The rename of a subvolume makes this commit the transaction.
         parent.sync_all().context(what)
+    }
+
+    /// Puts what the snapshot contains on disk, and makes it read-only.
+    fn seal(&self, root: &Locked) -> Result<()> {
+        let path = &self.path;
+        nix::unistd::syncfs(root.as_fd()).map_err(|errno| {
+            let what = format!("unable to sync {}", path.display());
+            explain(errno.into(), path, &what)
+        })?;
+        trace!(
+            3,
+            "seal",
+            "btrfs property set -ts {} ro true",
+            path.display()
+        );
+        btrfs::set_read_only(root.as_fd(), true).map_err(|error| {
+            let what = format!("unable to make {} read-only", path.display());
+            explain(error, path, &what)
+        })
     }
 
     /// Deletes the snapshot.

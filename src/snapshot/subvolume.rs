@@ -7,6 +7,7 @@ use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -93,6 +94,28 @@ pub fn space(path: &Path) -> Result<FreeSpace> {
     open_directory(path)
         .and_then(|dir| btrfs::space(dir.as_fd()))
         .context(|| format!("unable to determine the free space of {}", path.display()))
+}
+
+/// The time for the kernel to free the space of deleted subvolumes, and the interval of
+/// looks at it.
+const CLEANER_TIMEOUT: Duration = Duration::from_secs(30);
+const CLEANER_POLL: Duration = Duration::from_millis(100);
+
+/// Waits until the kernel has freed the space of deleted subvolumes of the file system of
+/// `path`, which it does after the deletion has returned. `rest` is called for each pause,
+/// and says whether to go on.
+pub fn await_cleaner(path: &Path, rest: &mut dyn FnMut(Duration) -> bool) {
+    if let Err(error) = sync(path) {
+        trace!(3, "await_cleaner", "{error}");
+    }
+    let mut waited = Duration::ZERO;
+    // An older kernel has no figure for it; `sync` has begun the work.
+    while let Ok(Some(1..)) = cleaner_backlog(path) {
+        if waited >= CLEANER_TIMEOUT || !rest(CLEANER_POLL) {
+            return;
+        }
+        waited += CLEANER_POLL;
+    }
 }
 
 /// How many deleted subvolumes of the file system of `path` still take up

@@ -61,10 +61,14 @@ pub enum Phase {
     Paused,
     /// Delivering a result.
     Uploading,
+    /// Keeping the memory of a failed guest (`--keep-state`).
+    Saving,
     /// Keeping a suspended guest for inspection.
     Holding,
     /// Running a machine on the terminal (`--shell`).
     Shell,
+    /// Running a failed guest again (`--resume`).
+    Resumed,
     /// Waiting, for this reason.
     Idle(Idle),
     /// Ended in good order. After a crash the last phase stays in the file.
@@ -162,7 +166,7 @@ impl Idle {
 
 impl Phase {
     /// The words a phase can have, [`DRAINING`] included.
-    pub const KEYWORDS: [&'static str; 14] = [
+    pub const KEYWORDS: [&'static str; 16] = [
         "enumerating",
         "asking",
         "booting",
@@ -172,8 +176,10 @@ impl Phase {
         "building",
         "paused",
         "uploading",
+        "saving",
         "holding",
         "shell",
+        "resumed",
         "idle",
         "stopped",
         DRAINING,
@@ -191,8 +197,10 @@ impl Phase {
             Phase::Building => "building",
             Phase::Uploading => "uploading",
             Phase::Paused => "paused",
+            Phase::Saving => "saving",
             Phase::Holding => "holding",
             Phase::Shell => "shell",
+            Phase::Resumed => "resumed",
             Phase::Idle(_) => "idle",
             Phase::Stopped => "stopped",
         }
@@ -220,9 +228,11 @@ impl Phase {
 
 /// Whether a guest runs in the phase of this word, in `work` of a state file.
 pub fn has_guest(work: &str) -> bool {
-    use Phase::{Booting, Bootstrapping, Building, Holding, Paused, Preparing};
-    let phases = [Booting, Bootstrapping, Preparing, Building, Paused, Holding];
-    phases.iter().any(|phase| phase.keyword() == work)
+    use Phase::{Booting, Bootstrapping, Building, Holding, Paused, Preparing, Resumed, Saving};
+    let early = [Booting, Bootstrapping, Preparing];
+    let late = [Building, Paused, Saving, Holding, Resumed];
+    let phases = early.iter().chain(&late);
+    { phases }.any(|phase| phase.keyword() == work)
 }
 
 /// The word in place of the phase while the agent finishes its last task.

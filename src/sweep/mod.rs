@@ -11,6 +11,7 @@
 //! | rules, sockets, files of the run directory | being in it | its `agent.lock`, which we hold |
 //! | evidence that is incomplete | being in the state directory | the same |
 //! | templates of guests | their name | no copy, or `--warm` does not cover them |
+//! | states of failed guests | their name | no evidence, and no lock on the subvolume |
 //! | TFTP directories | their name, `<toolchain>-<instance>` | the same, and the lock on the directory |
 //!
 //! Looking ([`find`]) changes nothing, so that `--gc --dry-run` can print what
@@ -73,6 +74,7 @@ enum What {
     Tree,
     Scratch,
     Template,
+    State,
 }
 
 impl Litter {
@@ -92,6 +94,7 @@ impl Litter {
             What::Tree => "tftp directory of a dead agent",
             What::Scratch => "scratch snapshot of a dead agent",
             What::Template => "template that is not used",
+            What::State => "state of a failed guest whose evidence is gone",
         }
     }
 
@@ -102,7 +105,11 @@ impl Litter {
             What::File => gone(fs::remove_file(&self.path), &self.path),
             What::RunDirectory | What::Evidence => gone(remove_tree(&self.path), &self.path),
             What::Tree => Directory::remove_left(&self.path),
-            What::Scratch => scratch::remove(&self.path),
+            What::Scratch => scratch::remove(&self.path, |_| true),
+            // Its evidence may have been stored since.
+            What::State => {
+                scratch::remove(&self.path, |path| snapshot::evidence_of(path).is_none())
+            }
             What::Template => snapshot::delete(&self.path),
         }
     }
@@ -125,7 +132,11 @@ impl fmt::Display for Litter {
 /// `lock` is the lock of our own run directory. Without it (another agent has
 /// it) only what has locks of its own is looked at.
 pub fn find(config: &SweepSettings, lock: Option<&Lock>) -> Vec<Litter> {
-    let Found { scratch, templates } = scratch::find(&config.machines, &config.toolchain);
+    let Found {
+        scratch,
+        templates,
+        states,
+    } = scratch::find(&config.machines, &config.toolchain);
     let mut litter = guests::find(&config.machines, &config.toolchain, &scratch);
     if lock.is_some() {
         litter.extend(run_files(&config.run_dir));
@@ -141,6 +152,8 @@ pub fn find(config: &SweepSettings, lock: Option<&Lock>) -> Vec<Litter> {
             .into_iter()
             .map(|path| Litter::new(What::Scratch, path)),
     );
+    let states = states.into_iter();
+    litter.extend(states.map(|path| Litter::new(What::State, path)));
     let is_unused = |path: &PathBuf| is_unused(path, config, lock.is_some());
     litter.extend(
         templates

@@ -26,6 +26,8 @@ pub(super) struct Found {
     pub(super) scratch: Vec<PathBuf>,
     /// Templates.
     pub(super) templates: Vec<PathBuf>,
+    /// States of failed guests without evidence.
+    pub(super) states: Vec<PathBuf>,
 }
 
 /// Finds the snapshots for the toolchain among the machines.
@@ -43,26 +45,26 @@ pub(super) fn find(machines: &Path, toolchain: &str) -> Found {
         for name in tree::directories(&volume).unwrap_or_default() {
             let dir = volume.join(&name);
             let target = format!("{name}-{toolchain}");
-            let Found {
-                scratch: candidates,
-                mut templates,
-            } = candidates(&dir, &target);
-            found.templates.append(&mut templates);
+            let candidates = candidates(&dir, &target);
+            found.templates.extend(candidates.templates);
+            let (scratch, states) = (candidates.scratch, candidates.states);
             // No lock is taken where there is nothing to judge.
-            if !candidates.is_empty()
+            if !(scratch.is_empty() && states.is_empty())
                 && let Some(_alone) = alone(&dir)
             {
-                let dead = candidates.into_iter().filter(|path| is_dead(path));
-                found.scratch.extend(dead);
+                let dead = |path: &PathBuf| is_dead(path);
+                found.scratch.extend(scratch.into_iter().filter(dead));
+                found.states.extend(states.into_iter().filter(dead));
             }
         }
     }
     found.scratch.sort();
     found.templates.sort();
+    found.states.sort();
     found
 }
 
-/// The scratch snapshots and templates in a machine directory. An unreadable one has
+/// The scratch snapshots, templates and states without evidence in a machine directory. An unreadable one has
 /// none: the enumeration reports it.
 fn candidates(dir: &Path, target: &str) -> Found {
     let mut found = Found::default();
@@ -73,20 +75,23 @@ fn candidates(dir: &Path, target: &str) -> Found {
             found.scratch.push(path);
         } else if warm::copy_of(&path).is_some_and(|(copy, _)| copy.ends_with(target)) {
             found.templates.push(path);
+        } else if snapshot::is_kept(name, target.as_ref()) && snapshot::evidence_of(&path).is_none()
+        {
+            found.states.push(path);
         }
     }
     found
 }
 
-/// Removes one that is still dead.
-pub(super) fn remove(path: &Path) -> Result<()> {
+/// Removes one that is still dead, and litter.
+pub(super) fn remove(path: &Path, is_litter: impl Fn(&Path) -> bool) -> Result<()> {
     let Some(_alone) = path.parent().and_then(alone) else {
         return Ok(());
     };
     // Held until it is gone, so that nobody else takes it for litter meanwhile.
     match lock(path) {
-        Some(_lock) => snapshot::delete(path),
-        None => Ok(()),
+        Some(_lock) if is_litter(path) => snapshot::delete(path),
+        _ => Ok(()),
     }
 }
 

@@ -8,6 +8,7 @@
 
 pub mod btrfs;
 pub mod cgroup;
+pub mod extents;
 pub mod file;
 pub mod flock;
 pub mod inbox;

@@ -6,10 +6,10 @@ use std::path::Path;
 
 use crate::error::{Context as _, Error, Result};
 use crate::guest::{GuestSettings, command_line};
+use crate::machine::accel::host_processor;
 use crate::machine::{firmware, program};
 use crate::manifest::{BootstrappedMachine, Values};
 use crate::network::Bridge;
-use crate::platform::Architecture;
 
 /// Named values that are the same when a template is made and when it is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl TemplateKey {
             key.push("firmware", file(&firmware.code)?);
         }
         key.push("user", format!("{user:?}"));
-        key.push("processor", processor()?);
+        key.push("processor", host_processor()?);
         key.push("kernel", kernel.join(" "));
         key.push("bridge", format!("{} {:?}", bridge.name, bridge.networks));
         Ok(TemplateKey(key))
@@ -83,23 +83,6 @@ fn file(path: &Path) -> Result<String> {
     ))
 }
 
-/// Model, microcode and features of the first processor (proc(5), `cpuinfo`).
-fn processor() -> Result<String> {
-    let all = fs::read_to_string("/proc/cpuinfo").context(|| "unable to read /proc/cpuinfo")?;
-    Ok(identity(&all, Architecture::HOST))
-}
-
-fn identity(all: &str, architecture: Architecture) -> String {
-    let first = all.split("\n\n").next().unwrap_or_default();
-    let parts = architecture.processor_identity();
-    let wanted = |line: &&str| {
-        let name = line.split(':').next().unwrap_or_default();
-        parts.contains(&name.trim_end())
-    };
-    let lines: Vec<&str> = first.lines().filter(wanted).collect();
-    lines.join("; ").replace('\t', "")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,13 +119,5 @@ mod tests {
         fs::rename(new, &program).unwrap();
         assert_ne!(qemu(&program).unwrap(), old);
         fs::remove_dir_all(&dir).unwrap();
-    }
-
-    #[test]
-    fn the_processor_is_known() {
-        let x86_64 = "processor\t: 0\nmodel name\t: A 1\ncpu MHz\t: 2\n\nmodel name\t: B\n";
-        assert_eq!(identity(x86_64, Architecture::X86_64), "model name: A 1");
-        let aarch64 = "processor\t: 0\nBogoMIPS\t: 2\nCPU part\t: 0xd0c\n\n";
-        assert_eq!(identity(aarch64, Architecture::Aarch64), "CPU part: 0xd0c");
     }
 }

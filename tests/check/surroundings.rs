@@ -9,8 +9,8 @@ use nix::sys::statvfs::statvfs;
 
 use super::super::support::http::{Identity, Server, openssl};
 use super::super::support::{isolated, require_programs, run};
-use super::Host;
 use super::remedies::{assert_found, mend, problem};
+use super::{Host, of_status};
 
 /// Puts a copy of /etc in its place, to which the test may write.
 fn copy_etc(host: &Host) {
@@ -360,5 +360,30 @@ fn a_machine_that_cannot_start_warm() {
         let found = mend(&host, &["--warm"], "warm start", "", &[]);
         assert_found(&found, &["linux starts cold: State blocked by device nvme"]);
         assert!(!template.exists());
+    });
+}
+
+#[test]
+fn states_of_failed_guests_need_evidence() {
+    isolated(|| {
+        let Some(host) = Host::new() else { return };
+        let found = |words: &[&str], grade: &str| {
+            let all = of_status(&host.check(words).1, grade);
+            let mut found = all
+                .into_iter()
+                .filter(|(subject, ..)| subject == "failed guests");
+            found.next().map(|(_, found, _)| found)
+        };
+        let kept = found(&["--keep-state=1G"], "ok");
+        assert_eq!(
+            kept.as_deref(),
+            Some("0 with their state, which takes 0 B of 1.0 GiB")
+        );
+        let none = found(&["--keep-state", "--keep-failures=0"], "warning");
+        assert_eq!(
+            none.as_deref(),
+            Some("--keep-state keeps nothing without evidence")
+        );
+        assert_eq!(found(&[], "ok"), None);
     });
 }

@@ -313,6 +313,16 @@ pub(super) const GUESTS: Group = Group {
             ..FLAG
         },
         Flag {
+            name: "keep-state",
+            takes: Takes::Maybe("size"),
+            help: "Keep also the disk and the memory of failed guests, so that --resume starts them \
+                   again. The states of this agent take at most <size> (20G) of the volumes; the \
+                   oldest go first, also when less than --min-free would be left. The result of \
+                   the task is sent before.",
+            set: |d, v| put(&mut d.options.keep_state, v.size_or(20 << 30).map(Some)),
+            ..FLAG
+        },
+        Flag {
             name: "warm",
             takes: Takes::Maybe("pattern"),
             repeats: true,

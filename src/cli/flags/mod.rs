@@ -142,6 +142,8 @@ pub(super) struct Draft {
     pub(super) console: Option<String>,
     /// The machine of `--shell`.
     pub(super) shell: String,
+    /// The directory of `--resume`.
+    pub(super) resume: std::path::PathBuf,
     pub(super) once: bool,
     pub(super) no_wait: bool,
     pub(super) dump_task: bool,
@@ -157,6 +159,7 @@ pub(super) enum Mode {
     Status(Format),
     Console,
     Shell,
+    Resume,
     Gc,
     DumpMachines,
 }
@@ -172,6 +175,7 @@ pub(super) fn defaults() -> Draft {
         follow: false,
         console: None,
         shell: String::new(),
+        resume: std::path::PathBuf::new(),
         once: false,
         no_wait: false,
         dump_task: false,

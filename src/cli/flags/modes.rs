@@ -111,6 +111,21 @@ pub(super) const MODES: Group = Group {
             ..MODE
         },
         Flag {
+            name: "resume",
+            takes: Takes::Value("directory"),
+            complete: Complete::Directory,
+            help: "Start a failed guest again where it stood. <directory> has its evidence, and \
+                   --keep-state kept it. It runs in a throw-away copy with its display on a VNC \
+                   socket, and without a network, until it ends or SIGINT or SIGTERM comes in. \
+                   QEMU and its options must be those of then. If only the disk was kept, the \
+                   guest boots.",
+            set: |d, v| {
+                d.resume = v.path("directory")?;
+                ask(d, "--resume", Mode::Resume)
+            },
+            ..MODE
+        },
+        Flag {
             name: "gc",
             help: "Remove what crashed agents left behind, and exit. Limited to the agents of \
                    this toolchain and instance.",

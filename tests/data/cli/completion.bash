@@ -16,7 +16,7 @@ _bbot_agent()
       COMPREPLY=($(compgen -f -- "$cur"))
       compopt -o filenames
       return ;;
-    --machines|--machines=|--tftp|--tftp=|--state|--state=|--run-dir|--run-dir=)
+    --resume|--resume=|--machines|--machines=|--tftp|--tftp=|--state|--state=|--run-dir|--run-dir=)
       COMPREPLY=($(compgen -d -- "$cur"))
       compopt -o filenames
       return ;;
@@ -50,7 +50,7 @@ _bbot_agent()
     --verbose|--verbose=)
       COMPREPLY=($(compgen -W '0 1 2 3 4 5 6' -- "$cur"))
       return ;;
-    --console=|--shell|--shell=|--agent-name|--agent-name=|--poll-interval|--poll-interval=|--connect-timeout|--connect-timeout=|--request-timeout|--request-timeout=|--request-retries|--request-retries=|--proxy|--proxy=|--openssl-option|--openssl-option=|--trust|--trust=|--result-limit|--result-limit=|--result-expiry|--result-expiry=|--toolchain-name|--toolchain-name=|--toolchain-num|--toolchain-num=|--toolchain-lang|--toolchain-lang=|--toolchain-ver|--toolchain-ver=|--toolchain-id|--toolchain-id=|--instance|--instance=|--bootstrap-version|--bootstrap-version=|--min-free|--min-free=|--bridge|--bridge=|--cpu|--cpu=|--ram|--ram=|--build-ram|--build-ram=|--auxiliary-ram|--auxiliary-ram=|--vm-user|--vm-user=|--bootstrap-startup|--bootstrap-startup=|--bootstrap-timeout|--bootstrap-timeout=|--bootstrap-shutdown|--bootstrap-shutdown=|--bootstrap-retries|--bootstrap-retries=|--bootstrap-reboots|--bootstrap-reboots=|--bootstrap-auxiliary|--bootstrap-auxiliary=|--build-startup|--build-startup=|--build-timeout|--build-timeout=|--build-retries|--build-retries=|--idle-limit|--idle-limit=|--keep-failures|--keep-failures=|--warm=|--warm-age|--warm-age=|--interactive-login|--interactive-login=|--interactive-vnc|--interactive-vnc=|--breaker|--breaker=|--instance-max|--instance-max=|--host-ram|--host-ram=|--host-cpu|--host-cpu=)
+    --console=|--shell|--shell=|--agent-name|--agent-name=|--poll-interval|--poll-interval=|--connect-timeout|--connect-timeout=|--request-timeout|--request-timeout=|--request-retries|--request-retries=|--proxy|--proxy=|--openssl-option|--openssl-option=|--trust|--trust=|--result-limit|--result-limit=|--result-expiry|--result-expiry=|--toolchain-name|--toolchain-name=|--toolchain-num|--toolchain-num=|--toolchain-lang|--toolchain-lang=|--toolchain-ver|--toolchain-ver=|--toolchain-id|--toolchain-id=|--instance|--instance=|--bootstrap-version|--bootstrap-version=|--min-free|--min-free=|--bridge|--bridge=|--cpu|--cpu=|--ram|--ram=|--build-ram|--build-ram=|--auxiliary-ram|--auxiliary-ram=|--vm-user|--vm-user=|--bootstrap-startup|--bootstrap-startup=|--bootstrap-timeout|--bootstrap-timeout=|--bootstrap-shutdown|--bootstrap-shutdown=|--bootstrap-retries|--bootstrap-retries=|--bootstrap-reboots|--bootstrap-reboots=|--bootstrap-auxiliary|--bootstrap-auxiliary=|--build-startup|--build-startup=|--build-timeout|--build-timeout=|--build-retries|--build-retries=|--idle-limit|--idle-limit=|--keep-failures|--keep-failures=|--keep-state=|--warm=|--warm-age|--warm-age=|--interactive-login|--interactive-login=|--interactive-vnc|--interactive-vnc=|--breaker|--breaker=|--instance-max|--instance-max=|--host-ram|--host-ram=|--host-cpu|--host-cpu=)
       return ;;
   esac
 
@@ -63,6 +63,7 @@ _bbot_agent()
     --follow
     --console --console=
     --shell
+    --resume
     --gc
     --dry-run
     --dump-machines
@@ -122,6 +123,7 @@ _bbot_agent()
     --idle-limit
     --hold
     --keep-failures
+    --keep-state --keep-state=
     --warm --warm=
     --warm-age
     --interactive

@@ -10,6 +10,7 @@ _arguments -s \
   '--follow[With --status print the state again when it has changed, until SIGINT or SIGTERM]' \
   '--console=-[Print the console of a running guest, and follow it until the guest has ended]::machine: ' \
   '--shell=[Run a throw-away copy of a machine with its console on the terminal]:machine: ' \
+  '--resume=[Start a failed guest again where it stood]:directory:_files -/' \
   '--gc[Remove what crashed agents left behind, and exit]' \
   '--dry-run[With --gc print each path with the reason, and remove nothing]' \
   '--dump-machines[Print the headers of all machines and exit]' \
@@ -69,6 +70,7 @@ _arguments -s \
   '--idle-limit=[Time after which an idle guest is ended, before its other limits]:time: ' \
   '--hold=[Time to keep a failed guest for inspection]:time:(0 600 forever)' \
   '--keep-failures=[Number of failed guests whose evidence is kept]:num: ' \
+  '--keep-state=-[Keep also the disk and the memory of failed guests, so that --resume starts them again]::size: ' \
   '*--warm=-[Start the guests of tasks from a template, made while there is no task, and not by a boot]::pattern: ' \
   '--warm-age=[Age up to which a template is used]:time: ' \
   '--interactive=[Tasks that are taken]:mode:(false true both)' \
