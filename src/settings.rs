@@ -76,9 +76,9 @@ impl LoginTemplate {
         Some(LoginTemplate(text.to_owned()))
     }
 
-    /// Whether it has the port of the display in it.
-    pub fn names_port(&self) -> bool {
-        self.0.replace("%%", "").contains("%p")
+    /// Whether the substitution `%<letter>` is in it.
+    pub fn has(&self, letter: char) -> bool {
+        self.0.replace("%%", "").contains(&format!("%{letter}"))
     }
 
     /// The text with its substitutions.
@@ -116,8 +116,8 @@ mod tests {
             let template = LoginTemplate::parse(template).unwrap();
             assert_eq!(template.substituted("build1", 2, 5901, socket), text);
         }
-        assert!(LoginTemplate::parse("%h:%p").unwrap().names_port());
-        assert!(!LoginTemplate::parse("%%p").unwrap().names_port());
+        assert!(LoginTemplate::parse("%h:%p").unwrap().has('p'));
+        assert!(!LoginTemplate::parse("%%p").unwrap().has('p'));
         for wrong in ["%", "%x", "100% of it", "%h %"] {
             assert_eq!(LoginTemplate::parse(wrong), None, "{wrong}");
         }

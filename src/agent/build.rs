@@ -62,7 +62,7 @@ impl<W: World> Agent<W> {
             task: Some(about.clone()),
             session: Some(record.session.clone()),
             controller: Some(record.controller.clone()),
-            login: self.login(&record, &assignment.task),
+            login: self.login(&assignment.task),
         });
         let turn = self.build_in_scope(&mut assignment, &record, machines);
         self.world.watch().subject(Subject::default());
@@ -70,11 +70,11 @@ impl<W: World> Agent<W> {
     }
 
     /// The way for a user to the guest of an interactive task, which is reported.
-    fn login(&self, record: &TaskRecord, task: &TaskManifest) -> Option<String> {
+    fn login(&self, task: &TaskManifest) -> Option<String> {
         let breakpoint = task.interactive()?;
         let login = interactive::login(&self.options).ok()?;
         diag::info(format_args!(
-            "{record} is interactive and stops at {breakpoint}: a user may log in at {login}"
+            "the build is interactive and stops at {breakpoint}: a user may log in at {login}"
         ))
         .emit();
         Some(login)

@@ -18,7 +18,6 @@ use crate::delivery::{ControllerCourier, Courier, Deliverer, Now, StoredArtifact
 use crate::diag;
 use crate::error::{Class, Error, Result, word};
 use crate::guest;
-use crate::interactive;
 use crate::ledger::{HostClaim, HostView};
 use crate::lock::Lock;
 use crate::machine::program;
@@ -217,7 +216,6 @@ impl<'w> World for Host<'w> {
                 .hint(program::installation(&options.qemu))
                 .hint("name another: --qemu <path>"));
         }
-        interactive::probe(options)?;
         if anew {
             setup::user(options)?;
             self.guests.accel = None;

@@ -10,6 +10,7 @@ use super::world::World;
 use crate::breaker::{Breaker, Gate};
 use crate::cli::{self, Dump};
 use crate::error::{Class, Error, Result};
+use crate::interactive;
 use crate::machines::{Enumeration, Machine, OfferedMachines, toolchain};
 use crate::manifest::{MachineKind, MachineManifest, Style, TaskManifest};
 use crate::status::{self, Idle};
@@ -65,7 +66,8 @@ impl<W: World> Agent<W> {
         if let Gate::Open(until) = gate {
             return Ok(Turn::Idle(Idle::BreakerOpen, self.breaker_detail(until)));
         }
-        if let Err(error) = self.world.probe(self.probe_anew) {
+        let probed = self.world.probe(self.probe_anew);
+        if let Err(error) = probed.and_then(|()| interactive::probe(&self.options)) {
             // The agent is up, and waits for the host.
             self.world.watch().ready();
             return Ok(match self.world.stop() {

@@ -73,7 +73,11 @@ impl<W: World> Agent<W> {
         for UnfinishedTask { task, started } in unfinished {
             let state = if started { "being built" } else { "accepted" };
             diag::warning(format_args!("{task} was {state} when the agent ended"))
-                .info(format_args!("{} may hand it out again", task.controller))
+                .info(format_args!(
+                    "it is {} {}",
+                    task.way_back(),
+                    task.controller
+                ))
                 .emit();
             // A task that cannot be given back (without its key, for instance) does
             // not keep the agent from starting: its controller times out.

@@ -9,6 +9,7 @@
 
 mod flags;
 mod input;
+mod interactive;
 mod options;
 mod output;
 mod parse;

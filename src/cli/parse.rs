@@ -4,13 +4,12 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use super::flags::{self, Complete, Draft, Mode};
+use super::interactive;
 use super::options::{Dump, Turns};
 use super::proxies;
 use super::sources::{self, Origin, Setting};
 use super::{AboutText, Invocation, Options, StatusOf};
 use crate::error::Result;
-use crate::manifest::InteractiveMode;
-use crate::settings::LoginTemplate;
 
 /// Reads the command line (without the program's name) and the sources that it
 /// and the environment name. `env` looks up an environment variable.
@@ -71,7 +70,7 @@ fn mode(draft: &Draft) -> Result<Option<Mode>> {
     Ok(draft.modes.first().map(|(_, mode)| *mode))
 }
 
-fn clash(a: &str, b: &str) -> crate::error::Error {
+pub(super) fn clash(a: &str, b: &str) -> crate::error::Error {
     let text = format!("{a} and {b} do not go together");
     sources::usage(&Origin::CommandLine, text)
 }
@@ -114,7 +113,7 @@ fn invocation(
     if draft.options.vnc_password.is_none() {
         draft.options.vnc_password = credential(env, "vnc-password");
     }
-    interactive(&draft.options)?;
+    interactive::require_consistent(&draft.options)?;
     draft.options.proxy = proxies::choose(draft.proxy, env);
     let options = Box::new(draft.options);
     let Some(mode) = mode else {
@@ -151,24 +150,6 @@ fn invocation(
         Mode::DumpMachines => Invocation::DumpMachines(options),
         Mode::Print(text) => Invocation::Print(text),
     })
-}
-
-/// Checks the options of interactive builds against each other.
-fn interactive(options: &Options) -> Result<()> {
-    let wrong = |text: &str| Err(sources::usage(&Origin::CommandLine, text));
-    let login = options.interactive_login.as_ref();
-    match options.interactive_vnc {
-        Some(address) if !address.ip().is_loopback() && options.vnc_password.is_none() => {
-            wrong("--interactive-vnc at an address that others reach needs --vnc-password")
-        }
-        None if login.is_some_and(LoginTemplate::names_port) => {
-            wrong("%p of --interactive-login needs --interactive-vnc")
-        }
-        _ if options.legacy_request && options.interactive != InteractiveMode::No => {
-            Err(clash("--legacy-request", "--interactive"))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// The agent that the settings name, or all agents below `directory`.
@@ -341,28 +322,6 @@ mod tests {
             ),
             ("--dry-run http://a", "--dry-run is for --gc only"),
             ("--no-wait http://a", "--no-wait is for --once only"),
-            (
-                "--interactive-vnc 10.0.0.1 http://a",
-                "--interactive-vnc at an address that others reach needs --vnc-password",
-            ),
-            (
-                "--interactive-vnc localhost:1 http://a",
-                "invalid value 'localhost:1' of option '--interactive-vnc': expected an IP \
-                 address, with or without a port from 5900, as 10.0.0.1 or [fd00::1]:5900",
-            ),
-            (
-                "--interactive-login 100% http://a",
-                "invalid value '100%' of option '--interactive-login': expected a text in which \
-                 %h, %i, %p, %s or %% follow a percent sign",
-            ),
-            (
-                "--interactive both --interactive-login %h:%p http://a",
-                "%p of --interactive-login needs --interactive-vnc",
-            ),
-            (
-                "--interactive true --legacy-request http://a",
-                "--legacy-request and --interactive do not go together",
-            ),
             (
                 "--dump-task --dump-result http://a",
                 "--dump-task and --dump-result do not go together",

@@ -72,7 +72,7 @@ where
         let (flag, value) = match parser.next() {
             Ok(None) => return Ok(settings),
             Ok(Some(Arg::Value(word))) => {
-                require_controller(&word, origin)?;
+                require_controller(&word, origin, settings.last())?;
                 (None, Some(word))
             }
             Ok(Some(Arg::Long(name))) => {
@@ -119,7 +119,7 @@ where
 
 /// Refuses a word that cannot be a controller, `[<priority>=]<url>`, for instance an
 /// option without its dashes. The rest is judged by the module `controller`.
-fn require_controller(word: &OsStr, origin: &Origin) -> Result<()> {
+fn require_controller(word: &OsStr, origin: &Origin, before: Option<&Setting>) -> Result<()> {
     let text = word.to_string_lossy();
     let url = match text.split_once('=') {
         Some((digits, url)) if digits.bytes().all(|c| c.is_ascii_digit()) => url,
@@ -131,16 +131,24 @@ fn require_controller(word: &OsStr, origin: &Origin) -> Result<()> {
         return Ok(());
     }
     let name = text.split([' ', '\t', '=']).next().unwrap_or_default();
-    let near = flags::find(name).map(|flag| flag.name).or(similar(name));
     // It may contain a password.
     let shown = text.rsplit('@').next().unwrap_or_default();
-    let text = format!("invalid controller '{shown}'");
-    if near.is_some() {
-        return Err(wrong(origin, text, near.map(|known| format!("--{known}"))));
+    let optional = before
+        .filter(|setting| setting.value.is_none())
+        .and_then(|setting| setting.flag)
+        .filter(|flag| matches!(flag.takes, Takes::Maybe(_)));
+    let near = match optional {
+        Some(flag) => Some(format!("--{}={shown}", flag.name)),
+        None => flags::find(name)
+            .map(|flag| flag.name)
+            .or(similar(name))
+            .map(|known| format!("--{known}")),
+    };
+    let mut text = format!("invalid controller '{shown}'");
+    if near.is_none() {
+        text.push_str(": expected [<priority>=]<url>, with a priority of up to 5 digits, and an http:, https: or file: url or an absolute path");
     }
-    let form =
-        "expected [<priority>=]<url>, with an http:, https: or file: url, or an absolute path";
-    Err(wrong(origin, format!("{text}: {form}"), None))
+    Err(wrong(origin, text, near))
 }
 
 /// Whether a word can be the value of the option before it. One that begins
@@ -363,7 +371,16 @@ mod tests {
         let error = file_text(b"user:secret@host", Path::new("/o")).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "/o:1: invalid controller 'host': expected [<priority>=]<url>, with an http:, https: or file: url, or an absolute path"
+            "/o:1: invalid controller 'host': expected [<priority>=]<url>, with a priority of up to \
+             5 digits, and an http:, https: or file: url or an absolute path"
+        );
+        let error = file_text(b"warm\n", Path::new("/o")).unwrap_err();
+        assert_eq!(error.hints().next(), Some("did you mean --warm?"));
+        let line = ["--console", "x86_64-linux"].map(OsString::from);
+        let error = words(line, &Origin::CommandLine).unwrap_err();
+        assert_eq!(
+            error.hints().next(),
+            Some("did you mean --console=x86_64-linux?")
         );
         for line in ["http://machines/", "1=/machines", "/cpu", "HTTPS://a"] {
             assert_eq!(

@@ -104,8 +104,8 @@ impl<'a> Value<'a> {
 
     /// The address of a display: `<ip>` or `<ip>:<port>`.
     pub(super) fn display(self) -> Result<SocketAddr> {
-        let expected = "an IP address, with or without a port from 5900, as 10.0.0.1 or \
-                        [fd00::1]:5900";
+        let expected = "an IP address of this host, with or without a port from 5900 to 65000, \
+                        as 10.0.0.1 or [fd00::1]:5900";
         let text = self.str(expected)?;
         let alone = text
             .strip_prefix('[')

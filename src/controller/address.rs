@@ -96,7 +96,7 @@ impl ControllerArgument {
                 masked(argument)
             ))
             .with_class(Class::Usage)
-            .hint("expected [<priority>=]<url>, with an http:, https: or file: url, or an absolute path")
+            .hint("expected [<priority>=]<url>, with a priority of up to 5 digits, and an http:, https: or file: url or an absolute path")
         };
         let (priority, url) = match argument.split_once('=') {
             Some((digits, url))

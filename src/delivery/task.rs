@@ -55,7 +55,7 @@ impl TaskRecord {
     /// The end of a task without a result, up to the name of its controller.
     pub fn way_back(&self) -> &'static str {
         match self.interactive {
-            true => "aborted for",
+            true => "reported as abort to",
             false => "given back to",
         }
     }

@@ -361,6 +361,9 @@ impl Guest<'_> {
             record = record.info(line);
         }
         if holds {
+            for line in self.machine.ways_in() {
+                record = record.info(line);
+            }
             record = record.info(match self.hold {
                 Hold::For(length) => format!(
                     "holding it for {} seconds (--hold); to end that: kill {}",

@@ -124,22 +124,31 @@ pub fn require_room(options: &Options) -> Result<()> {
         return Ok(());
     }
     let size = |kilobytes: u64| status::bytes(kilobytes.saturating_mul(1024));
-    let (names, shown) = match options.auxiliary_ram {
-        0 => ("--ram", size(wanted)),
-        _ => ("--ram and --auxiliary-ram", size(wanted)),
+    let names = match options.auxiliary_ram {
+        0 => "--ram",
+        _ => "--ram and --auxiliary-ram",
     };
-    let never = |of: &str| {
-        let text = format!("the guests of a task never fit: {shown} ({names}), and {of}");
-        Error::new(text).with_class(Class::Config)
+    let of = match options.host_ram {
+        Some(most) => format!("{} for all guests (--host-ram)", size(most)),
+        None => format!("this host has {}", size(has)),
     };
-    Err(match options.host_ram {
-        Some(most) => never(&format!("{} for all guests (--host-ram)", size(most)))
-            .hint(format!("allow more: --host-ram {wanted}"))
-            .hint(format!("or give a guest less: {names}")),
-        // The host needs a part for itself.
-        None => never(&format!("this host has {}", size(has)))
-            .hint(format!("give a guest less: --ram {}M", has / 1024 * 3 / 4)),
-    })
+    let shown = size(wanted);
+    let mut error = Error::new(format!(
+        "the guests of a task never fit: {shown} ({names}), and {of}"
+    ))
+    .with_class(Class::Config);
+    if options.host_ram.is_some() && wanted <= has {
+        error = error.hint(format!("allow more: --host-ram {wanted}"));
+    }
+    // The host needs a part for itself.
+    let left = options.host_ram.unwrap_or(has / 4 * 3);
+    let less = |of: u64| Some(left.saturating_sub(of) / 1024).filter(|megabytes| *megabytes > 0);
+    let auxiliary = less(options.ram).filter(|_| options.auxiliary_ram > 0);
+    Err(error.hint(match (auxiliary, less(options.auxiliary_ram)) {
+        (Some(less), _) => format!("give auxiliary guests less: --auxiliary-ram {less}M"),
+        (None, Some(less)) => format!("give a guest less: --ram {less}M"),
+        (None, None) => "give the guests less: --ram, --auxiliary-ram".to_owned(),
+    }))
 }
 
 #[cfg(test)]
@@ -155,17 +164,28 @@ mod tests {
         let error = require_room(&options).unwrap_err().to_string();
         let cause = "the guests of a task never fit: 8192.0 TiB (--ram), and this host has ";
         assert!(error.starts_with(cause), "{error}");
-        options.ram = 8 << 20;
-        options.host_ram = Some(8 << 20);
+        let hints = |options: &Options| {
+            let error = require_room(options).unwrap_err();
+            assert_eq!(error.class(), Class::Config);
+            error.hints().map(str::to_owned).collect::<Vec<_>>()
+        };
+        options.ram = 8 << 10;
+        options.host_ram = Some(8 << 10);
         assert!(require_room(&options).is_ok());
-        options.auxiliary_ram = 1 << 20;
-        let error = require_room(&options).unwrap_err();
-        assert_eq!(error.class(), Class::Config);
+        options.auxiliary_ram = 1 << 10;
         assert_eq!(
-            error.to_string(),
-            "the guests of a task never fit: 9.0 GiB (--ram and --auxiliary-ram), and 8.0 GiB for \
+            require_room(&options).unwrap_err().to_string(),
+            "the guests of a task never fit: 9.0 MiB (--ram and --auxiliary-ram), and 8.0 MiB for \
              all guests (--host-ram)"
         );
-        assert_eq!(error.hints().next(), Some("allow more: --host-ram 9437184"));
+        let more = "allow more: --host-ram 9216";
+        assert_eq!(hints(&options), [more, "give a guest less: --ram 7M"]);
+        options.ram = 1 << 10;
+        options.auxiliary_ram = 8 << 40;
+        let less = "give auxiliary guests less: --auxiliary-ram 7M";
+        assert_eq!(hints(&options), [less]);
+        options.ram = 8 << 40;
+        let both = "give the guests less: --ram, --auxiliary-ram";
+        assert_eq!(hints(&options), [both]);
     }
 }

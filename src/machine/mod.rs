@@ -381,6 +381,14 @@ impl VirtualMachine {
         format!("machine {} (pid {})", self.label, self.pid())
     }
 
+    /// The ways for an operator to a guest that is held.
+    pub fn ways_in(&self) -> [String; 2] {
+        [
+            format!("vnc socket {}", self.files.vnc.display()),
+            format!("qmp socket {}", self.files.operator.display()),
+        ]
+    }
+
     /// The evidence of a failure: lines that are safe for a terminal and for a log.
     #[must_use]
     pub fn evidence(&self) -> Vec<String> {
@@ -389,10 +397,6 @@ impl VirtualMachine {
             (None, true) => format!("qemu pid {}, guest suspended", self.pid()),
             (None, false) => format!("qemu pid {}", self.pid()),
         }];
-        if self.exited.is_none() {
-            lines.push(format!("vnc socket {}", self.files.vnc.display()));
-            lines.push(format!("qmp socket {}", self.files.operator.display()));
-        }
         if let Some(tpm) = &self.tpm {
             lines.push(format!("swtpm pid {}", tpm.pid()));
         }

@@ -30,7 +30,10 @@ pub fn json(state: &Value, now: Moment) -> Value {
         _ => Vec::new(),
     };
     let seconds = elapsed(state, now).as_secs().to_string();
-    members.push(("alive".to_owned(), Value::Bool(is_alive(state))));
+    let alive = is_alive(state);
+    // The guest of a killed agent is gone with it.
+    members.retain(|(name, _)| alive || name != "login");
+    members.push(("alive".to_owned(), Value::Bool(alive)));
     members.push(("elapsed".to_owned(), Value::Number(seconds)));
     Value::Object(members)
 }
@@ -79,7 +82,9 @@ pub fn text(state: &Value, now: Moment, claim: Option<String>) -> (String, bool)
         out.push_str(&format!("not running, was {} (pid {pid})\n", word("phase")));
     }
     for name in ["task", "machine", "session", "controller", "login"] {
-        if let Some(value) = state.get(name).and_then(Value::as_str) {
+        let value = state.get(name).and_then(Value::as_str);
+        // The guest of a killed agent is gone with it.
+        if let Some(value) = value.filter(|_| alive || name != "login") {
             out.push_str(&format!("  {name:<11} {value}\n"));
         }
     }
