@@ -69,11 +69,16 @@ impl TaskRequest {
         let mode = self.interactive.as_ref().map(|(mode, _)| *mode);
         task.check_mode(mode.unwrap_or_default())?;
         if !self.names(Role::Build).any(|name| name == task.machine()) {
-            return Err(format!("machine {} was not offered", task.machine()));
+            return Err(format!(
+                "machine {} is not offered at present",
+                task.machine()
+            ));
         }
         for AuxiliaryNeed { machine, .. } in task.auxiliary_machines()? {
             if !self.names(Role::Auxiliary).any(|name| name == machine) {
-                return Err(format!("auxiliary machine {machine} was not offered"));
+                return Err(format!(
+                    "auxiliary machine {machine} is not offered at present"
+                ));
             }
         }
         Ok(())

@@ -29,6 +29,7 @@ fn items_in_the_way_stop_no_task_and_are_reported_once() {
         fs::create_dir_all(&mount).unwrap();
         run(&format!("mount -t tmpfs none {}", mount.display()));
         fs::write(tasks.join("c.manifest"), "rubbish").unwrap();
+        fs::write(tasks.join("\u{1b}.manifest"), "rubbish").unwrap();
         fs::create_dir_all(path("rejected/c.manifest")).unwrap();
         fs::write(tasks.join("d.manifest"), "rubbish").unwrap();
         fs::create_dir_all(path("rejected/d.reason")).unwrap();
@@ -48,14 +49,18 @@ fn items_in_the_way_stop_no_task_and_are_reported_once() {
         assert!(site.result("z").unwrap().contains("status: success"));
         let left = [
             "unable to finish task f of ",
-            "b.manifest cannot be used (not a file) and not be set aside: ",
-            "c.manifest cannot be used (invalid task manifest",
+            "b.manifest to rejected/ (not a file): ",
+            "c.manifest to rejected/ (invalid task manifest",
             "unable to claim task e of ",
+            "\\u{1b}.manifest is left: its name is not UTF-8 or has control characters",
         ];
         for said in left {
             assert_eq!(ran.err.matches(said).count(), 1, "{said}: {}", ran.err);
         }
-        assert_eq!(names(&tasks), ["b.manifest", "c.manifest", "e.manifest"]);
+        let left = ["\u{1b}.manifest", "b.manifest", "c.manifest", "e.manifest"];
+        assert_eq!(names(&tasks), left);
+        let advice = format!("rejected/{long}: correct it and move it back to tasks/");
+        assert!(ran.err.contains(&advice), "{}", ran.err);
         let rejected = names(&path("rejected"));
         assert!(rejected.contains(&long), "{rejected:?}");
         let reason = format!("rejected/{}.reason", "a".repeat(200));
@@ -78,7 +83,7 @@ fn items_in_the_way_stop_no_task_and_are_reported_once() {
         let text = machine("e.manifest").replace("machine: linux", "machine: other");
         fs::write(tasks.join("e.manifest"), text).unwrap();
         let ran = turn(&site);
-        let said = "e.manifest is for machine other, which is not offered";
+        let said = "e.manifest waits: machine other is not offered at present";
         assert_eq!(ran.err.matches(said).count(), 1, "{}", ran.err);
         assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);
         assert_eq!(turn(&site).err, "");

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Barrier;
@@ -174,7 +175,7 @@ fn an_idle_turn_writes_nothing() {
 }
 
 #[test]
-fn what_is_not_a_task_is_set_aside_with_the_reason() {
+fn what_is_not_a_task_is_rejected_with_the_reason() {
     let place = Place::new();
     place.drop_task("bad.manifest", ": 1\nname: libfoo\n");
     place.drop_task("binary.manifest", "\u{0}\u{1}");
@@ -187,6 +188,9 @@ fn what_is_not_a_task_is_set_aside_with_the_reason() {
     let tasks = place.scratch.path().join("tasks");
     fs::create_dir(tasks.join("dir.manifest")).unwrap();
     symlink("/etc/passwd", tasks.join("link.manifest")).unwrap();
+    symlink("nowhere", tasks.join("dangling.manifest")).unwrap();
+    let _socket = UnixListener::bind(tasks.join("socket.manifest")).unwrap();
+    place.drop_task("esc\u{1b}.manifest", TASK);
     let fifo = tasks.join("fifo.manifest");
     assert!(
         Command::new("mkfifo")
@@ -214,8 +218,13 @@ fn what_is_not_a_task_is_set_aside_with_the_reason() {
         "longer than 1048576 bytes\n"
     );
     assert_eq!(place.read("rejected/bad.manifest"), ": 1\nname: libfoo\n");
-    // A link is left alone: it may lead anywhere.
-    assert!(place.files().contains(&"tasks/link.manifest".to_owned()));
+    // A link is not followed: it may lead anywhere.
+    let link = "it is a symbolic link\n";
+    assert_eq!(place.read("rejected/link.reason"), link);
+    assert_eq!(place.read("rejected/dangling.reason"), link);
+    assert_eq!(place.read("rejected/socket.reason"), "not a file\n");
+    let left = "tasks/esc\u{1b}.manifest".to_owned();
+    assert!(place.files().contains(&left));
     assert!(place.files().contains(&"tasks/.hidden.manifest".to_owned()));
 }
 
@@ -229,6 +238,20 @@ fn a_directory_that_is_missing_is_a_failure_and_no_more() {
         round.failed[0].to_string(),
         "no directory /nonexistent/controller"
     );
+}
+
+#[test]
+fn a_file_in_the_place_of_a_directory_is_to_be_moved_away() {
+    let place = Place::new();
+    let file = place.scratch.path().join("results");
+    fs::write(&file, "").unwrap();
+    let file = file.display();
+    for argument in [place.scratch.path().to_str().unwrap(), &file.to_string()] {
+        let failed = &place.agent_at(argument).round().failed[0];
+        assert_eq!(failed.to_string(), format!("{file} is not a directory"));
+        let remedy = format!("move it away: mv {file} {file}.old");
+        assert_eq!(failed.hints(), [remedy]);
+    }
 }
 
 #[test]

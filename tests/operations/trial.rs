@@ -20,7 +20,7 @@ fn a_task_that_is_only_printed_stays_in_its_directory() {
         host.drop_task("t");
         let spool = host.spool();
         for dump in ["--dump-task", "--dump-result"] {
-            // A task that was begun three times and never ended is set aside.
+            // A task that was begun three times and never ended is rejected.
             for _ in 0..4 {
                 let output = host.run(&[dump, "--fake-build", "--once", &spool]);
                 assert!(output.status.success(), "{dump}: {}", said(&output));

@@ -35,7 +35,7 @@ use crate::error::{reason, word};
 use crate::manifest::{ResultRequest, Style, TaskManifest, TaskRequest, TaskResponse};
 use crate::sys::flock;
 use crate::trace;
-use task_file::TaskFile;
+use task_file::{Opened, TaskFile};
 
 /// The longest name of a task in bytes, so that the names of the files that go with
 /// it are not longer than file systems allow (255).
@@ -84,25 +84,28 @@ impl Spool {
         notes: &mut BTreeSet<String>,
     ) -> Result<TaskResponse, Failure> {
         self.prepare()?;
-        let names = request.machines.iter().map(|machine| machine.name());
-        let machines: BTreeSet<&str> = names.collect();
         let mut failed = None;
         for directory in ["claimed", "tasks"] {
-            for task in self.names(directory)? {
+            for task in self.names(directory, notes)? {
                 if self.claims.contains_key(&task) {
                     continue;
                 }
-                let Some(file) = self.lock(directory, &task) else {
-                    continue;
-                };
-                let verdict = if directory == "claimed" && self.has_result(&task) {
-                    // Its agent died between the result and this.
-                    match self.finish(&task) {
-                        Ok(()) => Verdict::Gone,
-                        Err(error) => self.failed("finish task", &task, &error),
+                let path = self.path(directory, &task);
+                let verdict = match TaskFile::lock(&path) {
+                    Opened::Busy => continue,
+                    Opened::Failed(error) => {
+                        let error = reason(&error);
+                        Verdict::Leave(format!("unable to open task {}: {error}", path.display()))
                     }
-                } else {
-                    self.consider(file, directory, &task, request, &machines)
+                    Opened::NotFile(why) => self.reject(&path, &task, why),
+                    // Its agent died between the result and this.
+                    Opened::Locked(_) if directory == "claimed" && self.has_result(&task) => {
+                        match self.finish(&task) {
+                            Ok(()) => Verdict::Gone,
+                            Err(error) => self.failed("finish task", &task, &error),
+                        }
+                    }
+                    Opened::Locked(file) => self.consider(file, directory, &task, request),
                 };
                 match verdict {
                     Verdict::Take(response) => return Ok(*response),
@@ -119,18 +122,26 @@ impl Spool {
 
     /// Makes the directories that are missing. All there: writes nothing.
     fn prepare(&self) -> Result<(), Failure> {
+        let in_the_way = |path: &Path| {
+            let path_word = word(path);
+            let what = format!("{} is not a directory", path.display());
+            Failure::new(FailureClass::Directory, what)
+                .hint(format!("move it away: mv {path_word} {path_word}.old"))
+        };
         if !self.dir.is_dir() {
-            return Err(Failure::new(
-                FailureClass::Directory,
-                format!("no directory {}", self.dir.display()),
-            )
-            .hint(format!(
-                "make it: mkdir -p {}",
-                word(&self.dir.join("tasks"))
-            )));
+            if self.dir.exists() {
+                return Err(in_the_way(&self.dir));
+            }
+            let what = format!("no directory {}", self.dir.display());
+            let tasks = self.dir.join("tasks");
+            return Err(Failure::new(FailureClass::Directory, what)
+                .hint(format!("make it: mkdir -p {}", word(&tasks))));
         }
         for name in ["tasks", "claimed", "results", "done", "rejected"] {
             let path = self.dir.join(name);
+            if path.exists() && !path.is_dir() {
+                return Err(in_the_way(&path));
+            }
             if !path.is_dir() {
                 // Another agent may make it at the same time, which is no error here.
                 fs::create_dir_all(&path).map_err(|error| {
@@ -142,8 +153,9 @@ impl Spool {
         Ok(())
     }
 
-    /// The tasks in a directory, in the order of their names.
-    fn names(&self, directory: &str) -> Result<Vec<String>, Failure> {
+    /// The tasks in a directory, in the order of their names. A name that cannot stand
+    /// in a manifest adds a line to `notes`.
+    fn names(&self, directory: &str, notes: &mut BTreeSet<String>) -> Result<Vec<String>, Failure> {
         let path = self.dir.join(directory);
         let failed = |error: &io::Error| {
             let what = format!("unable to read directory {}", path.display());
@@ -152,23 +164,25 @@ impl Spool {
         let mut names = Vec::new();
         for entry in fs::read_dir(&path).map_err(|e| failed(&e))? {
             let name = entry.map_err(|e| failed(&e))?.file_name();
-            // Hidden names are files in the making. A name that is not UTF-8 or
-            // has control characters cannot stand in a manifest.
-            let Some(name) = name.to_str() else { continue };
-            if let Some(task) = name.strip_suffix(SUFFIX)
-                && !task.is_empty()
-                && !task.starts_with('.')
-                && !task.contains(char::is_control)
-            {
+            let text = name.to_string_lossy();
+            // Hidden names are files in the making.
+            let Some(task) = text.strip_suffix(SUFFIX).filter(|t| !t.is_empty()) else {
+                continue;
+            };
+            if task.starts_with('.') {
+                continue;
+            }
+            if name.to_str().is_none() || task.contains(char::is_control) {
+                notes.insert(format!(
+                    "task {} is left: its name is not UTF-8 or has control characters, rename it",
+                    path.join(&*text).display()
+                ));
+            } else {
                 names.push(task.to_owned());
             }
         }
         names.sort();
         Ok(names)
-    }
-
-    fn lock(&self, directory: &str, task: &str) -> Option<TaskFile> {
-        TaskFile::lock(self.path(directory, task))
     }
 
     fn consider(
@@ -177,33 +191,25 @@ impl Spool {
         directory: &str,
         task: &str,
         request: &TaskRequest,
-        machines: &BTreeSet<&str>,
     ) -> Verdict {
         if task.len() > MAX_NAME_BYTES {
             let why = format!("its name is longer than {MAX_NAME_BYTES} bytes");
-            return self.reject(&file, task, &why);
+            return self.reject(&file.path, task, &why);
         }
         let is_valid = |task: TaskManifest| task.auxiliary_machines().map(|_| task);
         let manifest = match file.read().and_then(is_valid) {
             Ok(manifest) => manifest,
-            Err(why) => return self.reject(&file, task, &why),
+            Err(why) => return self.reject(&file.path, task, &why),
         };
-        if !machines.contains(manifest.machine()) {
-            return Verdict::Leave(format!(
-                "task {} is for machine {}, which is not offered",
-                file.path.display(),
-                manifest.machine()
-            ));
-        }
         if let Err(why) = request.offers(&manifest) {
-            return Verdict::Leave(format!("task {} is left: {why}", file.path.display()));
+            return Verdict::Leave(format!("task {} waits: {why}", file.path.display()));
         }
         let again = directory == "claimed";
         if again {
             let tries = self.tries(task) + 1;
             if tries > TRIES_MAX {
                 let why = format!("it was begun {TRIES_MAX} times and never ended");
-                return self.reject(&file, task, &why);
+                return self.reject(&file.path, task, &why);
             }
             diag::warning(format!(
                 "task {} was begun before and is taken again",
@@ -276,17 +282,26 @@ impl Spool {
         self.dir.join("claimed").join(format!(".{task}.tries"))
     }
 
-    /// Puts a file that is not a task out of the way, with the reason beside it.
-    fn reject(&self, file: &TaskFile, task: &str, why: &str) -> Verdict {
-        let what = format!("task {} set aside: {why}", file.path.display());
+    /// Moves a file that is not a task to rejected/, with the reason beside it.
+    fn reject(&self, from: &Path, task: &str, why: &str) -> Verdict {
         let to = self.path("rejected", task);
         // The reason comes second: in the way of the file may be something that
         // stays, and an idle turn writes nothing.
-        if let Err(error) = durable::rename(&file.path, &to) {
-            let why = format!("cannot be used ({why}) and not be set aside");
-            return Spool::left(&format!("task {} {why}", file.path.display()), &error);
+        match durable::rename(from, &to) {
+            Ok(()) => {}
+            // Another agent was faster.
+            Err(_) if fs::symlink_metadata(from).is_err() => return Verdict::Gone,
+            Err(error) => {
+                let what = format!("unable to move task {} to rejected/", from.display());
+                return Spool::left(&format!("{what} ({why})"), &error);
+            }
         }
-        diag::error(what).emit();
+        diag::error(format!("task {} is rejected: {why}", from.display()))
+            .info(format!(
+                "it is now {}: correct it and move it back to tasks/",
+                to.display()
+            ))
+            .emit();
         let short = &task[..task.floor_char_boundary(MAX_NAME_BYTES)];
         let note = self.dir.join("rejected").join(format!("{short}.reason"));
         let noted = durable::replace(&note, format!("{why}\n").as_bytes())
@@ -322,7 +337,7 @@ impl Spool {
         if self.claims.contains_key(task) {
             return;
         }
-        if let Some(file) = self.lock("claimed", task)
+        if let Opened::Locked(file) = TaskFile::lock(&self.path("claimed", task))
             && let Ok(manifest) = file.read()
         {
             let claim = Claim {
