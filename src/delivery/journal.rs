@@ -290,6 +290,14 @@ mod tests {
     }
 
     #[test]
+    fn only_a_directory_has_an_interactive_task_back() {
+        let mut task = task("a");
+        assert_eq!(task.way_back(), "reported as abort to");
+        task.result_url = UploadTarget::parse("file:///c/results/a.manifest").unwrap();
+        assert_eq!(task.way_back(), "given back to");
+    }
+
+    #[test]
     fn a_torn_tail_is_as_if_it_had_not_been_written() {
         let place = Place::new("torn");
         let (mut journal, _) = Journal::open(&place.0).unwrap();

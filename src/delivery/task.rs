@@ -52,11 +52,12 @@ impl TaskRecord {
         }
     }
 
-    /// The end of a task without a result, up to the name of its controller.
+    /// The end of a task without a result, up to the name of its controller. A directory
+    /// has its task back, also an interactive one.
     pub fn way_back(&self) -> &'static str {
-        match self.interactive {
-            true => "reported as abort to",
-            false => "given back to",
+        match (self.interactive, &self.result_url) {
+            (false, _) | (_, UploadTarget::Spool { .. }) => "given back to",
+            (true, _) => "reported as abort to",
         }
     }
 
