@@ -314,7 +314,7 @@ fn converse(
             return Ok(Step::Ended(guest.ended(
                 GuestPhase::Work,
                 config.work,
-                format!("invalid bootstrap manifest: {error}"),
+                error.to_string(),
             )));
         }
     };

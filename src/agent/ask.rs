@@ -27,10 +27,11 @@ const MAX_REQUEST_BYTES: usize = 102_400;
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
 /// A controller that is not asked for a while.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Resting {
     backoff: Backoff,
     until: Duration,
+    why: String,
 }
 
 /// The answer of the controllers together.
@@ -55,7 +56,7 @@ impl<W: World> Agent<W> {
         }
         let request = self.request(machines)?;
         let host = self.world.host()?;
-        let (mut answered, mut declined) = (0, None);
+        let (mut answered, mut declined, mut failed) = (0, None, None);
         let (mut may_be_asked, mut kept) = (false, None);
         for number in self.world.order() {
             if self.world.must_stop() {
@@ -68,8 +69,11 @@ impl<W: World> Agent<W> {
             }
             may_be_asked = true;
             let now = self.world.now().uptime;
-            let resting = self.resting.get(&number).copied();
-            if resting.is_some_and(|resting| now < resting.until) {
+            if let Some(resting) = self.resting.get(&number)
+                && now < resting.until
+            {
+                let why = &resting.why;
+                failed.get_or_insert_with(|| format!("{}: {why}", self.world.controller(number)));
                 continue;
             }
             match self.world.ask(number, &request) {
@@ -87,16 +91,18 @@ impl<W: World> Agent<W> {
                         Err(why) => {
                             self.decline(&assignment, &why);
                             // Controllers hand such a task out again at once.
-                            self.rest(number);
+                            self.rest(number, &why);
                             declined = Some(why);
                         }
                     }
                 }
+                Err(failure) if failure.class() == FailureClass::Stopped => break,
                 Err(failure) => {
                     if takes_time(failure.class()) {
-                        self.rest(number);
+                        self.rest(number, &failure.to_string());
                     }
                     let name = self.world.controller(number);
+                    failed.get_or_insert_with(|| format!("{name}: {failure}"));
                     let what = format!("unable to request task from {name}");
                     diag::failure(&failure.into_error(&what)).emit();
                 }
@@ -115,7 +121,9 @@ impl<W: World> Agent<W> {
                 let detail = format!("only controllers of higher priority are asked: {shortage}");
                 Asked::Nothing(Idle::NoTask, detail)
             }
-            (None, _) if answered == 0 => Asked::Nothing(Idle::ControllersDown, String::new()),
+            (None, _) if answered == 0 => {
+                Asked::Nothing(Idle::ControllersDown, failed.unwrap_or_default())
+            }
             (None, _) => Asked::Nothing(Idle::NoTask, String::new()),
         })
     }
@@ -178,15 +186,17 @@ impl<W: World> Agent<W> {
         }
     }
 
-    /// Does not ask a controller for a while.
-    pub(super) fn rest(&mut self, number: usize) {
+    /// Does not ask a controller for a while, because of `why`.
+    pub(super) fn rest(&mut self, number: usize, why: &str) {
         // Half of the pause between turns: after the first failure the next turn
         // asks again.
         let first = self.options.poll_interval / 2;
         let resting = self.resting.entry(number).or_insert(Resting {
             backoff: Backoff::new(first, LONGEST_PAUSE),
             until: Duration::ZERO,
+            why: String::new(),
         });
+        why.clone_into(&mut resting.why);
         let pause = resting.backoff.failed();
         resting.until = self.world.now().uptime + pause;
     }

@@ -110,7 +110,7 @@ impl<W: World> Agent<W> {
                 if let Some(number) = number {
                     match turn {
                         // The controller would hand out the task again at once.
-                        Turn::Idle(Idle::HostFull, _) => self.rest(number),
+                        Turn::Idle(Idle::HostFull, ref why) => self.rest(number, why),
                         _ => drop(self.resting.remove(&number)),
                     }
                 }

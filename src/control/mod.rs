@@ -89,7 +89,7 @@ impl ControlSocket {
         let socket = &mut *self.0.borrow_mut();
         while let Ok((mut stream, _)) = socket.listener.accept() {
             if socket.client.is_some() {
-                let busy = DemandAnswer::Refused("it answers another agent".to_owned());
+                let busy = DemandAnswer::Refused("it is busy with another request".to_owned());
                 let _ = stream.write_all(busy.line().as_bytes());
             } else if stream.set_nonblocking(true).is_ok() {
                 socket.client = Some(Client {
@@ -214,7 +214,7 @@ mod tests {
         // One at a time.
         let other = scratch.say("interrupt x-1\n");
         assert_eq!(control.next(now), None);
-        assert_eq!(said(other), "refused it answers another agent\n");
+        assert_eq!(said(other), "refused it is busy with another request\n");
         control.answer(&DemandAnswer::Paused);
         assert!(!control.is_released());
         drop(stream);

@@ -150,7 +150,7 @@ impl Idle {
             Idle::NoMachines => "no machines",
             Idle::NoTask => "no task",
             Idle::BelowFreeSpace => "below free space",
-            Idle::ControllersDown => "controllers down",
+            Idle::ControllersDown => "controllers fail",
             Idle::Held => "held for inspection",
             Idle::TaskDeclined => "task declined",
             Idle::HostNotReady => "host not ready",

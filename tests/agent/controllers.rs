@@ -8,11 +8,14 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use bbot_agent::json::Value;
+
+use super::turns::signal;
 use crate::support::brep::{Brep, Setup};
 use crate::support::host::{Host, TURN, ended, finish, task};
 use crate::support::http::{Identity, Server, closed_port};
 use crate::support::site::Site;
-use crate::support::{Process, TempDir, guest, isolated, run};
+use crate::support::{Process, TempDir, await_idle, eventually, guest, isolated, run, status};
 
 #[test]
 fn the_first_controller_with_a_task_gets_the_result_over_https() {
@@ -168,5 +171,37 @@ fn a_signal_ends_the_look_up_of_a_name() {
         assert_eq!(ended(&mut agent, TURN), Some(0));
         let took = start.elapsed();
         assert!(took < Duration::from_secs(3), "{took:?}");
+    });
+}
+
+#[test]
+fn the_status_has_the_failure_of_a_controller_and_a_signal_is_none() {
+    isolated(|| {
+        let Some(host) = Host::new() else { return };
+        host.add_bootstrapped("linux-gcc", "");
+        let mut asked = 0;
+        let controller = Server::start(move |mut connection| {
+            if connection.request().is_ok() {
+                asked += 1;
+                match asked {
+                    1 => connection.answer("200 OK", "nonsense"),
+                    _ => connection.hang(),
+                }
+            }
+        });
+        let mut command = host.agent(&["--poll-interval", "1"]);
+        command.arg(controller.url(""));
+        let mut agent = host.start(command, "log");
+        let run_dir = host.path("run/default-1");
+        await_idle(&run_dir, "controllers-down");
+        let detail = status(&run_dir).unwrap();
+        let detail = detail.get("detail").and_then(Value::as_str).unwrap();
+        let failure = ": invalid task response manifest: ";
+        assert!(detail.contains(failure), "{detail}");
+        eventually("a second request", || controller.requests().len() == 2);
+        signal(&agent, Signal::SIGTERM);
+        assert_eq!(ended(&mut agent, TURN), Some(0));
+        let log = fs::read_to_string(host.path("log")).unwrap();
+        assert_eq!(log.matches("error: ").count(), 1, "{log}");
     });
 }
