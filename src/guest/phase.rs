@@ -88,7 +88,8 @@ impl Why {
                 Some(Why::Host(format!("the monitor of qemu was lost ({why})")))
             }
             Event::OutOfMemory(OutOfMemory::Limit(limit)) => Some(Why::Host(format!(
-                "the kernel killed qemu, which had reached the memory limit of its cgroup ({})",
+                "the kernel killed qemu, which had reached the memory limit of its cgroup: {}, the \
+                 guest's memory, a quarter of it and 2 GiB",
                 status::bytes(limit)
             ))),
             Event::OutOfMemory(OutOfMemory::Host) => Some(Why::Host(
@@ -247,8 +248,8 @@ mod tests {
     #[test]
     fn a_kill_for_memory_is_the_fault_of_the_host() {
         let why = |event| Why::of(Event::OutOfMemory(event));
-        let limit = "the kernel killed qemu, which had reached the memory limit of its cgroup \
-                     (3.5 GiB)";
+        let limit = "the kernel killed qemu, which had reached the memory limit of its cgroup: \
+                     3.5 GiB, the guest's memory, a quarter of it and 2 GiB";
         assert_eq!(
             why(OutOfMemory::Limit(7 << 29)),
             Some(Why::Host(limit.to_owned()))

@@ -95,8 +95,11 @@ fn launch(spec: &Spec, tap: BorrowedFd<'_>) -> Result<VirtualMachine> {
     let (console, console_theirs) = pair()?;
     let agent = spec.memory.is_warm().then(pair).transpose()?;
     let (agent, agent_theirs) = agent.unzip();
+    // Options can give the guest other memory, which then has no limit.
+    let is_own_memory = spec.options.iter().flatten().any(|word| word == "-m");
+    let ram_kb = if is_own_memory { u64::MAX } else { spec.ram_kb };
     let cgroups = spec.cgroups.as_ref();
-    let cgroup = cgroups.map(|cgroups| cgroups.create(spec.ram_kb, spec.cpus));
+    let cgroup = cgroups.map(|cgroups| cgroups.create(ram_kb, spec.cpus));
     let cgroup = cgroup.transpose()?;
     // QEMU and swtpm write to it.
     let (stderr, messages) = io::pipe().context(|| "unable to make a pipe")?;

@@ -67,8 +67,10 @@ fn inside() {
     assert!(!left.exists());
     assert_eq!(read(Path::new("/proc/self/cgroup")), "0::/unit/agent\n");
 
-    let start = |dir: &TempDir| -> VirtualMachine {
+    let start = |dir: &TempDir, options: &[&str]| -> VirtualMachine {
         let mut spec = spec(dir, &qemu(dir, HOG));
+        let options: Vec<String> = options.iter().map(|word| (*word).to_owned()).collect();
+        spec.options = Some(options);
         spec.cgroups = Some(cgroups.clone());
         boot(&spec, no_tap().as_fd(), soon()).unwrap()
     };
@@ -84,7 +86,7 @@ fn inside() {
 
     // The limits of a guest with 128 MiB, of which the operator lowers one.
     let dir = TempDir::new();
-    let mut machine = start(&dir);
+    let mut machine = start(&dir, &[]);
     assert_eq!(
         read(&group.join("cgroup.procs")).lines().next(),
         Some(&*machine.pid().to_string())
@@ -103,10 +105,11 @@ fn inside() {
     machine.close().unwrap();
     assert!(!group.exists());
 
-    // The limit of the unit: the guest has not reached its own.
+    // The limit of the unit: a guest with other memory has none of its own.
     fs::write(unit.join("memory.max"), "100M").unwrap();
     let dir = TempDir::new();
-    let mut machine = start(&dir);
+    let mut machine = start(&dir, &["-m", "8G"]);
+    assert_eq!(read(&group.join("memory.max")), "max\n");
     end(&dir, &mut machine, OutOfMemory::Host);
     drop(machine);
     assert!(!group.exists());
