@@ -6,6 +6,7 @@ mod http;
 mod proxies;
 mod redirects;
 mod select;
+mod signals;
 mod spool;
 mod tls;
 

@@ -113,6 +113,8 @@ fn a_task_that_cannot_be_noted_is_given_back_and_after_some_none_is_asked_for() 
             &site,
             &[
                 strace.to_str().unwrap(),
+                // The agent is the process that is killed in the end, and not strace.
+                "-D",
                 "-f",
                 "-o",
                 trace.to_str().unwrap(),

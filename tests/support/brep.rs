@@ -2,19 +2,18 @@
 //! challenges, is strict about names, answers 200 to what it ignores, and says
 //! nothing to those who cannot prove who they are.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bbot_agent::manifest::hex;
 use ring::digest::{SHA256, digest};
 
 use super::http::{Connection, Request, Server};
-use super::requests::{architecture, bad, form, get, has_room, kilobytes, need, stream, strict};
+use super::requests::{
+    architecture, bad, check_signature, fingerprint, form, get, has_room, kilobytes, need, stream,
+    strict,
+};
 
 /// Limits of request bodies (brep's defaults).
 const TASK_REQUEST_MAX: usize = 102_400;
@@ -443,32 +442,6 @@ impl Build {
             };
         };
         let answer = answer.ok_or("challenge is expected")?;
-        let signature = STANDARD
-            .decode(answer.replace('\n', ""))
-            .map_err(|e| format!("bad base64: {e}"))?;
-        let file = key.with_extension("signature");
-        fs::write(&file, signature).unwrap();
-        let recovered = Command::new("openssl")
-            .args(["pkeyutl", "-verifyrecover", "-pubin", "-inkey"])
-            .arg(key)
-            .arg("-in")
-            .arg(&file)
-            .output()
-            .unwrap();
-        if recovered.status.success() && recovered.stdout == challenge.as_bytes() {
-            Ok(())
-        } else {
-            Err("challenge mismatch".to_owned())
-        }
+        check_signature(key, challenge, answer)
     }
-}
-
-/// SHA-256 of the DER of a public key, as brep computes it.
-pub fn fingerprint(key: &Path) -> String {
-    let der = Command::new("openssl")
-        .args(["pkey", "-pubin", "-outform", "DER", "-in"])
-        .arg(key)
-        .output()
-        .unwrap();
-    hex(digest(&SHA256, &der.stdout).as_ref())
 }

@@ -105,6 +105,21 @@ impl Connection {
         self.send(answer(status, body));
     }
 
+    /// Waits until the kernel of the peer has all that was sent.
+    pub fn await_receipt(&self) {
+        let (local, peer) = (self.socket.local_addr(), self.socket.peer_addr());
+        let ports = [local, peer].map(|address| format!(":{:04X}", address.unwrap().port()));
+        super::eventually("the peer has it", || {
+            let table = fs::read_to_string("/proc/net/tcp").unwrap();
+            let mut rows = table
+                .lines()
+                .map(|row| row.split_whitespace().collect::<Vec<_>>());
+            let row = rows.find(|row| row[1].ends_with(&ports[0]) && row[2].ends_with(&ports[1]));
+            // Octets that are not acknowledged, and octets that are not read.
+            row.unwrap()[4].starts_with("00000000:")
+        });
+    }
+
     /// Ends the connection with a reset instead of an orderly end.
     pub fn reset(self) {
         let linger = nix::libc::linger {

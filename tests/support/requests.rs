@@ -1,8 +1,14 @@
-//! The requests of agents, as brep reads them: manifests and forms.
+//! The requests of agents, as brep reads them: manifests, forms and signatures.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
 
-use bbot_agent::manifest::Parser;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bbot_agent::manifest::{Parser, hex};
+use ring::digest::{SHA256, digest};
 
 pub(super) fn bad(why: impl Into<String>) -> (u16, String) {
     (400, why.into())
@@ -118,4 +124,36 @@ pub(super) fn form(body: &[u8], boundary: &str) -> Option<Vec<Field>> {
         }
         rest = after.strip_prefix(b"\r\n")?;
     }
+}
+
+/// Checks that `answer` is a signature of `challenge` by the key whose public half is in
+/// the file `key`.
+pub(super) fn check_signature(key: &Path, challenge: &str, answer: &str) -> Result<(), String> {
+    let signature = STANDARD
+        .decode(answer.replace('\n', ""))
+        .map_err(|e| format!("bad base64: {e}"))?;
+    let file = key.with_extension("signature");
+    fs::write(&file, signature).unwrap();
+    let recovered = Command::new("openssl")
+        .args(["pkeyutl", "-verifyrecover", "-pubin", "-inkey"])
+        .arg(key)
+        .arg("-in")
+        .arg(&file)
+        .output()
+        .unwrap();
+    if recovered.status.success() && recovered.stdout == challenge.as_bytes() {
+        Ok(())
+    } else {
+        Err("challenge mismatch".to_owned())
+    }
+}
+
+/// SHA-256 of the DER of a public key, as brep computes it.
+pub(super) fn fingerprint(key: &Path) -> String {
+    let der = Command::new("openssl")
+        .args(["pkey", "-pubin", "-outform", "DER", "-in"])
+        .arg(key)
+        .output()
+        .unwrap();
+    hex(digest(&SHA256, &der.stdout).as_ref())
 }
