@@ -31,7 +31,7 @@ use self::output::StandardError;
 use self::recent::RecentRecords;
 use self::record::Severity;
 use self::repeats::{Repeat, Repeats};
-use crate::error::Error;
+use crate::error::{Error, Result};
 
 pub use self::record::{Record, escape};
 
@@ -176,6 +176,13 @@ pub fn info(text: impl fmt::Display) -> Record {
 /// The record of an [`Error`] with its advice, after which the agent goes on.
 pub fn failure(error: &Error) -> Record {
     describe(Severity::Error, error)
+}
+
+/// Reports the error of an action whose failure changes nothing for the caller.
+pub fn report<T>(done: Result<T>) {
+    if let Err(error) = done {
+        failure(&error).emit();
+    }
 }
 
 /// The record of an [`Error`] that ends the program.

@@ -5,10 +5,10 @@ use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use super::wait::Seen;
-use super::{Guest, GuestPhase, Step, Upload, Why};
+use super::{Guest, GuestPhase, Step, Why};
 use crate::error::Result;
 use crate::machine::Event;
-use crate::tftp::Served;
+use crate::tftp::{Served, Upload};
 use crate::trace;
 
 /// An event beside a guest.
@@ -69,8 +69,8 @@ impl Guest<'_> {
                 Served::Deadline | Served::Ready(_) => break,
                 served => {
                     self.report_served(&served);
-                    if let Served::Uploaded { name, path, .. } = served {
-                        self.uploaded.push(Upload { name, path });
+                    if let Served::Uploaded { upload, .. } = served {
+                        self.uploaded.push(upload);
                     }
                 }
             }
@@ -88,7 +88,7 @@ impl Guest<'_> {
         beside: &mut [&mut Guest<'_>],
     ) -> Result<Step<()>> {
         let step = self.wait(GuestPhase::Environment, limit, beside, |seen| match seen {
-            Seen::Served(served) => Upload::of(served, names).map(Some),
+            Seen::Served(served) => served.upload(names).map(Some),
             Seen::Beside => Some(None),
             Seen::Event(_) => None,
         })?;

@@ -208,9 +208,7 @@ impl Guest<'_> {
             return;
         };
         let deadline = watch::moment().instant + INSPECTION_TIME;
-        if let Err(error) = self.attend(Some(deadline), VirtualMachine::is_inspected) {
-            diag::failure(&error).emit();
-        }
+        diag::report(self.attend(Some(deadline), VirtualMachine::is_inspected));
         let (mut files, mut missing) = self.machine.findings();
         let state = self.save_state(pending.evidence.path(), &mut missing);
         let exited = self.machine.exited().map(|status| status.to_string());

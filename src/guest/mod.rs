@@ -38,7 +38,7 @@ use crate::network::{Bridge, Mac, Netfilter, Redirect};
 use crate::platform::Architecture;
 use crate::settings::{Hold, RedirectKind};
 use crate::sys::process::Credentials;
-use crate::tftp::{self, Map, TftpServer};
+use crate::tftp::{self, Map, TftpServer, Upload};
 use crate::watch::Watch;
 
 pub use by_hand::run_on_terminal;
@@ -48,7 +48,6 @@ pub use keep_state::{RECORD, StateLimits, remove_oldest_state};
 pub use phase::{Ended, GuestPhase, Step, Why};
 pub use resume::run_again;
 pub use template::command_line;
-pub use wait::Upload;
 
 use failure::{GuestProfile, PendingEvidence};
 use keep_state::Recorded;

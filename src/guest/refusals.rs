@@ -43,8 +43,11 @@ impl Refusals {
     /// reason: guests repeat their requests.
     pub(super) fn note(&mut self, served: &Served) -> Option<RefusedUpload> {
         self.count(served);
-        if let Served::Uploaded { name, .. } = served
-            && self.last.as_ref().is_some_and(|(last, _)| last == name)
+        if let Served::Uploaded { upload, .. } = served
+            && self
+                .last
+                .as_ref()
+                .is_some_and(|(last, _)| *last == upload.name)
         {
             self.last = None;
         }
@@ -148,7 +151,7 @@ mod tests {
     use nix::libc;
 
     use super::*;
-    use crate::tftp::{ErrorCode, tree};
+    use crate::tftp::{ErrorCode, Upload, tree};
 
     const PEER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1);
 
@@ -217,8 +220,10 @@ mod tests {
     fn an_upload_that_was_stored_in_the_end_is_forgotten() {
         let uploaded = |name: &str| Served::Uploaded {
             peer: PEER,
-            name: name.to_owned(),
-            path: name.into(),
+            upload: Upload {
+                name: name.to_owned(),
+                path: name.into(),
+            },
             size: 1,
         };
         let mut refusals = Refusals::default();

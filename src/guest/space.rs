@@ -9,7 +9,7 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 /// The time after which the guest is given up.
 const MAX_SHORTAGE: Duration = Duration::from_secs(5 * 60);
 
-/// A guest that ran for so long has got its space.
+/// A guest that has run for this long without another failure has recovered.
 const RECOVERED_AFTER: Duration = Duration::from_secs(30);
 
 /// The shortage of space of a guest.

@@ -1,9 +1,7 @@
 //! Waiting for a guest: one poll over its requests, QEMU, QMP and signals.
 
 use std::cell::Cell;
-use std::fs::File;
 use std::os::fd::BorrowedFd;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::beside::{self, BesideEvent};
@@ -17,8 +15,7 @@ use crate::machine::{Event, ShutdownReason, VirtualMachine};
 use crate::settings::Hold;
 use crate::snapshot::sync;
 use crate::status;
-use crate::sys::file::read_at_most;
-use crate::tftp::{self, Kind, Served};
+use crate::tftp::{self, Kind, Served, Upload};
 use crate::trace;
 
 /// A wake-up that is later than this means that the agent or the host was stopped
@@ -29,39 +26,6 @@ const LATE_WAKE_UP: Duration = Duration::from_secs(2);
 /// The longest wait: the guest's bridge is examined after it. It bounds the time that is
 /// lost by an unnoticed stop.
 const MAX_WAIT: Duration = Duration::from_secs(10);
-
-/// An upload of the guest that is complete.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Upload {
-    /// Its name, as the guest has it.
-    pub name: String,
-    /// Where it is.
-    pub path: PathBuf,
-}
-
-impl Upload {
-    /// The upload of a file by one of `names`, if that is what has happened.
-    pub(super) fn of(served: &Served, names: &[&str]) -> Option<Upload> {
-        match served {
-            Served::Uploaded { name, path, .. } if names.contains(&name.as_str()) => Some(Upload {
-                name: name.clone(),
-                path: path.clone(),
-            }),
-            _ => None,
-        }
-    }
-
-    /// Opens the upload.
-    pub fn open(&self) -> Result<File> {
-        File::open(&self.path).context(|| format!("unable to open upload {}", self.path.display()))
-    }
-
-    /// Reads the upload, up to `limit` octets.
-    pub fn read(&self, limit: u64) -> Result<Vec<u8>> {
-        let what = || format!("unable to read upload {}", self.path.display());
-        read_at_most(&mut self.open()?, limit).context(what)
-    }
-}
 
 /// The events that can end a wait.
 pub(super) enum Seen {
@@ -92,7 +56,7 @@ impl Guest<'_> {
         beside: &mut [&mut Guest<'_>],
     ) -> Result<Step<Upload>> {
         self.wait(GuestPhase::Work, limit, beside, |seen| match seen {
-            Seen::Served(served) => Upload::of(served, names),
+            Seen::Served(served) => served.upload(names),
             _ => None,
         })
     }
@@ -389,7 +353,7 @@ impl Guest<'_> {
         self.attend(deadline, |machine| machine.exited().is_some())
     }
 
-    /// Hears QEMU, without serving the guest, until `deadline`, until `done`, or until
+    /// Handles QEMU's messages, without serving the guest, until `deadline`, until `done`, or until
     /// the agent is told to stop.
     pub(super) fn attend(
         &mut self,

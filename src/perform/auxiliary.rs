@@ -9,7 +9,7 @@ use super::{Build, BuildEnd, BuildSettings, Job, Performed, Remains, end_of_fail
 use crate::diag;
 use crate::error::{Context as _, Result};
 use crate::guest::{Directory, Ended, Guest, GuestPhase, GuestRun, GuestSettings, Step, Why};
-use crate::machine::{self, Memory, Purpose};
+use crate::machine::{self, Memory};
 use crate::manifest::{AuxiliaryEnvironment, MAX_ENVIRONMENT_BYTES, MachineManifest};
 use crate::snapshot::Snapshot;
 use crate::status::Phase;
@@ -183,16 +183,11 @@ fn boot<'w>(
         idle_limit: None,
         ..config.guest.clone()
     };
+    let (machine, revision) = (needed.machine, needed.revision);
     let run = GuestRun {
-        machine: needed.machine,
-        label: needed.revision,
-        source: needed.revision,
-        directory: snapshot.path(),
-        purpose: Purpose::Build,
-        task: None,
-        memory: Memory::Anonymous,
         map: Map::new().put(put),
         upload_limit: MAX_ENVIRONMENT_BYTES as u64,
+        ..GuestRun::without_task(machine, revision, snapshot.path(), Memory::Anonymous)
     };
     Ok(match Guest::boot(&settings, run, build.watch)? {
         Step::Ended(_) => None,
@@ -238,9 +233,7 @@ pub(super) fn failed<'w>(
 /// The end of a build whose guests are closed.
 fn closed<'w>(build: &mut Build<'_, 'w>, end: BuildEnd) -> Performed<Remains<'w>> {
     for booted in build.take_others() {
-        if let Err(error) = booted.close() {
-            diag::failure(&error).emit();
-        }
+        diag::report(booted.close());
     }
     Performed::of(end)
 }

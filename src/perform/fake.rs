@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use super::{BuildEnd, BuildSettings, Performed, RESULTS, TASKS, result};
 use crate::error::{Context as _, Error, Result};
-use crate::guest::{Directory, Upload};
+use crate::guest::Directory;
 use crate::manifest::{ResultManifest, ResultStatus, TaskManifest};
+use crate::tftp::Upload;
 use crate::trace;
 use crate::watch::{Wake, Watch};
 

@@ -16,12 +16,12 @@ use std::time::{Duration, Instant};
 
 use crate::diag;
 use crate::error::{Context as _, Result};
-use crate::guest::{self, Directory, Ended, Guest, GuestPhase, GuestRun, Step, Upload, Why};
-use crate::machine::{Memory, Purpose};
+use crate::guest::{self, Directory, Ended, Guest, GuestPhase, GuestRun, Step, Why};
+use crate::machine::Memory;
 use crate::manifest::{BootstrappedMachine, ResultStatus, Style, TaskManifest, failure_result};
 use crate::snapshot::Snapshot;
 use crate::status::{self, Laps};
-use crate::tftp::Map;
+use crate::tftp::{Map, Upload};
 use crate::trace;
 use crate::watch::Watch;
 
@@ -130,15 +130,10 @@ impl Job<'_> {
         config: &BuildSettings,
     ) -> GuestRun<'r> {
         GuestRun {
-            machine: &self.machine.machine,
-            label: self.directory,
-            source: self.directory,
-            directory,
-            purpose: Purpose::Build,
             task: Some(self.task),
-            memory,
             map,
             upload_limit: config.upload_limit,
+            ..GuestRun::without_task(&self.machine.machine, self.directory, directory, memory)
         }
     }
 }
@@ -260,28 +255,22 @@ fn attempt<'w>(
         build.laps.lap("clean-up", Instant::now());
         return Ok(None);
     }
-    finish(
-        config,
-        job.task,
-        BootedGuest {
-            guest,
-            snapshot,
-            run_dir: None,
-        },
-        step,
-        build,
-    )
-    .map(Some)
+    finish(config, job.task, (guest, snapshot), step, build).map(Some)
 }
 
 /// The end of a build, and the remains of its guests.
 fn finish<'w>(
     config: &BuildSettings,
     task: &TaskManifest,
-    mut booted: BootedGuest<'w>,
+    (guest, snapshot): (Guest<'w>, Snapshot),
     step: Step<Upload>,
     build: &mut Build<'_, 'w>,
 ) -> Result<Performed<Remains<'w>>> {
+    let mut booted = BootedGuest {
+        guest,
+        snapshot,
+        run_dir: None,
+    };
     let guest = &mut booted.guest;
     let (end, holds) = match step {
         Step::Done(upload) => {

@@ -4,9 +4,9 @@ use std::io::{BufRead as _, BufReader, Read as _};
 
 use super::BuildSettings;
 use crate::error::{Context as _, Result};
-use crate::guest::Upload;
 use crate::lz4;
 use crate::manifest::{ResultManifest, Shortener, sanitize};
+use crate::tftp::Upload;
 
 /// How many bytes are kept beyond those that fit into a result, which is cut at the same
 /// place of a log: a third from its start. Lines are shorter.

@@ -6,9 +6,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use super::{
-    BootedGuest, Build, BuildEnd, BuildSettings, BuildStage, Job, Performed, Remains, finish, work,
-};
+use super::{Build, BuildEnd, BuildSettings, BuildStage, Job, Performed, Remains, finish, work};
 use crate::diag::{self, Record};
 use crate::error::{Context as _, Error, Result};
 use crate::guest::{Guest, GuestPhase, Step, Why};
@@ -54,9 +52,10 @@ pub(super) fn attempt<'w>(
     warning
         .info("its template is made anew when there is no task")
         .emit();
-    if let Err(error) = warm::discard(&warm::path(job.directory, config.guest.instance)) {
-        diag::failure(&error).emit();
-    }
+    diag::report(warm::discard(&warm::path(
+        job.directory,
+        config.guest.instance,
+    )));
     if let Some(put) = map.put_root() {
         // The guest may have uploaded something.
         remove_tree(put)
@@ -114,16 +113,6 @@ fn restore<'w>(
             guest.close().and(snapshot.close())?;
             Err(failure)
         }
-        _ => finish(
-            config,
-            job.task,
-            BootedGuest {
-                guest,
-                snapshot,
-                run_dir: None,
-            },
-            step,
-            build,
-        ),
+        _ => finish(config, job.task, (guest, snapshot), step, build),
     }
 }

@@ -21,20 +21,18 @@ pub(super) struct Shared<W> {
     pub(super) counters: Counters,
     /// The buffer in which blocks are put together.
     pub(super) scratch: Vec<u8>,
-    /// Whether finished files are to be on disk before the last ACK.
-    pub(super) durable: bool,
 }
 
 /// A state machine and its file.
 #[derive(Debug)]
 pub(super) enum Role {
     Get(Sender, Source),
-    Put(Receiver, Upload),
+    Put(Receiver, PutFile),
 }
 
 /// The file of a PUT.
 #[derive(Debug)]
-pub(super) enum Upload {
+pub(super) enum PutFile {
     Writing(UploadFile, Reservation),
     /// It is in place.
     Stored(UploadFile),
@@ -107,7 +105,7 @@ impl ActiveTransfer {
     ) -> ActiveTransfer {
         let timer = Timer::new(now, terms.timeout);
         let receiver = Receiver::new(timer, terms.blksize, terms.window, limit);
-        let role = Role::Put(receiver, Upload::Writing(upload.0, upload.1));
+        let role = Role::Put(receiver, PutFile::Writing(upload.0, upload.1));
         ActiveTransfer::new(name, route, terms, role)
     }
 
@@ -148,7 +146,7 @@ impl ActiveTransfer {
     pub(super) fn size(&self) -> u64 {
         match &self.role {
             Role::Get(_, source) => source.size(),
-            Role::Put(_, Upload::Stored(file)) => file.size(),
+            Role::Put(_, PutFile::Stored(file)) => file.size(),
             Role::Put(..) => 0,
         }
     }
@@ -156,15 +154,15 @@ impl ActiveTransfer {
     /// The reservation of an upload under way.
     pub(super) fn reservation(&self) -> Option<&Reservation> {
         match &self.role {
-            Role::Put(_, Upload::Writing(_, reservation)) => Some(reservation),
+            Role::Put(_, PutFile::Writing(_, reservation)) => Some(reservation),
             _ => None,
         }
     }
 
     /// Takes the place of `old`, a transfer for the same request.
     pub(super) fn inherit(&mut self, old: ActiveTransfer) {
-        if let Role::Put(_, Upload::Writing(_, new)) = &mut self.role
-            && let Role::Put(_, Upload::Writing(_, old)) = old.role
+        if let Role::Put(_, PutFile::Writing(_, new)) = &mut self.role
+            && let Role::Put(_, PutFile::Writing(_, old)) = old.role
         {
             new.inherit(old);
         }
@@ -196,7 +194,7 @@ impl ActiveTransfer {
                     None
                 }
                 Output::Append => self.append(shared, payload),
-                Output::Store => Some(self.store(shared.durable)),
+                Output::Store => Some(self.store()),
                 Output::Error(refusal) => {
                     wire.packet(&self.route, &refusal.to_packet());
                     None
@@ -234,7 +232,7 @@ impl ActiveTransfer {
     }
 
     fn append<W>(&mut self, shared: &mut Shared<W>, payload: &[u8]) -> Option<Input> {
-        let Role::Put(_, Upload::Writing(file, reservation)) = &mut self.role else {
+        let Role::Put(_, PutFile::Writing(file, reservation)) = &mut self.role else {
             return None;
         };
         if let Err(error) = file.append(payload) {
@@ -245,20 +243,21 @@ impl ActiveTransfer {
         (!reservation.resize(file.size())).then_some(Input::Failed(TOTAL))
     }
 
-    fn store(&mut self, durable: bool) -> Input {
+    fn store(&mut self) -> Input {
         let Role::Put(_, upload) = &mut self.role else {
             return Input::Stored;
         };
-        let Upload::Writing(mut file, mut reservation) = std::mem::replace(upload, Upload::Failed)
+        let PutFile::Writing(mut file, mut reservation) =
+            std::mem::replace(upload, PutFile::Failed)
         else {
             return Input::Stored;
         };
-        match file.commit(durable) {
+        match file.commit() {
             Ok(()) => {
                 // The last octet of a text may have been added just now.
                 reservation.resize(file.size());
                 reservation.keep();
-                *upload = Upload::Stored(file);
+                *upload = PutFile::Stored(file);
                 Input::Stored
             }
             Err(error) => Input::Failed(tree::refusal(&error)),

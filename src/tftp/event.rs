@@ -1,11 +1,14 @@
 //! The limits that a server is given, its events and its counters.
 
+use std::fs::File;
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use super::packet::{Kind, Refusal};
 use super::rate::Rate;
+use crate::error::{Context as _, Result};
+use crate::sys::file::read_at_most;
 
 /// Whether requests of a peer are to be served; the others get silence.
 pub type Accept = Box<dyn FnMut(SocketAddrV4) -> bool + Send>;
@@ -27,9 +30,6 @@ pub struct ServerSettings {
     pub transfers_most: usize,
     /// The same for those of one address.
     pub transfers_of_peer_most: usize,
-    /// Whether a file is to be on disk before its last ACK (fsync(2) of file and
-    /// directory).
-    pub durable: bool,
 }
 
 impl Default for ServerSettings {
@@ -41,7 +41,6 @@ impl Default for ServerSettings {
             requests: None,
             transfers_most: 512,
             transfers_of_peer_most: 128,
-            durable: false,
         }
     }
 }
@@ -71,10 +70,8 @@ pub enum Served {
     Uploaded {
         /// Who.
         peer: SocketAddrV4,
-        /// What.
-        name: String,
-        /// Where: the put directory with the name.
-        path: PathBuf,
+        /// The file.
+        upload: Upload,
         /// Its size in octets.
         size: u64,
     },
@@ -106,6 +103,40 @@ pub enum Served {
     Deadline,
     /// The descriptor of this index is readable (or in error).
     Ready(usize),
+}
+
+impl Served {
+    /// The upload of a file by one of `names`, if that is what has happened.
+    pub fn upload(&self, names: &[&str]) -> Option<Upload> {
+        match self {
+            Served::Uploaded { upload, .. } if names.contains(&upload.name.as_str()) => {
+                Some(upload.clone())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A file that a peer has written, which is in place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upload {
+    /// Its name in the request.
+    pub name: String,
+    /// The put directory with the name.
+    pub path: PathBuf,
+}
+
+impl Upload {
+    /// Opens the file.
+    pub fn open(&self) -> Result<File> {
+        File::open(&self.path).context(|| format!("unable to open upload {}", self.path.display()))
+    }
+
+    /// Reads the file, `limit` octets at most; more are an error.
+    pub fn read(&self, limit: u64) -> Result<Vec<u8>> {
+        let what = || format!("unable to read upload {}", self.path.display());
+        read_at_most(&mut self.open()?, limit).context(what)
+    }
 }
 
 /// A request that another server is going to answer.

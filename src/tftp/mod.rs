@@ -35,7 +35,7 @@ pub mod wire;
 
 use std::time::Instant;
 
-pub use event::{Accept, Counters, DeferredRequest, Served, ServerSettings};
+pub use event::{Accept, Counters, DeferredRequest, Served, ServerSettings, Upload};
 pub use map::{Map, Name};
 pub use packet::{ErrorCode, Kind, Refusal};
 pub use rate::Rate;

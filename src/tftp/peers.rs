@@ -1,11 +1,10 @@
 //! The peers of transfers that are under way or over.
 //!
-//! A request may come again in the midst of its transfer. The network may have made
-//! two of one, or held one back; or the peer has begun anew, for the firmware of a
-//! machine that was reset uses the same port again. The request does not tell which.
-//! If the transfer moves on, it was a duplicate; if not, the peer is probed: the
-//! first packet of a new transfer is sent to it, and the transfer to which its next
-//! packet belongs is the one that goes on.
+//! A repeated request is a duplicate, a delayed copy, or the request of a client that
+//! has restarted on the same port, as the firmware of a machine does after a reset. The
+//! request does not tell which. If its transfer makes progress, it was a copy. If not,
+//! the peer is probed: it gets the first packet of a second transfer, and the transfer
+//! that its next packet belongs to goes on.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -22,11 +21,10 @@ const MAX_ENDED: usize = 256;
 /// before its first progress after so long.
 const STALL: Duration = Duration::from_secs(5);
 const UNANSWERED_STALL: Duration = Duration::from_secs(1);
-/// How long the transfer may take to move on before its peer is probed. Longer than
-/// a peer is likely to pause, for some do not take the first packet of another
-/// transfer well; shorter than a boot ROM waits before it gives up. Meanwhile, and
-/// while the answer may be on its way, nothing is repeated: to a peer that has
-/// begun anew, a block from the midst of the file is an error.
+/// The time for progress before the peer is probed. It is longer than the usual pause of
+/// a peer, because some fail on the first packet of another transfer, and shorter than
+/// the timeout of boot ROMs. Until the answer to the probe nothing is retransmitted: a
+/// peer that has restarted takes a block from the middle of the file for an error.
 const RESTART_PROBE_DELAY: Duration = Duration::from_millis(1200);
 const RESTART_ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -58,9 +56,8 @@ enum Restart {
     Unlikely,
     /// It has. The peer is probed at this time, unless the transfer moves on.
     Suspected(Instant),
-    /// The peer was probed, and answers before this time, if it does. There is no
-    /// other transfer if the request would be refused by now; that is no reason to
-    /// end what was granted.
+    /// The peer was probed, and has until this time to answer. There is no second
+    /// transfer if the request would be refused now; the first one goes on.
     Probed(Instant, Option<Box<ActiveTransfer>>),
 }
 

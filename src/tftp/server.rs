@@ -115,9 +115,9 @@ impl TftpServer {
         if let Some(event) = self.dispatcher.event() {
             return Ok(event);
         }
-        // A caller that does not want to wait gets its way. One that was away for
-        // longer waits for a moment once (see `Socket`), which costs less than to
-        // look at the clock each time.
+        // A deadline in the past ends the wait by receiving. If the caller was away for
+        // longer than `HOT`, one receive waits for a moment (see `Socket`), which costs
+        // less than reading the clock on each call.
         if deadline.is_some_and(|deadline| self.hot.is_some_and(|hot| deadline <= hot)) {
             self.hot = None;
         }

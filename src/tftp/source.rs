@@ -60,9 +60,8 @@ impl Content {
                         io::ErrorKind::UnexpectedEof => CHANGED,
                         _ => tree::refusal(&error),
                     })?;
-                // Looked at after reading: if nothing had changed by then, then
-                // what was read is of the file that was opened. A file that is
-                // replaced by a rename goes on being read, for it is held open.
+                // If nothing has changed after the read, the octets are those of the file
+                // that was opened. A file that is replaced by a rename stays open here.
                 let now = file::facts(opened.as_fd()).map_err(|error| tree::refusal(&error))?;
                 if (now.size, now.changed) != (facts.size, facts.changed) {
                     return Err(CHANGED);

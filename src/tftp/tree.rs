@@ -78,10 +78,9 @@ impl Tree {
         Tree { path, root: None }
     }
 
-    /// The directory that is at the path now. A build directory may be removed
-    /// or renamed, and made anew; the one that is open then leads nowhere, or to
-    /// where nobody looks any more. Its number cannot have gone to another one
-    /// while it is open.
+    /// The directory that is at the path now. A build directory may be removed or
+    /// renamed, and made anew, so that the open one is no longer at the path. Its inode
+    /// number is not reused while it is open.
     fn root(&mut self) -> io::Result<&File> {
         let now = file::facts_of(&self.path).inspect_err(|_| self.root = None)?;
         let root = match self.root.take() {
@@ -119,7 +118,7 @@ impl Tree {
         if facts.kind != FileKind::Regular {
             return Err(NOT_A_FILE);
         }
-        // Root may read it nevertheless; who took the bits away meant it.
+        // Root could read it, but a file without read permission is not to be served.
         if facts.mode & 0o444 == 0 {
             return Err(DENIED);
         }
@@ -174,7 +173,7 @@ impl Place {
     /// The place of the file that the symlink `name` leads to.
     fn behind(root: &File, name: &str) -> io::Result<Option<Place>> {
         let target = match open_inside(root, name, Access::Look) {
-            // A symlink to nothing: whatever it would create, nobody asked for.
+            // The file behind a dangling symlink is not created.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(Errno::EACCES.into());
             }
@@ -194,17 +193,17 @@ impl Place {
 fn open_inside(root: &File, name: &str, access: Access) -> io::Result<File> {
     match file::open_beneath(root.as_fd(), name, access) {
         Err(error) if error.raw_os_error() == Some(Errno::EXDEV as i32) => {
-            // The way led outside, as any absolute symlink does; its end may be
-            // inside. Whatever is outside, be it nothing, is refused alike.
+            // The path leaves the root, as every absolute symlink does, but may end
+            // inside. Files outside and missing ones get the same refusal.
             open_around(root, name, access).map_err(|_| error)
         }
         result => result,
     }
 }
 
-/// Opens what `name` leads to by its real name. That is looked for first, but what
-/// is opened is found from the root, with no symlink on the way: whoever moves
-/// things about meanwhile wins nothing.
+/// Opens the target of `name` by its real path, which is opened from the root without
+/// following symlinks. A concurrent change of the tree therefore leads to nothing
+/// outside.
 fn open_around(root: &File, name: &str, access: Access) -> io::Result<File> {
     let target = file::look_anywhere(root.as_fd(), name)?;
     let real = real_name(root, &target)?;

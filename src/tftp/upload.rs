@@ -1,10 +1,9 @@
-//! The guard of a file that is being uploaded: invisible until it is whole.
+//! The guard of a file that is being uploaded: invisible until it is complete.
 //!
-//! Where the file system can (`O_TMPFILE`), the file has no name until then, so
-//! that not even a killed process leaves anything behind; elsewhere it has a
-//! hidden one in the same directory. It takes the place of an old file by an
-//! exchange of names or a rename: whoever opens the name sees the old file or the
-//! new one, whole.
+//! On file systems with `O_TMPFILE` the file has no name until then, and a killed
+//! process leaves nothing behind. On others it has a hidden name in the same directory.
+//! It replaces an old file by an exchange of names or a rename, so that readers get
+//! either file complete.
 
 use std::fs::File;
 use std::io;
@@ -104,34 +103,20 @@ impl UploadFile {
         Ok(())
     }
 
-    /// Writes what is left, has it on disk if `durable`, and gives the file its
-    /// name, in place of an old one.
+    /// Writes what is left, and gives the file its name, in place of an old one.
     ///
     /// # Errors
     ///
-    /// Those of write(2), fsync(2), linkat(2), rename(2), and those that a file
-    /// system keeps for close(2). The old file, if any, is then still there,
-    /// except that with `durable` the directory may fail to be written after the
-    /// fact.
-    pub fn commit(&mut self, durable: bool) -> io::Result<()> {
+    /// Those of write(2), linkat(2), rename(2), and those that a file system keeps for
+    /// close(2). The old file, if any, is then still there.
+    pub fn commit(&mut self) -> io::Result<()> {
         if let Some(decoder) = &mut self.decoder {
             decoder.finish(&mut self.gathered);
         }
         if !self.gathered.is_empty() {
             self.write_gathered()?;
         }
-        if durable {
-            self.file.sync_all()?;
-        }
         file::flush(self.file.as_fd())?;
-        self.publish(durable)?;
-        if durable {
-            self.place.directory.sync_all()?;
-        }
-        Ok(())
-    }
-
-    fn publish(&mut self, durable: bool) -> io::Result<()> {
         let directory = self.place.directory.as_fd();
         if self.part.is_none() {
             match file::link_unnamed(self.file.as_fd(), directory, &self.place.name) {
@@ -146,10 +131,8 @@ impl UploadFile {
         }
         if let Some(part) = &self.part {
             self._replaced = file::open_beneath(directory, &self.place.name, Access::Look).ok();
-            // A rename over a file has ext4 and btrfs write the new one out first, so
-            // that a power cut leaves one of them; `durable` sees to that where it is
-            // wanted.
-            if durable || file::exchange_within(directory, part, &self.place.name).is_err() {
+            // A rename over a file has ext4 and btrfs write the new one out first.
+            if file::exchange_within(directory, part, &self.place.name).is_err() {
                 file::rename_within(directory, part, &self.place.name)?;
                 self.part = None;
             } else if file::remove(directory, part).is_ok() {

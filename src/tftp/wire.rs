@@ -1,8 +1,8 @@
 //! The way of packets to their peers: a socket that sends blocks in batches, and in
 //! tests a record.
 //!
-//! A datagram that the kernel has no room for is as good as lost on the wire, and
-//! retransmission takes care of it; so nothing here fails.
+//! No send fails: a datagram that the kernel has no room for counts as lost on the
+//! network, and is retransmitted.
 
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd as _;

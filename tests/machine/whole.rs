@@ -27,7 +27,7 @@ fn serve(server: &mut TftpServer, machine: &mut VirtualMachine, name: &str) -> s
         }
         let served = server.serve(Some(deadline), &machine.fds()).unwrap();
         match served {
-            Served::Uploaded { name: n, path, .. } if n == name => return path,
+            Served::Uploaded { upload, .. } if upload.name == name => return upload.path,
             Served::Deadline => panic!("no {name}: {:#?}", machine.evidence()),
             _ => {}
         }

@@ -226,17 +226,3 @@ fn a_full_disk_is_told_before_the_last_ack() {
     assert_eq!(put(&server, "f", &pattern(100_000)), Ok(()));
     assert!(scratch.uploaded("f") == Some(pattern(100_000)));
 }
-
-#[test]
-fn an_upload_with_sync_is_in_place_too() {
-    let scratch = Scratch::new();
-    let config = ServerSettings {
-        durable: true,
-        ..ServerSettings::default()
-    };
-    let server = Server::with(&scratch, config);
-    for text in [&b"one"[..], b"two"] {
-        assert_eq!(put(&server, "f", text), Ok(()));
-        assert_eq!(scratch.uploaded("f").as_deref(), Some(text));
-    }
-}

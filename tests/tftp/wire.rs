@@ -31,7 +31,7 @@ fn a_file_is_written_in_blocks() {
         // Who has the last ACK finds the file.
         assert!(scratch.uploaded("f") == Some(pattern(size)), "{size}");
         let (path, stored) = server.wait(|event| match event {
-            Served::Uploaded { path, size, .. } => Some((path.clone(), *size)),
+            Served::Uploaded { upload, size, .. } => Some((upload.path.clone(), *size)),
             _ => None,
         });
         assert_eq!((path, stored), (scratch.put().join("f"), size as u64));

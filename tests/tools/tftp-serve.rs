@@ -23,7 +23,6 @@ usage: tftp-serve --listen ADDR:PORT [--get DIR] [--put DIR] [options]
   --get DIR           where GETs read; without it they are refused
   --put DIR           where PUTs write; without it they are refused
   --limit BYTES       the largest upload (default: none)
-  --sync              have uploads on disk before the last ACK
   --quiet             no line for each request
   --help              this text
 
@@ -74,7 +73,6 @@ fn settings() -> Result<Option<Settings>> {
                     Error::new(format!("--limit: '{text}' is not a number of bytes"))
                 })?;
             }
-            Arg::Long("sync") => config.durable = true,
             Arg::Long("quiet") => quiet = true,
             Arg::Short('h') | Arg::Long("help") => {
                 print!("{USAGE}");
@@ -128,9 +126,9 @@ fn serve(settings: &Settings) -> Result<()> {
 fn describe(served: &Served) -> Option<String> {
     Some(match served {
         Served::Sent { peer, name, size } => format!("{peer} GET {name}: {size} bytes"),
-        Served::Uploaded {
-            peer, name, size, ..
-        } => format!("{peer} PUT {name}: {size} bytes"),
+        Served::Uploaded { peer, upload, size } => {
+            format!("{peer} PUT {}: {size} bytes", upload.name)
+        }
         Served::Refused {
             peer,
             request: Some((kind, name)),

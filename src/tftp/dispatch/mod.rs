@@ -15,7 +15,7 @@ use deferred::is_station;
 use crate::sys::udp::{Route, SLOT};
 use crate::tftp::active::{ActiveTransfer, Shared};
 use crate::tftp::earlier;
-use crate::tftp::event::{Accept, Counters, Served, ServerSettings};
+use crate::tftp::event::{Accept, Counters, Served, ServerSettings, Upload};
 use crate::tftp::map::{Map, Name};
 use crate::tftp::options::Terms;
 use crate::tftp::packet::{self, ErrorCode, Kind, Packet, Refusal, Request};
@@ -65,7 +65,6 @@ impl<W: Wire> Dispatcher<W> {
                 wire,
                 counters: Counters::default(),
                 scratch: vec![0; SLOT],
-                durable: settings.durable,
             },
             quota: UploadQuota::new(settings.uploads_most, settings.uploads_octets_most),
             map: Map::new(),
@@ -373,8 +372,7 @@ impl<W: Wire> Dispatcher<W> {
                     Linger::stored(now, over.machine().position(), over.terms.timeout),
                     Served::Uploaded {
                         peer,
-                        name,
-                        path,
+                        upload: Upload { name, path },
                         size,
                     },
                 )

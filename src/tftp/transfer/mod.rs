@@ -13,15 +13,14 @@
 //!
 //! The caller hands in what happened by `handle(now, input)`, then takes what is
 //! to be done by `poll()` until there is nothing, and comes back at `due()` if
-//! nothing else happens before. [`Linger`] is what is left of a transfer that is
-//! over: it answers a peer that has not understood so yet.
+//! nothing else happens before. [`Linger`] is the memory of a transfer that is over:
+//! it answers a peer that still sends packets.
 
 mod linger;
 mod receive;
 mod send;
 mod timer;
 
-use std::collections::VecDeque;
 use std::time::Instant;
 
 pub use linger::{Linger, Reply};
@@ -90,30 +89,6 @@ pub enum TransferEnd {
     Silent,
     /// We refused to go on.
     Refused(Refusal),
-}
-
-/// The outputs waiting to be taken. A handful at most, so that the ring is
-/// allocated once for a transfer.
-#[derive(Clone, Debug)]
-struct Outputs(VecDeque<Output>);
-
-impl Outputs {
-    fn new() -> Outputs {
-        Outputs(VecDeque::with_capacity(4))
-    }
-
-    fn push(&mut self, output: Output) {
-        self.0.push_back(output);
-    }
-
-    /// Drops outputs that a failure has made obsolete.
-    fn clear(&mut self) {
-        self.0.clear();
-    }
-
-    fn pop(&mut self) -> Option<Output> {
-        self.0.pop_front()
-    }
 }
 
 /// The refusal for a peer that was silent for too long.

@@ -1,8 +1,9 @@
 //! PUT: the peer sends DATA, we acknowledge (RFC 1350 §4, RFC 7440 §4).
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::{FIRST, Input, Output, Outputs, SILENCE, Timer, TimerDecision, Transfer, TransferEnd};
+use super::{FIRST, Input, Output, SILENCE, Timer, TimerDecision, Transfer, TransferEnd};
 use crate::tftp::packet::{ErrorCode, Refusal, low_half};
 
 /// The receiving side of a transfer.
@@ -18,7 +19,7 @@ pub struct Receiver {
     room: u64,
     state: ReceiverState,
     timer: Timer,
-    outputs: Outputs,
+    outputs: VecDeque<Output>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +55,7 @@ impl Receiver {
             room: limit,
             state: ReceiverState::Opening,
             timer,
-            outputs: Outputs::new(),
+            outputs: VecDeque::with_capacity(4),
         }
     }
 }
@@ -66,7 +67,7 @@ impl Transfer for Receiver {
         }
         match input {
             Input::Begin => {
-                self.outputs.push(Output::Accept);
+                self.outputs.push_back(Output::Accept);
                 self.timer.sent(now);
             }
             Input::Data(number, length) => self.receive(now, number, length),
@@ -79,7 +80,7 @@ impl Transfer for Receiver {
             }
             Input::Stored => {
                 if self.state == ReceiverState::Storing {
-                    self.outputs.push(Output::Ack(self.received));
+                    self.outputs.push_back(Output::Ack(self.received));
                     self.acknowledged = self.received;
                     self.close(TransferEnd::Complete);
                 }
@@ -91,7 +92,7 @@ impl Transfer for Receiver {
     }
 
     fn poll(&mut self) -> Option<Output> {
-        self.outputs.pop()
+        self.outputs.pop_front()
     }
 
     fn due(&self) -> Option<Instant> {
@@ -166,16 +167,16 @@ impl Receiver {
         self.room = room;
         self.state = ReceiverState::Receiving;
         self.received += 1;
-        self.outputs.push(Output::Append);
+        self.outputs.push_back(Output::Append);
         if length < self.blksize {
             self.timer.answered(now);
             self.timer.stop();
             self.state = ReceiverState::Storing;
-            self.outputs.push(Output::Store);
+            self.outputs.push_back(Output::Store);
         } else if self.received - self.acknowledged >= self.window {
             self.timer.answered(now);
             self.acknowledged = self.received;
-            self.outputs.push(Output::Ack(self.received));
+            self.outputs.push_back(Output::Ack(self.received));
             self.timer.sent(now);
         } else {
             self.timer.restart(now);
@@ -185,7 +186,7 @@ impl Receiver {
     /// Repeats the opening or says the last block received; the window then starts there.
     fn acknowledge_again(&mut self) {
         self.acknowledged = self.received;
-        self.outputs.push(if self.has_begun() {
+        self.outputs.push_back(if self.has_begun() {
             Output::Ack(self.received)
         } else {
             // Never ACK 0 for an OACK that was lost: the peer would fall back
@@ -212,13 +213,13 @@ impl Receiver {
 
     fn refuse_as(&mut self, refusal: Refusal, end: TransferEnd) {
         self.outputs.clear();
-        self.outputs.push(Output::Error(refusal));
+        self.outputs.push_back(Output::Error(refusal));
         self.close(end);
     }
 
     fn close(&mut self, end: TransferEnd) {
         self.state = ReceiverState::Over;
         self.timer.stop();
-        self.outputs.push(Output::Done(end));
+        self.outputs.push_back(Output::Done(end));
     }
 }

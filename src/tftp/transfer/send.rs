@@ -1,8 +1,9 @@
 //! GET: we send DATA, the peer acknowledges (RFC 1350 §4, RFC 7440 §4).
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::{Input, Output, Outputs, SILENCE, Timer, TimerDecision, Transfer, TransferEnd};
+use super::{Input, Output, SILENCE, Timer, TimerDecision, Transfer, TransferEnd};
 use crate::tftp::packet::low_half;
 
 /// A repeated ACK in a window is acted upon after a round trip, but no later
@@ -22,7 +23,7 @@ pub struct Sender {
     state: SenderState,
     repeat: Repeat,
     timer: Timer,
-    outputs: Outputs,
+    outputs: VecDeque<Output>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +62,7 @@ impl Sender {
             },
             repeat: Repeat::Unasked,
             timer,
-            outputs: Outputs::new(),
+            outputs: VecDeque::with_capacity(4),
         }
     }
 }
@@ -95,7 +96,7 @@ impl Transfer for Sender {
             Input::PeerError => self.close(TransferEnd::PeerError),
             Input::Failed(refusal) => {
                 self.outputs.clear();
-                self.outputs.push(Output::Error(refusal.clone()));
+                self.outputs.push_back(Output::Error(refusal.clone()));
                 self.close(TransferEnd::Refused(refusal));
             }
             Input::Data(..) | Input::Stored => {}
@@ -103,7 +104,7 @@ impl Transfer for Sender {
     }
 
     fn poll(&mut self) -> Option<Output> {
-        self.outputs.pop()
+        self.outputs.pop_front()
     }
 
     fn due(&self) -> Option<Instant> {
@@ -193,7 +194,7 @@ impl Sender {
             count = count.min(last - self.acknowledged);
         }
         self.sent = self.acknowledged + count;
-        self.outputs.push(Output::Data {
+        self.outputs.push_back(Output::Data {
             first: self.acknowledged + 1,
             count,
         });
@@ -201,7 +202,7 @@ impl Sender {
 
     fn send_same(&mut self) {
         if self.state == SenderState::Opening {
-            self.outputs.push(Output::Accept);
+            self.outputs.push_back(Output::Accept);
         } else {
             self.send_window();
         }
@@ -221,7 +222,7 @@ impl Sender {
                 self.timer.sent_again(now);
             }
             TimerDecision::GiveUp => {
-                self.outputs.push(Output::Error(SILENCE));
+                self.outputs.push_back(Output::Error(SILENCE));
                 self.close(TransferEnd::Silent);
             }
         }
@@ -230,6 +231,6 @@ impl Sender {
     fn close(&mut self, end: TransferEnd) {
         self.state = SenderState::Over;
         self.timer.stop();
-        self.outputs.push(Output::Done(end));
+        self.outputs.push_back(Output::Done(end));
     }
 }

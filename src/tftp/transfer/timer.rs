@@ -1,9 +1,8 @@
 //! When to send again, and when to give up (RFC 1123 §4.2.3.2, RFC 6298).
 //!
-//! Without a negotiated timeout the interval follows the measured round trip,
-//! doubled with each vain attempt. It starts at a second and may fall below
-//! that only as evidence comes in: one quick answer says little about the next.
-//! With a negotiated timeout that interval is kept to (RFC 2349).
+//! Without a negotiated timeout the interval follows the measured round trip and
+//! doubles with each unanswered attempt. It starts at a second and falls below that only
+//! after several measurements. A negotiated timeout is the interval (RFC 2349).
 
 use std::time::{Duration, Instant};
 
@@ -13,9 +12,9 @@ pub const FIRST: Duration = Duration::from_secs(1);
 pub const FLOOR: Duration = Duration::from_millis(50);
 /// The longest interval.
 pub const CEILING: Duration = Duration::from_secs(8);
-/// A peer that is silent is gone before so long: it is given up where waiting
-/// once more would take longer. At a second to start with, that is after 5
-/// attempts and 31 s, like tftpd-hpa's server.
+/// The maximum silence of a peer: it is given up when the next attempt would exceed
+/// this. With a first interval of one second that is after 5 attempts and 31 s, as in
+/// tftpd-hpa's server.
 pub const PATIENCE: Duration = Duration::from_secs(35);
 /// With a negotiated timeout: as many attempts as fit into this, within bounds.
 const ROUNDS: Duration = Duration::from_secs(30);
@@ -131,16 +130,16 @@ impl Timer {
         self.sent_early(now);
     }
 
-    /// It was sent again because the peer reported a loss, which it may do once
-    /// without progress in between: this puts the next attempt off.
+    /// Records a retransmission after the peer reported a loss, which it can do once
+    /// without progress. The next attempt is put off.
     pub fn sent_early(&mut self, now: Instant) {
         self.last = now;
         self.ambiguous = true;
         self.due = Some(now + self.interval());
     }
 
-    /// It was sent again because the peer repeated itself. It may do so for
-    /// ever, so that this does not put anything off.
+    /// Records a retransmission because the peer repeated its packet. The peer can do
+    /// that without end, so that the next attempt is not put off.
     pub fn repeated(&mut self, now: Instant) {
         self.last = now;
         self.ambiguous = true;
