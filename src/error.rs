@@ -1,9 +1,9 @@
 //! The one error type: what was attempted, why it failed, what to do about it.
 //!
 //! A layer that knows a noun adds it, once: `sys` returns bare `io::Error`s,
-//! `snapshot` says which paths, the agent prints. An error that nobody branches
-//! on needs no variant; where a caller does branch (no task, timed out, machine
-//! ignored because ...), the outcome is a value and not an error at all.
+//! `snapshot` says which paths, the agent prints. An error has no variants.
+//! Where a caller branches (no task, timed out, machine ignored because ...), the
+//! outcome is a value and not an error.
 
 use std::error::Error as StdError;
 use std::fmt;

@@ -4,7 +4,7 @@
 //! They are files next to this one, with two places to fill in: the directory
 //! of the program, and the lines that confine it, which the services share.
 
-/// The directory of the program when nobody says otherwise.
+/// The default directory of the program.
 pub const BIN_DIR: &str = "/usr/local/bin";
 
 const HARDENING: &str = include_str!("units/hardening");

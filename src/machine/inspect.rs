@@ -65,7 +65,7 @@ pub(super) struct Inspection {
 
 impl VirtualMachine {
     /// Suspends the guest and asks QEMU for its state: the screen, the disks, the
-    /// registers. [`VirtualMachine::handle`] hears the answers.
+    /// registers. [`VirtualMachine::handle`] takes the answers.
     pub fn inspect(&mut self, now: Instant) {
         self.suspend(now);
         if self.exited.is_some() || self.monitor.fd().is_none() {

@@ -30,6 +30,10 @@ pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The reason of a connection that QEMU closed.
 pub const CLOSED: &str = "closed by qemu";
+/// The reasons of one that is closed for a line: one longer than any that QEMU sends, or
+/// one that is not JSON in UTF-8.
+const LONG_LINE: &str = "line too long";
+const NOT_JSON: &str = "not JSON";
 
 /// A message of QEMU.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,25 +46,6 @@ pub enum Message {
     Refused(u64, String),
     /// Something happened; the name and the data.
     Event(String, Value),
-}
-
-/// A violation of the protocol, after which the connection is closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Violation {
-    /// A line is longer than any that QEMU sends.
-    LongLine,
-    /// A line is not JSON in UTF-8.
-    NotJson,
-}
-
-impl Violation {
-    /// For diagnostics.
-    pub fn text(self) -> &'static str {
-        match self {
-            Violation::LongLine => "line too long",
-            Violation::NotJson => "not JSON",
-        }
-    }
 }
 
 /// The protocol, without I/O.
@@ -80,17 +65,14 @@ impl Protocol {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next complete message. Other JSON values are skipped.
-    ///
-    /// # Errors
-    ///
-    /// [`Violation`]; the connection is of no use afterwards.
-    pub fn next_message(&mut self) -> Result<Option<Message>, Violation> {
+    /// The next complete message. Other JSON values are skipped. After an error, its
+    /// reason, the connection is of no use.
+    pub fn next_message(&mut self) -> Result<Option<Message>, &'static str> {
         loop {
             let Some(at) = self.buffer[self.scanned..].iter().position(|b| *b == b'\n') else {
                 self.scanned = self.buffer.len();
                 return if self.scanned > MAX_LINE {
-                    Err(Violation::LongLine)
+                    Err(LONG_LINE)
                 } else {
                     Ok(None)
                 };
@@ -99,13 +81,13 @@ impl Protocol {
             let line: Vec<u8> = self.buffer.drain(..=end).collect();
             self.scanned = 0;
             if line.len() > MAX_LINE {
-                return Err(Violation::LongLine);
+                return Err(LONG_LINE);
             }
-            let text = std::str::from_utf8(&line).map_err(|_| Violation::NotJson)?;
+            let text = std::str::from_utf8(&line).map_err(|_| NOT_JSON)?;
             if text.trim().is_empty() {
                 continue;
             }
-            let value = Value::parse(text).map_err(|_| Violation::NotJson)?;
+            let value = Value::parse(text).map_err(|_| NOT_JSON)?;
             if let Some(message) = message(&value) {
                 if matches!(message, Message::Event(..)) && text.len() <= MAX_EVENT_BYTES {
                     self.events.push_back(text.trim().to_owned());
@@ -277,7 +259,7 @@ impl Monitor {
             let message = match self.protocol.next_message() {
                 Ok(Some(message)) => message,
                 Ok(None) => return,
-                Err(violation) => return self.lose(violation.text(), said),
+                Err(why) => return self.lose(why, said),
             };
             match message {
                 Message::Greeting(version) => said.push(Said::Greeting(version)),
@@ -324,7 +306,7 @@ mod tests {
     const GREETING: &str = "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 22, \"minor\": 2, \
          \"major\": 7}, \"package\": \"\"}, \"capabilities\": [\"oob\"]}}\r\n";
 
-    fn all(input: &[u8], step: usize) -> Result<Vec<Message>, Violation> {
+    fn all(input: &[u8], step: usize) -> Result<Vec<Message>, &'static str> {
         let mut protocol = Protocol::default();
         let mut messages = Vec::new();
         for bytes in input.chunks(step) {
@@ -360,18 +342,15 @@ mod tests {
 
     #[test]
     fn a_line_without_end_is_not_collected() {
-        assert_eq!(
-            all(&vec![b'x'; 10 * MAX_LINE], 4096),
-            Err(Violation::LongLine)
-        );
+        assert_eq!(all(&vec![b'x'; 10 * MAX_LINE], 4096), Err(LONG_LINE));
     }
 
     #[test]
     fn what_is_not_json_ends_the_conversation() {
         for input in ["hello\n", "{\"QMP\": \n", "\u{0}\n", "{}{}\n"] {
-            assert_eq!(all(input.as_bytes(), 9), Err(Violation::NotJson), "{input}");
+            assert_eq!(all(input.as_bytes(), 9), Err(NOT_JSON), "{input}");
         }
-        assert_eq!(all(b"\xff\xfe\n", 9), Err(Violation::NotJson));
+        assert_eq!(all(b"\xff\xfe\n", 9), Err(NOT_JSON));
     }
 
     #[test]

@@ -197,7 +197,7 @@ const MARK_MASK: u32 = 0xff00_0000;
 /// The peers that a server accepts.
 #[derive(Debug)]
 pub enum Peers {
-    /// Whoever reaches it: the rules let only its guest through.
+    /// All: the rules let only the guest through.
     Any,
     /// The station `mac` behind `bridge`.
     Station {

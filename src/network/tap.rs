@@ -90,9 +90,9 @@ impl Tap {
         Ok(Tap { fd, name, index })
     }
 
-    /// Has the bridge know the guest, and learn nothing from it: `mac` is here and
-    /// nowhere else, whoever sends with it, and frames from here with another
-    /// source address are dropped.
+    /// Makes `mac` a static entry of the bridge for this tap. The bridge learns nothing
+    /// from the tap: frames from it with another source address are dropped, and those
+    /// of other stations with `mac` change nothing.
     ///
     /// Rules cannot see to that: a frame to one of the addresses that a bridge
     /// keeps to itself (01:80:c2:00:00:0x) meets none, and yet the bridge learns

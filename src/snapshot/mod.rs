@@ -1,16 +1,15 @@
 //! btrfs snapshots: scratch copies of machines, and the one that is kept.
 //!
-//! A [`Snapshot`] is deleted unless it is kept. The process may be killed at
-//! any instant, so each one also carries the means to recognise it as litter
-//! later: its name says whose kind it is ([`is_scratch`]), and a lock that the
-//! kernel frees says whether its owner lives. The lock is flock(2) on the root
-//! of the subvolume itself. It cannot be taken in the same step as the snapshot
-//! is made, so whoever makes one holds a shared lock on the directory around
-//! it, and whoever sweeps the directory an exclusive one (`sweep`).
+//! A [`Snapshot`] is deleted unless it is kept. The process may be killed at any
+//! instant, so that a later sweep has to recognise the snapshot: its name tells the
+//! toolchain ([`is_scratch`]), and a lock, which the kernel frees, tells whether its
+//! owner lives. The lock is flock(2) on the root of the subvolume. It cannot be taken
+//! in the same step in which the snapshot is made. The maker therefore holds a shared
+//! lock on the directory meanwhile, and a sweep of it an exclusive one (`sweep`).
 //!
-//! What is kept is complete: data and manifest are on disk, and the read-only
-//! flag is set, before the final name appears; where it replaces something, the
-//! two swap their names, so that there is no instant with neither.
+//! A kept snapshot is complete: data and manifest are on disk, and the read-only flag
+//! is set, before the final name appears. If it replaces a copy, the two swap names,
+//! so that one of them has the name at any instant.
 
 mod kept;
 mod subvolume;
@@ -85,7 +84,7 @@ impl Snapshot {
             to.display()
         );
         let (parent, name) = split(to).context(what)?;
-        // See the module: nobody sweeps while we have a snapshot and no lock.
+        // No sweep begins while the snapshot exists and has no lock.
         let parent = lock(parent, How::TryShared).context(what)?;
         let origin = open_directory(source).map_err(|error| explain(error, source, &what()))?;
         btrfs::snapshot_create(parent.as_fd(), origin.as_fd(), &name)
@@ -121,8 +120,8 @@ impl Snapshot {
         }
     }
 
-    /// The same, once nobody sweeps the directory any more. `wait` is called for
-    /// each pause, and says whether to go on: `None` if not.
+    /// The same, but waits for a sweep of the directory to end. `wait` is called for
+    /// each pause and returns whether to go on; `None`: it said no.
     pub fn scratch_in_turn(
         source: &Path,
         target: &Path,
@@ -151,12 +150,12 @@ impl Snapshot {
         &self.path
     }
 
-    /// Gives the snapshot the name `target`, in the same directory, in place of
-    /// the subvolume of that name if there is one, for good: what it contains
-    /// is on disk first, it is read-only, and so is the name on disk on return.
+    /// Gives the snapshot the name `target`, in the same directory, in place of the
+    /// subvolume of that name if there is one. Its contents are on disk before that,
+    /// it is read-only, and its name is on disk on return.
     ///
-    /// Whoever writes to it must have stopped: a descriptor that is open for
-    /// writing would keep writing.
+    /// All writers must have stopped: a descriptor that is open for writing stays
+    /// writable.
     ///
     /// # Errors
     ///
@@ -204,11 +203,9 @@ impl Snapshot {
         // From here on the subvolume of that name is kept.
         self.root = None;
         if replaced {
-            // Where the new one was, there is now the old one. It is not kept
-            // for its failing to go: the next sweep takes it for litter.
-            if let Err(error) = delete(&path) {
-                diag::failure(&error).emit();
-            }
+            // The scratch name is now that of the old copy. If it cannot be deleted, the
+            // next sweep removes it.
+            diag::report(delete(&path));
         }
         // The rename of a subvolume makes this commit the transaction.
         parent.sync_all().context(what)

@@ -28,7 +28,7 @@ pub fn delete(path: &Path) -> Result<()> {
         Err(error) => return Err(explain(error, path, &what())),
     };
     let mut result = btrfs::subvolume_delete(parent.as_fd(), &name);
-    // Whoever is not root may only delete what is not read-only.
+    // Users other than root cannot delete read-only subvolumes.
     if result
         .as_ref()
         .is_err_and(|e| e.raw_os_error() == Some(libc::EROFS))

@@ -1,6 +1,6 @@
-//! The redirect by `nf_tables`, spoken to directly: no program is needed, and
-//! the tables have an owner, our socket, with which the kernel removes them
-//! however we die (Linux 5.12). In the meantime nobody else can change them.
+//! The redirect by `nf_tables` over netlink, without a program. The agent's socket owns
+//! the tables (Linux 5.12): no other process can change them, and the kernel removes
+//! them when the socket is closed, also by a kill.
 //!
 //! What is installed, as nft(8) would list it, for tap `T` with address `MAC`, and
 //! for a bridge `br1` in the network `NET`/`MASK`:
@@ -141,7 +141,7 @@ pub(super) struct Rules<'a> {
     pub(super) server: SocketAddrV4,
     /// The other taps of the task.
     pub(super) group: &'a [InterfaceName],
-    /// Whose they are, for whoever lists them.
+    /// The agent, which `nft list ruleset` shows.
     pub(super) owner: &'a str,
 }
 

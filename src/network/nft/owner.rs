@@ -1,9 +1,9 @@
 //! The owner of our tables: a socket that stays open.
 //!
-//! When a socket is closed the kernel removes the tables that it owns, however we
-//! die. Whoever closes it also waits until all that was removed before is freed,
-//! which is some 10 ms (grace periods of RCU). So the redirects of an agent share
-//! one, and the kernel frees those that are gone while the agent goes on.
+//! When a socket is closed, also by a kill, the kernel removes the tables that it owns.
+//! The close waits until everything that was removed before is freed, some 10 ms (grace
+//! periods of RCU). All redirects of an agent therefore share one socket, and the kernel
+//! frees removed ones while the agent goes on.
 
 use std::cell::RefCell;
 use std::io;
@@ -24,8 +24,8 @@ impl Netfilter {
         Ok(Rc::clone(open.insert(Rc::new(NetlinkSocket::netfilter()?))))
     }
 
-    /// Something failed, so nobody knows what is there: the kernel removes it with
-    /// the last user of the socket, and the next redirect has another one.
+    /// After a failure, of which the effect is unknown: the kernel removes the tables
+    /// with the last user of the socket, and the next redirect has another socket.
     pub(super) fn give_up(&self) {
         self.0.take();
     }
