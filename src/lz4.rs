@@ -7,7 +7,7 @@ use lz4_flex::frame::FrameDecoder;
 use crate::error::{Error, Result};
 
 /// The largest piece of content, in bytes.
-const PIECE: usize = 64 << 10;
+const PIECE_BYTES: usize = 64 << 10;
 
 /// Decodes one or more frames, one after the other, with at most `limit` bytes of
 /// content. Calls `sink` with each piece of it.
@@ -18,7 +18,7 @@ pub fn decode(input: &mut dyn BufRead, limit: u64, sink: &mut dyn FnMut(&[u8])) 
         is_short: false,
     };
     let mut left = limit;
-    let mut piece = vec![0; PIECE];
+    let mut piece = vec![0; PIECE_BYTES];
     while !input.is_at_end().map_err(|error| invalid(&error))? {
         // A read ends with its frame.
         let mut frame = FrameDecoder::new(&mut input);

@@ -53,10 +53,6 @@ impl BootstrapManifest {
         if !section.pairs().is_empty() && !pairs.any(|pair| pair.name.ends_with("-version")) {
             return Err(section.missing("<package>-version"));
         }
-        BootstrapManifest::read(section)
-    }
-
-    fn read(section: Section<'_>) -> Result<BootstrapManifest, ParseError> {
         Ok(BootstrapManifest(section.into_values()))
     }
 
@@ -97,12 +93,12 @@ impl BootstrappedMachine {
         }
         let machine = MachineManifest::read(section)?;
         let toolchain = ToolchainManifest::read(stream.expect(ToolchainManifest::KIND)?)?;
-        let bootstrap = BootstrapManifest::read(stream.expect(BootstrapManifest::KIND)?)?;
+        let bootstrap = stream.expect(BootstrapManifest::KIND)?.into_values();
         stream.finish()?;
         Ok(BootstrappedMachine {
             machine,
             toolchain,
-            bootstrap,
+            bootstrap: BootstrapManifest(bootstrap),
         })
     }
 

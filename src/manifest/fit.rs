@@ -14,7 +14,7 @@ const LINE_REACH: usize = 4 << 10;
 
 /// Attempts to meet the limit. The second attempt succeeds unless the rest of a log
 /// wraps very differently from the part that was cut.
-const TRIES: usize = 8;
+const MAX_ATTEMPTS: usize = 8;
 
 /// A log that was cut.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub fn fit(
     let mut available = limit.saturating_sub(fixed);
     let raw: usize = lengths.iter().sum();
     available = scale(available, raw, text.len() - fixed);
-    for _ in 0..TRIES {
+    for _ in 0..MAX_ATTEMPTS {
         let share = share(&lengths, available);
         let mut cuts = Vec::new();
         for (whole, part) in request.result.results.iter().zip(&mut bare.result.results) {

@@ -13,7 +13,7 @@ use crate::trace;
 use crate::watch::{Wake, Watch};
 
 /// How often to look for the result.
-const POLL: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The replacement of the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +71,7 @@ fn await_external_result<G>(
             "waiting for {}",
             upload.path.display()
         );
-        if watch.pause(POLL) == Wake::Signal && watch.must_stop() {
+        if watch.pause(POLL_INTERVAL) == Wake::Signal && watch.must_stop() {
             return Ok(Performed::of(BuildEnd::Stopped));
         }
     }

@@ -10,7 +10,7 @@ use crate::tftp::Upload;
 
 /// How many bytes are kept beyond those that fit into a result, which is cut at the same
 /// place of a log: a third from its start. Lines are shorter.
-const SLACK: usize = 64 << 10;
+const SLACK_BYTES: usize = 64 << 10;
 
 /// Reads a result, or says in a clause what is wrong with it. Logs may hold whatever
 /// compilers print, so the text is made fit to be a manifest first. Of each log no more
@@ -23,7 +23,7 @@ pub(super) fn read(
     let file = upload.open()?.take(config.upload_limit);
     let mut input = BufReader::new(file);
     let most = usize::try_from(config.result_limit).unwrap_or(usize::MAX / 2);
-    let mut text = Shortener::new(most / 3 + SLACK, most - most / 3 + SLACK);
+    let mut text = Shortener::new(most / 3 + SLACK_BYTES, most - most / 3 + SLACK_BYTES);
     let name = &upload.name;
     if name.ends_with(".lz4") {
         let unpacked = lz4::decode(&mut input, config.upload_limit, &mut |piece| {

@@ -42,7 +42,7 @@ pub use subvolume::{
 
 /// How long a sweep of the directory is waited for: it deletes a few snapshots,
 /// which takes a busy disk some seconds.
-const PATIENCE: Duration = Duration::from_secs(30);
+const SWEEP_TIMEOUT: Duration = Duration::from_secs(30);
 /// The pauses before it is looked again, each twice as long as the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -59,15 +59,8 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Makes the writable snapshot `to` of the subvolume `source`, through
-    /// symbolic links at that. `to` must be on the same file system and not
-    /// exist.
-    ///
-    /// # Errors
-    ///
-    /// What the kernel refuses ([`btrfs::snapshot_create`]), with both paths
-    /// and, where one is known, the remedy; `EWOULDBLOCK` while another agent sweeps
-    /// the directory.
+    /// Makes the writable snapshot `to` of the subvolume `source`, which may be a symbolic
+    /// link. The error is `EWOULDBLOCK` while another agent sweeps the directory.
     pub fn create(source: &Path, to: &Path) -> Result<Snapshot> {
         let what = || {
             format!(
@@ -131,7 +124,7 @@ impl Snapshot {
         loop {
             match Snapshot::scratch(source, target) {
                 Err(error) if error.errno() == Some(libc::EWOULDBLOCK) => {
-                    if waited >= PATIENCE {
+                    if waited >= SWEEP_TIMEOUT {
                         return Err(busy(source, target, error));
                     }
                 }
@@ -262,7 +255,7 @@ fn busy(source: &Path, target: &Path, error: Error) -> Error {
         "unable to snapshot {}: process {pid} has {} locked for more than {} seconds",
         source.display(),
         dir.display(),
-        PATIENCE.as_secs()
+        SWEEP_TIMEOUT.as_secs()
     ))
     .hint(format!(
         "an agent that cleans up there needs a moment; if this one is stopped (state T in \

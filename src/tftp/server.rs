@@ -22,15 +22,15 @@ const RECEIVE_BUFFER: usize = 8 << 20;
 const SEND_BUFFER: usize = 4 << 20;
 /// Datagrams taken by one system call, and octets of large ones: more would be
 /// out of the processor's cache again before they are written.
-const BATCH: usize = 32;
+const BATCH_DATAGRAMS: usize = 32;
 const BATCH_OCTETS: usize = 128 << 10;
 /// Descriptors that are polled without allocating.
-const FEW: usize = 8;
+const STACK_DESCRIPTORS: usize = 8;
 /// Within a transfer the next packet is about to come, and is waited for by
 /// receiving it, without polling first: a third of the system calls of a
 /// lock-step transfer. For so long other descriptors and the deadline may have to
 /// wait, and a tick of the kernel's clock longer.
-const HOT: Duration = Duration::from_millis(5);
+const BUSY_RECEIVE: Duration = Duration::from_millis(5);
 /// A TFTP server on one socket, driven by calls of [`TftpServer::serve`].
 ///
 /// Transfers, and the memory of those that are over, live on from call to call.
@@ -56,7 +56,7 @@ impl TftpServer {
             .set_buffers(RECEIVE_BUFFER, SEND_BUFFER)
             .context(|| format!("unable to set up udp {address}"))?;
         Ok(TftpServer {
-            inbox: Inbox::new(BATCH, address.ip().is_unspecified()),
+            inbox: Inbox::new(BATCH_DATAGRAMS, address.ip().is_unspecified()),
             most: 1,
             hot: None,
             dispatcher: Dispatcher::new(settings, receive_buffer as u64, socket),
@@ -116,7 +116,7 @@ impl TftpServer {
             return Ok(event);
         }
         // A deadline in the past ends the wait by receiving. If the caller was away for
-        // longer than `HOT`, one receive waits for a moment (see `Socket`), which costs
+        // longer than `BUSY_RECEIVE`, one receive waits for a moment (see `Socket`), which costs
         // less than reading the clock on each call.
         if deadline.is_some_and(|deadline| self.hot.is_some_and(|hot| deadline <= hot)) {
             self.hot = None;
@@ -135,7 +135,7 @@ impl TftpServer {
                 self.dispatcher.tick(now);
             }
             self.hot = if received && ready.is_none() && self.dispatcher.is_active() {
-                let until = self.hot.unwrap_or(now + HOT);
+                let until = self.hot.unwrap_or(now + BUSY_RECEIVE);
                 let next = earlier(self.dispatcher.due(), deadline);
                 (now < until && next.is_none_or(|next| next > until)).then_some(until)
             } else {
@@ -163,9 +163,9 @@ impl TftpServer {
         let until = earlier(self.dispatcher.due(), deadline);
         let socket = self.dispatcher.wire().as_fd();
         let blank = |_| PollFd::new(socket, PollFlags::POLLIN);
-        let mut few: [_; FEW] = std::array::from_fn(blank);
+        let mut few: [_; STACK_DESCRIPTORS] = std::array::from_fn(blank);
         let mut many: Vec<_>;
-        let set = if others.len() < FEW {
+        let set = if others.len() < STACK_DESCRIPTORS {
             &mut few[..=others.len()]
         } else {
             many = (0..=others.len()).map(blank).collect();
@@ -192,7 +192,7 @@ impl TftpServer {
                     let largest = (0..count).filter_map(|index| self.inbox.get(index));
                     let largest = largest.map(|datagram| datagram.octets.len()).max();
                     let fitting = BATCH_OCTETS / largest.unwrap_or_default().max(1);
-                    (self.most * 4).min(fitting.clamp(1, BATCH))
+                    (self.most * 4).min(fitting.clamp(1, BATCH_DATAGRAMS))
                 } else {
                     count.max(1)
                 };

@@ -13,14 +13,14 @@ use super::tree;
 use crate::sys::file::{self, Facts};
 
 /// Octets read ahead for a transfer in lock-step.
-const AHEAD: usize = 32 * 1024;
+const READ_AHEAD_BYTES: usize = 32 * 1024;
 
 /// Blocks of a file for which reading ahead pays: fewer are read one by one
 /// sooner than the buffer is made.
-const AHEAD_BLOCKS: u64 = 4;
+const READ_AHEAD_BLOCKS: u64 = 4;
 
 /// Octets of a file that are converted to netascii at a time.
-const TEXT_PIECE: usize = 4096;
+const TEXT_PIECE_BYTES: usize = 4096;
 
 const CHANGED: Refusal = Refusal::new(ErrorCode::NotDefined, "file changed while it was read");
 
@@ -102,10 +102,11 @@ impl Source {
         let in_file = matches!(content, Content::File(..));
         let worthwhile = in_file
             && mode == Mode::Octet
-            && blksize * usize::from(window) <= AHEAD / 4
-            && content.size() > AHEAD_BLOCKS * blksize as u64;
+            && blksize * usize::from(window) <= READ_AHEAD_BYTES / 4
+            && content.size() > READ_AHEAD_BLOCKS * blksize as u64;
         let ahead = if worthwhile {
-            usize::try_from(content.size()).map_or(AHEAD, |size| size.min(AHEAD))
+            usize::try_from(content.size())
+                .map_or(READ_AHEAD_BYTES, |size| size.min(READ_AHEAD_BYTES))
         } else {
             0
         };
@@ -262,7 +263,7 @@ impl Text {
 impl Mark {
     /// Fills a block from here on; less than full means the end of the file.
     fn fill(&mut self, content: &Content, block: &mut [u8]) -> Result<usize, Refusal> {
-        let mut piece = [0; TEXT_PIECE];
+        let mut piece = [0; TEXT_PIECE_BYTES];
         let mut made = 0;
         while made < block.len() {
             let left = content.size() - self.offset;
@@ -270,8 +271,8 @@ impl Mark {
                 break;
             }
             let want = usize::try_from(left)
-                .unwrap_or(TEXT_PIECE)
-                .min(TEXT_PIECE)
+                .unwrap_or(TEXT_PIECE_BYTES)
+                .min(TEXT_PIECE_BYTES)
                 .min(block.len() - made);
             content.read(self.offset, &mut piece[..want])?;
             let (taken, more) = self.encoder.encode(&piece[..want], &mut block[made..]);

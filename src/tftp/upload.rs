@@ -22,7 +22,7 @@ use crate::error::reason;
 use crate::sys::file::{self, Access};
 
 /// Small blocks are gathered up to so many octets before they are written.
-const GATHER: usize = 64 * 1024;
+const GATHER_BYTES: usize = 64 * 1024;
 
 /// Permissions of an uploaded file, before the umask.
 const MODE: u32 = 0o666;
@@ -80,17 +80,17 @@ impl UploadFile {
     pub fn append(&mut self, payload: &[u8]) -> io::Result<()> {
         if let Some(decoder) = &mut self.decoder {
             decoder.decode(payload, &mut self.gathered);
-        } else if self.gathered.is_empty() && payload.len() >= GATHER / 4 {
+        } else if self.gathered.is_empty() && payload.len() >= GATHER_BYTES / 4 {
             self.file.write_all_at(payload, self.written)?;
             self.written += payload.len() as u64;
             return Ok(());
         } else {
-            if self.gathered.len() + payload.len() > GATHER {
+            if self.gathered.len() + payload.len() > GATHER_BYTES {
                 self.write_gathered()?;
             }
             self.gathered.extend_from_slice(payload);
         }
-        if self.gathered.len() >= GATHER {
+        if self.gathered.len() >= GATHER_BYTES {
             self.write_gathered()?;
         }
         Ok(())

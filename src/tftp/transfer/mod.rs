@@ -26,7 +26,8 @@ use std::time::Instant;
 pub use linger::{Linger, Reply};
 pub use receive::Receiver;
 pub use send::Sender;
-pub use timer::{CEILING, FIRST, FLOOR, PATIENCE, Timer, TimerDecision};
+use timer::FIRST_INTERVAL;
+pub use timer::{Timer, TimerDecision};
 
 use super::packet::{ErrorCode, Refusal};
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::{FIRST, Input, Output, SILENCE, Timer, TimerDecision, Transfer, TransferEnd};
+use super::{FIRST_INTERVAL, Input, Output, SILENCE, Timer, TimerDecision, Transfer, TransferEnd};
 use crate::tftp::packet::{ErrorCode, Refusal, low_half};
 
 /// The receiving side of a transfer.
@@ -45,7 +45,7 @@ impl Receiver {
         let timer = if window > 1 {
             timer
         } else {
-            timer.with_floor(FIRST)
+            timer.with_floor(FIRST_INTERVAL)
         };
         Receiver {
             blksize: usize::from(blksize),

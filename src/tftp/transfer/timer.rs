@@ -7,19 +7,19 @@
 use std::time::{Duration, Instant};
 
 /// The interval before anything was measured (RFC 6298 §2.1).
-pub const FIRST: Duration = Duration::from_secs(1);
+pub(super) const FIRST_INTERVAL: Duration = Duration::from_secs(1);
 /// The least interval. A guest may not be scheduled for that long.
-pub const FLOOR: Duration = Duration::from_millis(50);
+const MIN_INTERVAL: Duration = Duration::from_millis(50);
 /// The longest interval.
-pub const CEILING: Duration = Duration::from_secs(8);
+const MAX_INTERVAL: Duration = Duration::from_secs(8);
 /// The maximum silence of a peer: it is given up when the next attempt would exceed
 /// this. With a first interval of one second that is after 5 attempts and 31 s, as in
 /// tftpd-hpa's server.
-pub const PATIENCE: Duration = Duration::from_secs(35);
+const MAX_SILENCE: Duration = Duration::from_secs(35);
 /// With a negotiated timeout: as many attempts as fit into this, within bounds.
-const ROUNDS: Duration = Duration::from_secs(30);
+const NEGOTIATED_SILENCE: Duration = Duration::from_secs(30);
 /// Round trips it takes for each halving of the least interval.
-const EVIDENCE: u32 = 4;
+const TRIPS_PER_HALVING: u32 = 4;
 /// The clock's share in the interval (RFC 6298 §2, G).
 const GRANULARITY: Duration = Duration::from_millis(1);
 
@@ -58,7 +58,7 @@ impl Timer {
     pub fn new(now: Instant, negotiated: Option<Duration>) -> Timer {
         Timer {
             negotiated,
-            floor: FLOOR,
+            floor: MIN_INTERVAL,
             smoothed: Duration::ZERO,
             variation: Duration::ZERO,
             samples: 0,
@@ -103,12 +103,12 @@ impl Timer {
             return negotiated;
         }
         let measured = if self.samples == 0 {
-            FIRST
+            FIRST_INTERVAL
         } else {
-            let floor = FIRST / (1 << (self.samples / EVIDENCE).min(6));
+            let floor = FIRST_INTERVAL / (1 << (self.samples / TRIPS_PER_HALVING).min(6));
             (self.smoothed + (self.variation * 4).max(GRANULARITY)).max(floor.max(self.floor))
         };
-        (measured * (1 << self.attempts.min(10))).min(CEILING)
+        (measured * (1 << self.attempts.min(10))).min(MAX_INTERVAL)
     }
 
     /// Something that awaits an answer was sent for the first time.
@@ -192,13 +192,13 @@ impl Timer {
             // A long interval must not make a dead peer immortal, nor a short
             // one kill a peer that was not scheduled for some seconds.
             Some(interval) => {
-                let fitting = ROUNDS.as_secs() / interval.as_secs().max(1);
+                let fitting = NEGOTIATED_SILENCE.as_secs() / interval.as_secs().max(1);
                 u64::from(self.attempts) >= fitting.clamp(2, 6)
             }
             // Until the time at which something was due, not that of this call.
             None => {
-                let next = (self.interval() * 2).min(CEILING);
-                due.saturating_duration_since(self.progress) + next > PATIENCE
+                let next = (self.interval() * 2).min(MAX_INTERVAL);
+                due.saturating_duration_since(self.progress) + next > MAX_SILENCE
             }
         };
         if enough {
