@@ -58,11 +58,12 @@ impl<W: World> Agent<W> {
         let host = self.world.host()?;
         let (mut answered, mut declined, mut failed) = (0, None, None);
         let (mut may_be_asked, mut kept) = (false, None);
-        for number in self.world.order() {
-            if self.world.must_stop() {
+        for number in self.world.controllers().order() {
+            if self.world.courier().must_stop() {
                 break;
             }
-            let wanted = self.wanted(self.world.priority(number));
+            let priority = self.world.controllers().priority(number);
+            let wanted = self.wanted(priority);
             if let Some(shortage) = host.keeps_from_asking(&wanted) {
                 kept.get_or_insert(shortage);
                 continue;
@@ -73,7 +74,8 @@ impl<W: World> Agent<W> {
                 && now < resting.until
             {
                 let why = &resting.why;
-                failed.get_or_insert_with(|| format!("{}: {why}", self.world.controller(number)));
+                let name = self.world.controllers().name(number);
+                failed.get_or_insert_with(|| format!("{name}: {why}"));
                 continue;
             }
             match self.world.ask(number, &request) {
@@ -101,7 +103,7 @@ impl<W: World> Agent<W> {
                     if takes_time(failure.class()) {
                         self.rest(number, &failure.to_string());
                     }
-                    let name = self.world.controller(number);
+                    let name = self.world.controllers().name(number);
                     failed.get_or_insert_with(|| format!("{name}: {failure}"));
                     let what = format!("unable to request task from {name}");
                     diag::failure(&failure.into_error(&what)).emit();
@@ -180,9 +182,7 @@ impl<W: World> Agent<W> {
             self.give_back(&record, why),
             self.flush(true).map(drop),
         ] {
-            if let Err(error) = done {
-                diag::failure(&error).emit();
-            }
+            diag::report(done);
         }
     }
 

@@ -8,15 +8,15 @@ use super::work::{Agent, compose};
 use super::world::{Room as _, World};
 use crate::cli::{self, Dump};
 use crate::controller::Assignment;
-use crate::delivery::{FinishedTask, TaskRecord};
+use crate::delivery::TaskRecord;
 use crate::diag::{self, Scope, TaskScope};
 use crate::error::{Error, Result};
 use crate::interactive;
 use crate::ledger::{ClaimState, HostClaim, Wanted, Work};
 use crate::machines::TaskMachines;
 use crate::manifest::{
-    MachineManifest, ResultManifest, ResultRules, ResultStatus, Style, TaskManifest,
-    accept_checksums, agent_checksum, failure_result, normalize,
+    MachineManifest, ResultRules, ResultStatus, Style, TaskManifest, accept_checksums,
+    agent_checksum, failure_result, normalize,
 };
 use crate::perform::{BuildEnd, BuildFailure, BuildStage, FailedSide, HeldGuest, Performed};
 use crate::status::{self, Laps, Subject};
@@ -154,7 +154,7 @@ impl<W: World> Agent<W> {
                 diag::warning(note).emit();
             }
             if self.options.dump == Some(Dump::Result) {
-                self.world.release(&record.result_url);
+                self.world.courier().release(&record.result_url);
                 cli::print(compose(result.to_text(Style::TODAY))?.as_bytes())?;
                 if let Some(guest) = guest {
                     faults.note(guest.close());
@@ -163,7 +163,12 @@ impl<W: World> Agent<W> {
             }
             let status = result.status;
             let archive = artifacts.as_ref().map(|archive| archive.path.as_path());
-            faults.note(self.store(record, result, checksum, archive));
+            let checksum = (!self.options.legacy_request).then_some(checksum);
+            let (now, courier) = (self.world.now(), self.world.courier());
+            let finished = self
+                .delivery
+                .finish(record, result, checksum, archive, now, courier);
+            faults.note(finished);
             faults.note(room.end_task());
             faults.note(self.flush(true).map(drop));
             laps.lap("upload", Instant::now());
@@ -275,9 +280,7 @@ impl<W: World> Agent<W> {
         machine: &MachineManifest,
     ) -> Turn {
         let given_back = self.give_back(record, why);
-        if let Err(error) = given_back.and_then(|()| self.flush(true)) {
-            diag::failure(&error).emit();
-        }
+        diag::report(given_back.and_then(|()| self.flush(true)));
         self.conclude(end, why, machine)
     }
 
@@ -317,7 +320,7 @@ impl<W: World> Agent<W> {
 
     fn rest_machine(&mut self, machine: &MachineManifest, end: TaskEnd) {
         let now = self.world.now().uptime;
-        let pause = self.resting_machines.add(machine, now);
+        let pause = self.resting_machines.add(machine.name(), machine.id(), now);
         let why = match end {
             TaskEnd::AuxiliaryFailed => "it did not come up",
             _ => "its guest made no request",
@@ -346,25 +349,10 @@ impl<W: World> Agent<W> {
         }
     }
 
-    fn store(
-        &mut self,
-        record: &TaskRecord,
-        result: ResultManifest,
-        checksum: String,
-        archive: Option<&std::path::Path>,
-    ) -> Result<()> {
-        let finished = FinishedTask {
-            result,
-            agent_checksum: (!self.options.legacy_request).then_some(checksum),
-            archive,
-        };
-        let now = self.world.now();
-        self.delivery.finish(record, finished, now, &mut self.world)
-    }
-
     pub(super) fn give_back(&mut self, record: &TaskRecord, why: &str) -> Result<()> {
         let now = self.world.now();
-        self.delivery.give_back(record, why, now, &mut self.world)
+        self.delivery
+            .give_back(record, why, now, self.world.courier())
     }
 
     /// The agent's checksum: of everything on this side that can change a result.

@@ -3,8 +3,9 @@
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
+use super::pauses::Pauses;
 use super::setup;
-use super::templates::TemplatePauses;
+use super::templates::{FIRST_PAUSE, LONGEST_PAUSE};
 use crate::bootstrap::{self, BootstrapOrder, BootstrapSettings, Bootstrapped};
 use crate::cgroup::{self, Cgroups};
 use crate::cli::Options;
@@ -43,8 +44,8 @@ pub(super) struct GuestHost<'w> {
     cgroups: Option<Cgroups>,
     /// The ledger of the host; trial runs have none.
     pub(super) ledger: Option<HostLedger>,
-    /// The pauses between attempts to make templates.
-    pub(super) pauses: TemplatePauses,
+    /// The pauses between attempts to make templates, by the copy of the machine.
+    pub(super) pauses: Pauses,
 }
 
 impl<'w> GuestHost<'w> {
@@ -59,7 +60,7 @@ impl<'w> GuestHost<'w> {
             evidence: setup::evidence(options),
             cgroups: has_guests.then(divide_cgroup).flatten(),
             ledger: has_guests.then(|| setup::ledger(options)),
-            pauses: TemplatePauses::default(),
+            pauses: Pauses::new(FIRST_PAUSE, LONGEST_PAUSE),
         }
     }
 

@@ -14,7 +14,7 @@ use crate::cli::{Options, Turns};
 use crate::controller::address::UploadTarget;
 use crate::controller::failure::Failure;
 use crate::controller::{Assignment, Controllers};
-use crate::delivery::{ControllerCourier, Courier, Deliverer, Now, StoredArtifact};
+use crate::delivery::{Courier, Deliverer, Now};
 use crate::diag;
 use crate::error::{Class, Error, Result, word};
 use crate::guest;
@@ -28,7 +28,6 @@ use crate::network::{Bridge, Redirect, Strategy};
 use crate::perform::{
     BuildEnd, BuildFailure, BuildStage, FailedSide, Job, Performed, Remains, perform,
 };
-use crate::priority::Priority;
 use crate::settings::{AccelChoice, RedirectKind};
 use crate::status::{Idle, Laps, Phase};
 use crate::sweep;
@@ -85,13 +84,6 @@ impl<'w> Host<'w> {
         self.controllers.hold(target);
     }
 
-    fn courier(&mut self) -> ControllerCourier<'_> {
-        ControllerCourier {
-            controllers: &mut self.controllers,
-            watch: self.watch,
-        }
-    }
-
     /// Why auxiliary machines are not offered, if there is a reason: the guests of a task
     /// reach each other by the rules of nf_tables.
     fn keeps_from_auxiliary(&mut self) -> Result<Option<String>> {
@@ -142,28 +134,6 @@ impl<'w> Host<'w> {
             auxiliary: &setup::auxiliary(self.options, machines),
         };
         Ok(perform(&config, &job, laps, self.watch))
-    }
-}
-
-impl Courier for Host<'_> {
-    fn send_result(&mut self, target: &UploadTarget, text: &[u8]) -> Result<(), Failure> {
-        self.courier().send_result(target, text)
-    }
-
-    fn send_artifact(
-        &mut self,
-        artifact: &StoredArtifact,
-        session: &str,
-    ) -> Result<String, Failure> {
-        self.courier().send_artifact(artifact, session)
-    }
-
-    fn release(&mut self, target: &UploadTarget) {
-        self.courier().release(target);
-    }
-
-    fn must_stop(&self) -> bool {
-        self.watch.must_stop()
     }
 }
 
@@ -232,7 +202,7 @@ impl<'w> World for Host<'w> {
         if retry {
             diag::info("trying again what failed (SIGUSR2)").emit();
             self.machines.retry();
-            self.guests.pauses.retry();
+            self.guests.pauses.clear();
         }
         retry
     }
@@ -271,9 +241,7 @@ impl<'w> World for Host<'w> {
         }
         if wait && let Some(deliverer) = &mut self.deliverer {
             self.watch.enter(Phase::Uploading, None);
-            if let Err(error) = deliverer.await_round(DELIVERY_WAIT, self.watch) {
-                diag::failure(&error).emit();
-            }
+            diag::report(deliverer.await_round(DELIVERY_WAIT, self.watch));
         }
         true
     }
@@ -282,16 +250,12 @@ impl<'w> World for Host<'w> {
         self.controllers.note(subject, text);
     }
 
-    fn order(&mut self) -> Vec<usize> {
-        self.controllers.order()
+    fn controllers(&mut self) -> &mut Controllers {
+        &mut self.controllers
     }
 
-    fn controller(&self, number: usize) -> String {
-        self.controllers.name(number)
-    }
-
-    fn priority(&self, number: usize) -> Priority {
-        self.controllers.priority(number)
+    fn courier(&mut self) -> &mut dyn Courier {
+        &mut self.controllers
     }
 
     fn host(&mut self) -> Result<HostView> {

@@ -102,7 +102,7 @@ impl<W: World> Agent<W> {
         drop(machines);
         match asked {
             Asked::Task(assignment, ..) if self.options.dump == Some(Dump::Task) => {
-                self.world.release(&assignment.result_url);
+                self.world.courier().release(&assignment.result_url);
                 dump(&assignment.task)
             }
             Asked::Task(assignment, machines, number) => {
@@ -139,9 +139,9 @@ impl<W: World> Agent<W> {
         let beside = self.delivery.has_deliveries()? && self.world.deliver_beside(wait);
         let now = self.world.now();
         let flushed = if beside {
-            self.delivery.flush_beside(now, &mut self.world)?
+            self.delivery.flush_beside(now, self.world.courier())?
         } else {
-            self.delivery.flush(now, &mut self.world)?
+            self.delivery.flush(now, self.world.courier())?
         };
         Ok(flushed.waiting)
     }
@@ -183,8 +183,14 @@ impl<W: World> Agent<W> {
         self.world.note("machines", None);
         self.agree(&mut ready)?;
         let now = self.world.now().uptime;
-        ready.retain(|machine| !self.resting_machines.has(&machine.manifest.machine, now));
-        auxiliary.retain(|machine| !self.resting_machines.has(&machine.manifest, now));
+        let rests = |machine: &MachineManifest| {
+            let left = self
+                .resting_machines
+                .left(machine.name(), machine.id(), now);
+            left.is_some()
+        };
+        ready.retain(|machine| !rests(&machine.manifest.machine));
+        auxiliary.retain(|machine| !rests(&machine.manifest));
         if ready.is_empty() {
             let detail = "their guests made no request".to_owned();
             return Ok(Offer::Nothing(Idle::NoMachines, detail));

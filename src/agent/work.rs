@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use super::ask::Resting;
-use super::resting::RestingMachines;
+use super::pauses::Pauses;
 use super::setup;
 use super::turn::Turn;
 use super::world::World;
@@ -24,6 +25,11 @@ const SEE_CHECK: &str = "see all that this host lacks: bbot-agent --check [optio
 /// Exit status after `SIGHUP`: the supervisor is to start the agent again.
 const RESTART: u8 = 3;
 
+/// How long a machine is not offered after a guest that made no request: the first and
+/// the longest pause.
+const FIRST_MACHINE_PAUSE: Duration = Duration::from_secs(5 * 60);
+const MAX_MACHINE_PAUSE: Duration = Duration::from_secs(3600);
+
 /// An agent for one toolchain and instance. It holds what cannot be read again from
 /// the disk.
 #[derive(Debug)]
@@ -34,8 +40,9 @@ pub struct Agent<W> {
     pub(super) breaker: Breaker,
     /// Controllers that are not asked for a while, by number.
     pub(super) resting: BTreeMap<usize, Resting>,
-    /// Machines that are not offered for a while.
-    pub(super) resting_machines: RestingMachines,
+    /// Machines that are not offered for a while, because their guests failed before they
+    /// had a task.
+    pub(super) resting_machines: Pauses,
     /// Draws the machines of a request that cannot have all.
     pub(super) shuffle: Shuffle,
     /// The version of the toolchain that controllers are told.
@@ -51,12 +58,12 @@ impl<W: World> Agent<W> {
     pub fn new(options: Options, world: W, delivery: Delivery) -> Agent<W> {
         Agent {
             breaker: Breaker::new(options.breaker),
+            resting: BTreeMap::new(),
+            resting_machines: Pauses::new(FIRST_MACHINE_PAUSE, MAX_MACHINE_PAUSE),
             toolchain_version: options.toolchain_ver.clone().unwrap_or_default(),
             options,
             world,
             delivery,
-            resting: BTreeMap::new(),
-            resting_machines: RestingMachines::default(),
             shuffle: Shuffle::seeded(),
             probe_anew: true,
             turns: 0,
@@ -82,9 +89,7 @@ impl<W: World> Agent<W> {
             // A task that cannot be given back (without its key, for instance) does
             // not keep the agent from starting: its controller times out.
             let why = "the agent ended while the task was performed";
-            if let Err(error) = self.give_back(&task, why) {
-                diag::failure(&error).emit();
-            }
+            diag::report(self.give_back(&task, why));
         }
     }
 

@@ -5,15 +5,14 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::controller::Assignment;
 use crate::controller::failure::Failure;
+use crate::controller::{Assignment, Controllers};
 use crate::delivery::{Courier, Now};
 use crate::error::Result;
 use crate::ledger::{HostClaim, HostView};
 use crate::machines::{Enumeration, Machine, TaskMachines};
 use crate::manifest::TaskRequest;
 use crate::perform::{HeldGuest, Performed};
-use crate::priority::Priority;
 use crate::status::{Idle, Laps};
 use crate::watch::{Stop, Watch};
 
@@ -25,7 +24,7 @@ pub trait Room {
 }
 
 /// Host, guests and controllers.
-pub trait World: Courier {
+pub trait World {
     /// The guest of a build that has ended.
     type Guest: HeldGuest;
 
@@ -65,14 +64,11 @@ pub trait World: Courier {
     /// earlier agent for instance. Without a text it is new the next time.
     fn note(&mut self, subject: &str, text: Option<String>);
 
-    /// The numbers of the controllers, in the order to ask them now.
-    fn order(&mut self) -> Vec<usize>;
+    /// The controllers: their order, names and priorities.
+    fn controllers(&mut self) -> &mut Controllers;
 
-    /// The name of a controller, without a password.
-    fn controller(&self, number: usize) -> String;
-
-    /// The priority of a controller.
-    fn priority(&self, number: usize) -> Priority;
+    /// The way of results to them.
+    fn courier(&mut self) -> &mut dyn Courier;
 
     /// The host as it is now, without this agent.
     fn host(&mut self) -> Result<HostView>;

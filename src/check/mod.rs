@@ -110,15 +110,12 @@ impl Finding {
     }
 
     fn json(&self) -> Value {
-        let text = |text: &String| Value::String(text.clone());
+        let remedies = self.remedies.iter().map(|remedy| Value::from(&**remedy));
         Value::object([
-            ("subject", text(&self.subject)),
-            ("status", Value::String(self.grade.keyword().to_owned())),
-            ("found", text(&self.found)),
-            (
-                "remedies",
-                Value::Array(self.remedies.iter().map(text).collect()),
-            ),
+            ("subject", Value::from(&*self.subject)),
+            ("status", self.grade.keyword().into()),
+            ("found", Value::from(&*self.found)),
+            ("remedies", Value::Array(remedies.collect())),
         ])
     }
 }
@@ -152,21 +149,17 @@ impl Report {
 
     /// The report for programs.
     pub fn json(&self) -> Value {
-        let failures = self.count(Grade::Failure);
+        let failures = self.count(Grade::Failure) as u64;
         Value::object([
-            ("ok", Value::Bool(failures == 0)),
-            ("warnings", number(self.count(Grade::Warning))),
-            ("failures", number(failures)),
+            ("ok", Value::from(failures == 0)),
+            ("warnings", (self.count(Grade::Warning) as u64).into()),
+            ("failures", failures.into()),
             (
                 "checks",
                 Value::Array(self.0.iter().map(Finding::json).collect()),
             ),
         ])
     }
-}
-
-fn number(n: usize) -> Value {
-    Value::Number(n.to_string())
 }
 
 /// Examines the host. Calls `found` with each finding at once, since some take seconds.

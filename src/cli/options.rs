@@ -54,9 +54,9 @@ plain! {
 
         /// Pause between turns in which there was nothing to do.
         pub poll_interval: Duration,
-        /// Most time to reach a controller.
+        /// The connection timeout.
         pub connect_timeout: Duration,
-        /// Most time for a whole exchange with a controller.
+        /// The timeout of a whole exchange with a controller.
         pub request_timeout: Duration,
         /// Further attempts to connect to a controller.
         pub request_retries: u32,
@@ -74,7 +74,7 @@ plain! {
         pub openssl_options: Vec<String>,
         /// Repository fingerprints that replace those of the task.
         pub trust: Vec<String>,
-        /// Most bytes of a result manifest.
+        /// The maximum size of a result manifest, in bytes.
         pub result_limit: u64,
         /// How long an undelivered result is kept.
         pub result_expiry: Duration,
@@ -206,7 +206,7 @@ pub enum Turns {
     /// Until a signal; a busy lock is an error.
     #[default]
     Endless,
-    /// One; when another agent holds the lock, that is as good: exit 0.
+    /// One; when another agent holds the lock: exit 0.
     Once,
     /// One; when another agent holds the lock: exit 75.
     OnceOrBusy,

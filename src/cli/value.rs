@@ -218,62 +218,47 @@ impl<'a> Value<'a> {
         })
     }
 
+    /// Text that is of a form.
+    fn of_form(self, expected: &str, is_good: impl Fn(&str) -> bool) -> Result<String> {
+        let text = self.str(expected)?;
+        match is_good(text) {
+            true => Ok(text.to_owned()),
+            false => Err(expected.into()),
+        }
+    }
+
     /// A name that becomes a part of file names: letters, digits and `_.+-`,
     /// the first a letter.
     pub(super) fn name(self) -> Result<String> {
         let expected = "a name of letters, digits and _.+-, beginning with a letter";
-        let text = self.str(expected)?;
-        let good = text.starts_with(|c: char| c.is_ascii_alphabetic())
-            && text.len() <= 64
-            && text
-                .bytes()
-                .all(|c| c.is_ascii_alphanumeric() || b"_.+-".contains(&c));
-        if good {
-            Ok(text.to_owned())
-        } else {
-            Err(expected.into())
-        }
+        self.of_form(expected, |text| is_name(text) && text.len() <= 64)
     }
 
     /// Name of a network interface; longer ones are cut short by the kernel
     /// (`IFNAMSIZ`, netdevice(7)).
     pub(super) fn interface(self) -> Result<String> {
-        let expected = "an interface name of at most 15 characters";
-        let text = self.str(expected)?;
-        let good = !text.is_empty()
-            && text.len() <= 15
-            && text != "."
-            && text != ".."
-            && text
-                .bytes()
-                .all(|c| c.is_ascii_graphic() && !b"/:".contains(&c));
-        if good {
-            Ok(text.to_owned())
-        } else {
-            Err(expected.into())
-        }
+        self.of_form("an interface name of at most 15 characters", |text| {
+            let is_good = |c: u8| c.is_ascii_graphic() && !b"/:".contains(&c);
+            (1..=15).contains(&text.len())
+                && !matches!(text, "." | "..")
+                && text.bytes().all(is_good)
+        })
     }
 
     /// Fingerprint of a repository certificate: 32 octets in hex with colons.
     pub(super) fn fingerprint(self) -> Result<String> {
         let expected = "32 pairs of hexadecimal digits separated by colons";
-        let text = self.str(expected)?;
-        let pair = |pair: &str| pair.len() == 2 && pair.bytes().all(|c| c.is_ascii_hexdigit());
-        if text.split(':').count() == 32 && text.split(':').all(pair) {
-            Ok(text.to_owned())
-        } else {
-            Err(expected.into())
-        }
+        let is_pair = |pair: &str| pair.len() == 2 && pair.bytes().all(|c| c.is_ascii_hexdigit());
+        self.of_form(expected, |text| {
+            text.split(':').count() == 32 && text.split(':').all(is_pair)
+        })
     }
 
     /// A version in build2's own format.
     pub(super) fn standard_version(self) -> Result<String> {
-        let expected = "a standard version, as 0.17.0";
-        let text = self.str(expected)?;
-        match StandardVersion::parse(text) {
-            Ok(_) => Ok(text.to_owned()),
-            Err(_) => Err(expected.into()),
-        }
+        self.of_form("a standard version, as 0.17.0", |text| {
+            StandardVersion::parse(text).is_ok()
+        })
     }
 
     /// `<package>=<version>`.
@@ -284,10 +269,7 @@ impl<'a> Value<'a> {
             Some((package, version))
                 if !version.is_empty()
                     && !version.contains(char::is_whitespace)
-                    && package.starts_with(|c: char| c.is_ascii_alphabetic())
-                    && package
-                        .bytes()
-                        .all(|c| c.is_ascii_alphanumeric() || b"_+-.".contains(&c)) =>
+                    && is_name(package) =>
             {
                 Ok((package.to_owned(), version.to_owned()))
             }
@@ -304,6 +286,14 @@ impl<'a> Value<'a> {
         list.push(item);
         Ok(())
     }
+}
+
+/// Whether a text has letters, digits and `_.+-`, the first a letter.
+fn is_name(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text
+            .bytes()
+            .all(|c| c.is_ascii_alphanumeric() || b"_.+-".contains(&c))
 }
 
 /// Digits and nothing else: no sign, no blank.

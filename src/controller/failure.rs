@@ -91,10 +91,9 @@ impl Failure {
         &self.hints
     }
 
-    /// Whether the controller has made up its mind, so that sending the same
-    /// again is of no use: a 4xx, except those that speak of the moment (408
-    /// request timeout, 421 misdirected, 423 locked, 425 too early, 429 too
-    /// many requests) or of the proxy (407).
+    /// Whether the same request would be refused again: a 4xx, except the temporary
+    /// ones (408 request timeout, 421 misdirected, 423 locked, 425 too early, 429 too
+    /// many requests) and that of a proxy (407).
     pub fn is_final(&self) -> bool {
         matches!(self.class, FailureClass::Client(code)
             if !matches!(code, 407 | 408 | 421 | 423 | 425 | 429))

@@ -103,7 +103,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Checks the settings, reads the CA file if one is named; connects to nobody.
+    /// Checks the settings, reads the CA file if one is named. Makes no connection.
     ///
     /// # Errors
     ///
@@ -124,7 +124,7 @@ impl Client {
     }
 
     fn trusting(&self, certificates: Certificates) -> Agent {
-        // Fails when it is installed already, which is as good.
+        // An error means that it is installed already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         agent(&self.settings, &self.watch, certificates)
     }
@@ -262,12 +262,20 @@ fn agent(settings: &Settings, watch: &Watch, certificates: Certificates) -> Agen
         .output_buffer_size(16 * 1024)
         .user_agent(concat!("bbot-agent/", env!("CARGO_PKG_VERSION")))
         .build();
-    let connector =
-        ().chain(ConnectProxyConnector::default())
-            .chain(Dial::new(watch.clone()))
-            .chain(RustlsConnector::default())
-            .chain(Strict);
-    Agent::with_parts(config, connector, Names::new(watch.clone()))
+    let connector = ()
+        .chain(ConnectProxyConnector::default())
+        .chain(Dial {
+            watch: watch.clone(),
+        })
+        .chain(RustlsConnector::default())
+        .chain(Strict);
+    Agent::with_parts(
+        config,
+        connector,
+        Names {
+            watch: watch.clone(),
+        },
+    )
 }
 
 enum Step {

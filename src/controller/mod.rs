@@ -102,10 +102,11 @@ pub struct Controllers {
     client: Client,
     shuffle: Shuffle,
     notes: Notes,
+    pub(crate) watch: Watch,
 }
 
 impl Controllers {
-    /// Takes the arguments `[<priority>=]<url>`. Connects to nobody.
+    /// Takes the arguments `[<priority>=]<url>`. Makes no connection.
     pub fn new(arguments: &[String], settings: &Settings, watch: &Watch) -> Result<Controllers> {
         let client = Client::new(settings, watch)?;
         let mut list = Vec::new();
@@ -124,6 +125,7 @@ impl Controllers {
             client,
             shuffle: Shuffle::seeded(),
             notes: Notes::default(),
+            watch: watch.clone(),
         })
     }
 
@@ -166,22 +168,40 @@ impl Controllers {
         request: &TaskRequest,
     ) -> Result<Option<Assignment>, Failure> {
         let controller = self.list[number].clone();
-        let address = &controller.address;
-        let response = match address {
-            ControllerAddress::Http(url) => self.post_request(url, request)?,
-            ControllerAddress::Directory(path) => {
-                let mut notes = BTreeSet::new();
-                let response = self.spool(path).respond(request, &mut notes);
-                // After a task or a failure some tasks were not looked at.
-                let all = matches!(&response, Ok(response) if response.task.is_none());
-                self.notes.report(&address.to_string(), notes, all);
-                response?
+        let name = controller.address.to_string();
+        let path = match &controller.address {
+            ControllerAddress::Http(url) => {
+                let response = self.post_request(url, request)?;
+                let assignment = |response| assignment(name, controller.priority, response);
+                return response.map(assignment).transpose();
             }
+            ControllerAddress::Directory(path) => path,
         };
-        assignment(&controller, response)
+        let mut notes = BTreeSet::new();
+        let taken = self.spool(path).take(request, &mut notes);
+        // After a task or a failure some tasks were not looked at.
+        let all = matches!(taken, Ok(None));
+        self.notes.report(&name, notes, all);
+        Ok(taken?.map(|(session, task)| Assignment {
+            controller: name,
+            challenge: None,
+            result_url: UploadTarget::Spool {
+                directory: path.clone(),
+                task: session.clone(),
+            },
+            session,
+            upload_urls: Vec::new(),
+            agent_checksum: None,
+            priority: controller.priority,
+            task,
+        }))
     }
 
-    fn post_request(&self, url: &Url, request: &TaskRequest) -> Result<TaskResponse, Failure> {
+    fn post_request(
+        &self,
+        url: &Url,
+        request: &TaskRequest,
+    ) -> Result<Option<TaskResponse>, Failure> {
         let text = request.to_text(Style::OLD).map_err(|error| {
             let why = format!("unable to write task request: {error}");
             Failure::new(FailureClass::Setup, why)
@@ -233,9 +253,9 @@ impl Controllers {
         Ok(multipart::message(&answer.body))
     }
 
-    /// Takes a claimed task of a directory back into our hands after a restart,
-    /// because its result is stored and will be delivered: nobody should do it
-    /// again. Does nothing for other controllers.
+    /// Locks a claimed task of a directory after a restart: its result is stored and will
+    /// be delivered, so that no other agent is to take it. Does nothing for other
+    /// controllers.
     pub fn hold(&mut self, target: &UploadTarget) {
         if let UploadTarget::Spool { directory, task } = target {
             self.spool(directory).hold(task);
@@ -261,41 +281,35 @@ impl Controllers {
     }
 }
 
-/// A response that has a task, as an assignment.
+/// The assignment of a controller's answer.
 fn assignment(
-    controller: &Controller,
+    controller: String,
+    priority: Priority,
     response: TaskResponse,
-) -> Result<Option<Assignment>, Failure> {
-    let (Some(task), Some(result_url)) = (response.task, response.result_url) else {
-        return Ok(None);
-    };
+) -> Result<Assignment, Failure> {
     // A server must not make the agent write files of the server's choice.
     let target = |what: &str, text: &str| {
-        let parsed = match &controller.address {
-            ControllerAddress::Http(_) => Url::parse(text).map(UploadTarget::Http),
-            ControllerAddress::Directory(_) => UploadTarget::parse(text),
-        };
-        parsed.map_err(|why| {
+        Url::parse(text).map(UploadTarget::Http).map_err(|why| {
             let text = masked(text);
             Failure::new(FailureClass::Content, format!("{what} '{text}': {why}"))
         })
     };
-    let result_url = target("result-url", &result_url)?;
+    let result_url = target("result-url", &response.result_url)?;
     let mut upload_urls = Vec::new();
     for (kind, text) in response.upload_urls {
         let url = target(&format!("{kind}-upload-url"), &text)?;
         upload_urls.push((kind, url));
     }
-    Ok(Some(Assignment {
-        controller: controller.address.to_string(),
+    Ok(Assignment {
+        controller,
         session: response.session,
         challenge: response.challenge,
         result_url,
         upload_urls,
         agent_checksum: response.agent_checksum,
-        priority: controller.priority,
-        task,
-    }))
+        priority,
+        task: response.task,
+    })
 }
 
 fn unreadable(error: &ParseError, content_type: &str) -> Failure {

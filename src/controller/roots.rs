@@ -20,7 +20,7 @@ const BUNDLES: &[&str] = &[
 ];
 
 /// Bundles have a few hundred kB.
-const MOST: u64 = 16 << 20;
+const MAX_BUNDLE_BYTES: u64 = 16 << 20;
 
 /// The certificates in the file that the operator names.
 pub(super) fn given(path: &Path) -> Result<Certificates> {
@@ -31,8 +31,8 @@ pub(super) fn given(path: &Path) -> Result<Certificates> {
     })
 }
 
-/// The certificates that the host trusts. Reading them takes as long as a turn
-/// in which nothing has changed, so that is for those who need them.
+/// The certificates that the host trusts. Loading them costs as much as an idle turn, so
+/// that only `https:` controllers do it.
 pub(super) fn of_host() -> Result<Certificates, Failure> {
     bundled(BUNDLES)
 }
@@ -53,7 +53,7 @@ fn bundled(bundles: &[&str]) -> Result<Certificates, Failure> {
 
 fn read(path: &Path) -> Result<Certificates> {
     let what = || format!("unable to read certificates {}", path.display());
-    let text = durable::read(path, MOST).context(what)?;
+    let text = durable::read(path, MAX_BUNDLE_BYTES).context(what)?;
     let mut list = Certificates::new();
     for item in parse_pem(&text) {
         if let PemItem::Certificate(certificate) = item.context(what)? {

@@ -41,14 +41,10 @@ use crate::watch::Watch;
 /// longer waited for.
 #[derive(Debug)]
 pub(super) struct Names {
-    watch: Watch,
+    pub(super) watch: Watch,
 }
 
 impl Names {
-    pub(super) fn new(watch: Watch) -> Names {
-        Names { watch }
-    }
-
     fn look_up(&self, host: &str, port: u16, limit: Limit) -> Result<Vec<SocketAddr>, ureq::Error> {
         if let Ok(address) = host.parse() {
             return Ok(vec![SocketAddr::new(address, port)]);
@@ -116,12 +112,6 @@ impl Resolver for Names {
     }
 }
 
-/// Waits on one socket, and for signals.
-#[derive(Clone, Debug)]
-struct Waiter {
-    watch: Watch,
-}
-
 /// Until when, and what is said when it has passed.
 #[derive(Clone, Copy)]
 struct Limit {
@@ -143,26 +133,29 @@ impl Limit {
     }
 }
 
-impl Waiter {
-    /// Waits until `stream` is ready for `flags` (or broken).
-    fn ready(&self, stream: &TcpStream, flags: PollFlags, limit: Limit) -> Result<(), ureq::Error> {
-        loop {
-            let now = Instant::now();
-            self.watch.tick(now);
-            if self.watch.must_stop() {
-                return Err(stopped());
-            }
-            let mut set = [
-                PollFd::new(stream.as_fd(), flags),
-                PollFd::new(self.watch.fd(), PollFlags::POLLIN),
-            ];
-            poll::wait(&mut set, self.watch.until(limit.at))?;
-            if set[0].any().unwrap_or(true) {
-                return Ok(());
-            }
-            if limit.at.is_some_and(|at| Instant::now() >= at) {
-                return Err(limit.passed());
-            }
+/// Waits until `stream` is ready for `flags` (or broken).
+fn wait(
+    watch: &Watch,
+    stream: &TcpStream,
+    flags: PollFlags,
+    limit: Limit,
+) -> Result<(), ureq::Error> {
+    loop {
+        let now = Instant::now();
+        watch.tick(now);
+        if watch.must_stop() {
+            return Err(stopped());
+        }
+        let mut set = [
+            PollFd::new(stream.as_fd(), flags),
+            PollFd::new(watch.fd(), PollFlags::POLLIN),
+        ];
+        poll::wait(&mut set, watch.until(limit.at))?;
+        if set[0].any().unwrap_or(true) {
+            return Ok(());
+        }
+        if limit.at.is_some_and(|at| Instant::now() >= at) {
+            return Err(limit.passed());
         }
     }
 }
@@ -172,17 +165,12 @@ fn stopped() -> ureq::Error {
 }
 
 /// Opens TCP connections.
+#[derive(Debug)]
 pub(super) struct Dial {
-    waiter: Waiter,
+    pub(super) watch: Watch,
 }
 
 impl Dial {
-    pub(super) fn new(watch: Watch) -> Dial {
-        Dial {
-            waiter: Waiter { watch },
-        }
-    }
-
     /// Tries the addresses in turn. Each but the last gets half of the time
     /// that is left, so that one dead address does not use up all of it.
     fn first(
@@ -225,7 +213,7 @@ impl Dial {
         match started {
             Ok(()) => {}
             Err(Errno::EINPROGRESS) => {
-                self.waiter.ready(&stream, PollFlags::POLLOUT, limit)?;
+                wait(&self.watch, &stream, PollFlags::POLLOUT, limit)?;
                 let error = getsockopt(&stream, sockopt::SocketError).map_err(failed)?;
                 if error != 0 {
                     return Err(failed(Errno::from_raw(error)));
@@ -247,12 +235,6 @@ fn is_stop(error: &ureq::Error) -> bool {
         .is_some_and(|e| e.class == FailureClass::Stopped))
 }
 
-impl fmt::Debug for Dial {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Dial")
-    }
-}
-
 impl<In: Transport> Connector<In> for Dial {
     type Out = Either<In, Socket>;
 
@@ -268,7 +250,7 @@ impl<In: Transport> Connector<In> for Dial {
         let config = details.config;
         Ok(Some(Either::B(Socket {
             stream,
-            waiter: self.waiter.clone(),
+            watch: self.watch.clone(),
             buffers: LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size()),
             unsent: None,
         })))
@@ -278,7 +260,7 @@ impl<In: Transport> Connector<In> for Dial {
 /// A connected, non-blocking socket.
 pub(super) struct Socket {
     stream: TcpStream,
-    waiter: Waiter,
+    watch: Watch,
     buffers: LazyBuffers,
     /// Why sending failed. A controller that refuses a request half-read (413)
     /// answers and closes: its answer counts, not our broken pipe. So the rest
@@ -302,7 +284,7 @@ impl Transport for Socket {
         let output = &self.buffers.output()[..amount];
         let mut sent = 0;
         while sent < amount && self.unsent.is_none() {
-            self.waiter.ready(&self.stream, PollFlags::POLLOUT, limit)?;
+            wait(&self.watch, &self.stream, PollFlags::POLLOUT, limit)?;
             match self.stream.write(&output[sent..]) {
                 Ok(count) => sent += count,
                 Err(error) => match error.kind() {
@@ -320,7 +302,7 @@ impl Transport for Socket {
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
         let limit = Limit::new(timeout.for_read());
         loop {
-            self.waiter.ready(&self.stream, PollFlags::POLLIN, limit)?;
+            wait(&self.watch, &self.stream, PollFlags::POLLIN, limit)?;
             let input = self.buffers.input_append_buf();
             match self.stream.read(input) {
                 Ok(0) if self.unsent.is_some() => {

@@ -1,4 +1,4 @@
-//! A state that is of use until the host is restarted, in a file.
+//! A file with a state that is valid until the host is restarted.
 
 use std::path::PathBuf;
 
@@ -37,9 +37,8 @@ impl BootFile {
         let text = if state.is_empty() {
             String::new()
         } else {
-            let boot = Boot::current().0;
-            let boot = boot.as_deref().map_or(Value::Null, Value::from);
-            Value::object([("boot", boot)].into_iter().chain(state)).to_string()
+            let boot = ("boot", Boot::current().0.into());
+            Value::object([boot].into_iter().chain(state)).to_string()
         };
         if text == self.text {
             return;

@@ -60,10 +60,7 @@ impl Stamp {
     pub(super) fn to_json(&self) -> [(&'static str, Value); 3] {
         [
             ("at", self.wall.into()),
-            (
-                "boot",
-                self.boot.as_deref().map_or(Value::Null, Value::from),
-            ),
+            ("boot", self.boot.as_deref().into()),
             ("uptime", self.uptime.into()),
         ]
     }

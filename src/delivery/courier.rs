@@ -9,7 +9,6 @@ use crate::controller::failure::{Failure, FailureClass};
 use crate::controller::multipart::Form;
 use crate::error::reason;
 use crate::status::Phase;
-use crate::watch::Watch;
 
 /// Sends results and artifacts.
 pub trait Courier {
@@ -32,19 +31,10 @@ pub trait Courier {
     fn must_stop(&self) -> bool;
 }
 
-/// The courier of the agent.
-#[derive(Debug)]
-pub struct ControllerCourier<'a> {
-    /// The controllers.
-    pub controllers: &'a mut Controllers,
-    /// The signals, and the status.
-    pub watch: &'a Watch,
-}
-
-impl Courier for ControllerCourier<'_> {
+impl Courier for Controllers {
     fn send_result(&mut self, target: &UploadTarget, text: &[u8]) -> Result<(), Failure> {
         self.watch.enter(Phase::Uploading, None);
-        self.controllers.upload(target, text)
+        self.upload(target, text)
     }
 
     fn send_artifact(
@@ -66,12 +56,11 @@ impl Courier for ControllerCourier<'_> {
             sha256: &artifact.sha256,
             name: &artifact.name,
         };
-        self.controllers
-            .upload_artifact(&artifact.url, &form, &file)
+        self.upload_artifact(&artifact.url, &form, &file)
     }
 
     fn release(&mut self, target: &UploadTarget) {
-        self.controllers.release(target);
+        Controllers::release(self, target);
     }
 
     fn must_stop(&self) -> bool {

@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::clock::{Boot, Now};
-use super::courier::ControllerCourier;
 use super::flush::{Ledger, Sender};
 use super::queue::Queue;
 use super::retry::RetryLimits;
@@ -38,7 +37,7 @@ use crate::watch::Watch;
 pub const MODE: &str = "--deliver";
 
 /// How often the deliverer looks for new results.
-const POLL: Duration = Duration::from_millis(250);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The largest settings, in bytes.
 const MAX_SETTINGS: u64 = 1 << 20;
@@ -116,7 +115,6 @@ impl DelivererSettings {
         let millis =
             |length: Duration| Value::from(u64::try_from(length.as_millis()).unwrap_or(u64::MAX));
         let path = |path: &Path| Value::from(path.to_string_lossy().into_owned());
-        let optional = |text: Option<&str>| text.map_or(Value::Null, Value::from);
         let http = &self.http;
         Value::object([
             ("state", path(&self.state)),
@@ -126,9 +124,9 @@ impl DelivererSettings {
             ("connect-timeout", millis(http.connect_timeout)),
             ("request-timeout", millis(http.request_timeout)),
             ("connect-retries", u64::from(http.connect_retries).into()),
-            ("ca-file", http.ca_file.as_deref().map_or(Value::Null, path)),
-            ("http-proxy", optional(http.proxy.http.as_deref())),
-            ("https-proxy", optional(http.proxy.https.as_deref())),
+            ("ca-file", http.ca_file.as_deref().map(path).into()),
+            ("http-proxy", http.proxy.http.as_deref().into()),
+            ("https-proxy", http.proxy.https.as_deref().into()),
             ("no-proxy", Value::from(http.proxy.exceptions.as_str())),
             ("verbose", u64::from(self.verbose).into()),
             ("systemd", self.systemd.into()),
@@ -203,12 +201,8 @@ pub fn serve() -> Result<()> {
     let mut sender = Sender::new(settings.retry, Boot::current());
     let mut last = None;
     loop {
-        let mut courier = ControllerCourier {
-            controllers: &mut controllers,
-            watch: &watch,
-        };
         let now = Now::read();
-        let flushed = sender.flush(&queue, &mut SentDirectory, is_http, now, &mut courier)?;
+        let flushed = sender.flush(&queue, &mut SentDirectory, is_http, now, &mut controllers)?;
         // Only rounds with an attempt are told, since the agent may not read for long.
         // If the agent has ended, the kernel ends this process, too.
         if last.replace(flushed) != Some(flushed) {
@@ -224,5 +218,7 @@ pub fn serve() -> Result<()> {
 
 /// A new result may come before the next one is due.
 fn pause(next: Option<Duration>, now: Now) -> Duration {
-    next.map_or(POLL, |next| next.saturating_sub(now.uptime).min(POLL))
+    next.map_or(POLL_INTERVAL, |next| {
+        next.saturating_sub(now.uptime).min(POLL_INTERVAL)
+    })
 }

@@ -103,9 +103,7 @@ impl Sender {
         };
         for mut stored in waiting.results {
             if ledger.was_sent(&stored) {
-                if let Err(error) = queue.done(&stored) {
-                    diag::failure(&error).emit();
-                }
+                diag::report(queue.done(&stored));
                 continue;
             }
             let retry = self.retries.get(&stored.id).copied();
@@ -146,7 +144,7 @@ impl Sender {
                     note(ledger.sent(queue, &stored));
                     flushed.sent += 1;
                 }
-                Attempt::Aside(why) => match queue.set_aside(&stored, &why) {
+                Attempt::Aside(why) => match queue.set_aside(&stored.id, &why) {
                     Ok(()) => {
                         self.retries.remove(&stored.id);
                         diag::error(format!("result of {} set aside: {why}", stored.task))

@@ -17,7 +17,7 @@ use super::event::{self, Stage, Tasks, UnfinishedTask};
 use super::task::TaskRecord;
 use crate::diag;
 use crate::durable;
-use crate::error::reason;
+use crate::error::{Context as _, Result, reason};
 use crate::json::Value;
 
 /// A longer journal is replaced by one with the tasks under way only, in bytes. An
@@ -86,7 +86,11 @@ impl Journal {
     }
 
     /// Records that a task was accepted, before anything else is done about it.
-    pub(super) fn accepted(&mut self, task: &TaskRecord) -> io::Result<()> {
+    pub(super) fn accepted(&mut self, task: &TaskRecord) -> Result<()> {
+        self.accept(task).context(|| self.unable())
+    }
+
+    fn accept(&mut self, task: &TaskRecord) -> io::Result<()> {
         if self.length > LENGTH_MAX {
             self.shorten()?;
         }
@@ -101,14 +105,15 @@ impl Journal {
     }
 
     /// Records how far the task of `session` has come.
-    pub(super) fn reached(&mut self, session: &str, stage: Stage) -> io::Result<()> {
-        self.record(session, stage, None)
+    pub(super) fn reached(&mut self, session: &str, stage: Stage) -> Result<()> {
+        self.record(session, stage, None).context(|| self.unable())
     }
 
     /// Records that the stored result `id` was sent, so that it is not sent again
     /// if a power cut keeps it in the store.
-    pub(super) fn sent(&mut self, session: &str, id: &str) -> io::Result<()> {
+    pub(super) fn sent(&mut self, session: &str, id: &str) -> Result<()> {
         self.record(session, Stage::Sent, Some(id))
+            .context(|| self.unable())
     }
 
     fn record(&mut self, session: &str, stage: Stage, result: Option<&str>) -> io::Result<()> {
@@ -175,9 +180,8 @@ impl Journal {
         Ok(())
     }
 
-    /// Its path.
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+    fn unable(&self) -> String {
+        format!("unable to write journal {}", self.path.display())
     }
 }
 

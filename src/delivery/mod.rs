@@ -65,7 +65,7 @@ use unsaved::UnsavedResult;
 
 pub use boot_file::BootFile;
 pub use clock::{Boot, Now, Stamp};
-pub use courier::{ControllerCourier, Courier};
+pub use courier::Courier;
 pub use deliverer::{Deliverer, DelivererSettings, MODE, serve};
 pub use event::UnfinishedTask;
 pub use flush::Flushed;
@@ -85,17 +85,6 @@ pub struct DeliverySettings {
     pub legacy: bool,
     /// When results are sent again.
     pub retry: RetryLimits,
-}
-
-/// The result of a task, and what goes with it.
-#[derive(Debug)]
-pub struct FinishedTask<'a> {
-    /// The result.
-    pub result: ResultManifest,
-    /// The agent's checksum, for controllers that know it.
-    pub agent_checksum: Option<String>,
-    /// The archive of artifacts, if the worker uploaded one.
-    pub archive: Option<&'a Path>,
 }
 
 /// The tasks of this agent that a controller waits for.
@@ -124,15 +113,6 @@ struct Books {
     reserve: Reserve,
 }
 
-impl Books {
-    fn reached(&mut self, session: &str, stage: Stage) -> Result<()> {
-        let path = self.journal.path().to_owned();
-        self.journal
-            .reached(session, stage)
-            .context(|| format!("unable to write journal {}", path.display()))
-    }
-}
-
 impl Ledger for Books {
     fn was_sent(&self, stored: &StoredResult) -> bool {
         self.journal.was_sent(&stored.task.session, &stored.id)
@@ -144,13 +124,12 @@ impl Ledger for Books {
         let noted = self.journal.sent(&stored.task.session, &stored.id);
         queue.done(stored)?;
         self.reserve.restore();
-        let path = self.journal.path();
-        noted.context(|| format!("unable to write journal {}", path.display()))
+        noted
     }
 
     fn aside(&mut self, stored: &StoredResult) -> Result<()> {
         self.reserve.restore();
-        self.reached(&stored.task.session, Stage::Sent)
+        self.journal.reached(&stored.task.session, Stage::Sent)
     }
 }
 
@@ -202,7 +181,7 @@ impl Delivery {
             .into_iter()
             .partition(|open| stored.contains(&open.task.session));
         for open in done {
-            books.reached(&open.task.session, Stage::Stored)?;
+            books.journal.reached(&open.task.session, Stage::Stored)?;
         }
         if waiting.unread > 0 && !open.is_empty() {
             // One of the unreadable results may be that of a task under way, and an
@@ -229,27 +208,23 @@ impl Delivery {
 
     /// Records a task, before anything else is done about it.
     pub fn accept(&mut self, task: &TaskRecord) -> Result<()> {
-        let Some(store) = &mut self.store else {
-            return Ok(());
-        };
-        let journal = &mut store.books.journal;
-        let path = journal.path().to_owned();
-        journal
-            .accepted(task)
-            .context(|| format!("unable to write journal {}", path.display()))
+        match &mut self.store {
+            Some(store) => store.books.journal.accepted(task),
+            None => Ok(()),
+        }
     }
 
     /// Records that the machine of a task is about to be started.
     pub fn start(&mut self, task: &TaskRecord) -> Result<()> {
         match &mut self.store {
-            Some(store) => store.books.reached(&task.session, Stage::Started),
+            Some(store) => store.books.journal.reached(&task.session, Stage::Started),
             None => Ok(()),
         }
     }
 
-    /// Stores the result of a task with its artifacts, durably; without a store,
-    /// sends it. A result that can be neither stored nor sent is kept and tried
-    /// again.
+    /// Stores the result of a task with the `archive` of its artifacts, durably;
+    /// without a store, sends it. A result that can be neither stored nor sent is kept
+    /// and tried again. `agent_checksum` is for controllers that know it.
     ///
     /// # Errors
     ///
@@ -257,11 +232,12 @@ impl Delivery {
     pub fn finish(
         &mut self,
         task: &TaskRecord,
-        finished: FinishedTask<'_>,
+        result: ResultManifest,
+        agent_checksum: Option<String>,
+        archive: Option<&Path>,
         now: Now,
         courier: &mut dyn Courier,
     ) -> Result<()> {
-        let archive = finished.archive;
         let (members, unread) = match archive.map(|path| artifacts::open(path, task)) {
             Some(Err(error)) => (Vec::new(), Err(error)),
             Some(Ok(members)) => (members, Ok(())),
@@ -272,8 +248,8 @@ impl Delivery {
             request: ResultRequest {
                 session: task.session.clone(),
                 challenge: None,
-                agent_checksum: finished.agent_checksum,
-                result: finished.result,
+                agent_checksum,
+                result,
             },
         };
         self.save(unsaved, members, now, courier).and(unread)
@@ -298,18 +274,14 @@ impl Delivery {
         if self.store.is_none() {
             return Ok(());
         }
-        let finished = FinishedTask {
-            result: compose::given_back(task, reason, self.settings.legacy),
-            agent_checksum: None,
-            archive: None,
-        };
-        self.finish(task, finished, now, courier)
+        let result = compose::given_back(task, reason, self.settings.legacy);
+        self.finish(task, result, None, None, now, courier)
     }
 
     /// Records that a task is over without a result in the queue.
     fn close(&mut self, task: &TaskRecord) -> Result<()> {
         match &mut self.store {
-            Some(store) => store.books.reached(&task.session, Stage::Sent),
+            Some(store) => store.books.journal.reached(&task.session, Stage::Sent),
             None => Ok(()),
         }
     }

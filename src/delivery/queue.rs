@@ -86,14 +86,9 @@ impl Queue {
     ///
     /// What cannot be removed is reported, and does not keep the agent from starting.
     fn tidy(&self) -> Result<()> {
-        let report = |done: Result<()>| {
-            if let Err(error) = done {
-                diag::failure(&error).emit();
-            }
-        };
         let remove = |path: &Path, remove: fn(&Path) -> io::Result<()>| {
             trace!(3, "tidy", "rm -r {}", path.display());
-            report(remove(path).context(|| format!("unable to remove {}", path.display())));
+            diag::report(remove(path).context(|| format!("unable to remove {}", path.display())));
         };
         for name in self.names("results", true)? {
             remove(&self.path(&name), |path| fs::remove_file(path));
@@ -108,7 +103,7 @@ impl Queue {
             let hidden = self.state.join("aside").join(&name);
             if hidden.join("result").exists() {
                 let path = hidden.with_file_name(name.trim_start_matches('.'));
-                report(
+                diag::report(
                     fs::rename(&hidden, &path)
                         .context(|| format!("unable to rename {}", hidden.display())),
                 );
@@ -140,7 +135,15 @@ impl Queue {
             artifacts: Vec::new(),
             sha256: digest(text),
         };
-        match self.put_once(&mut stored, text, challenge, artifacts) {
+        let dir = self.artifacts(&stored.id);
+        let mut put = |challenge: Option<&str>, artifacts: &mut [Artifact]| {
+            let written = self.write(&mut stored, text, challenge, artifacts);
+            written.inspect_err(|_| {
+                // The first error is the one that is reported.
+                let _ = fs::remove_dir_all(&dir);
+            })
+        };
+        match put(challenge, artifacts) {
             Err(error) if durable::is_full(&error) && reserve.release().context(what)? => {
                 diag::warning(format!(
                     "{} is full: the reserve was given up for a result",
@@ -151,25 +154,11 @@ impl Queue {
                 if !artifacts.is_empty() {
                     diag::warning("the artifacts of the task were dropped").emit();
                 }
-                self.put_once(&mut stored, text, None, &mut [])
-                    .context(what)
+                put(None, &mut [])
             }
-            other => other.context(what),
+            other => other,
         }
-    }
-
-    fn put_once(
-        &self,
-        stored: &mut StoredResult,
-        text: &[u8],
-        challenge: Option<&str>,
-        artifacts: &mut [Artifact],
-    ) -> io::Result<()> {
-        let written = self.write(stored, text, challenge, artifacts);
-        written.inspect_err(|_| {
-            // The first error is the one that is reported.
-            let _ = fs::remove_dir_all(self.artifacts(&stored.id));
-        })
+        .context(what)
     }
 
     fn write(
@@ -212,13 +201,13 @@ impl Queue {
     pub(super) fn waiting(&self) -> Result<Waiting> {
         let mut waiting = Waiting::default();
         for id in self.names("results", false)? {
-            match self.load(&id) {
+            match self.load(&self.path(&id), &id) {
                 Ok(stored) => waiting.results.push(stored),
                 Err(error) => {
                     diag::failure(&error).emit();
                     if !Queue::is_damaged(&error) {
                         waiting.unread += 1;
-                    } else if let Err(error) = self.move_aside(&id, &error.to_string()) {
+                    } else if let Err(error) = self.set_aside(&id, &error.to_string()) {
                         diag::failure(&error).emit();
                     }
                 }
@@ -227,11 +216,7 @@ impl Queue {
         Ok(waiting)
     }
 
-    fn load(&self, id: &str) -> Result<StoredResult> {
-        self.load_from(&self.path(id), id)
-    }
-
-    fn load_from(&self, path: &Path, id: &str) -> Result<StoredResult> {
+    fn load(&self, path: &Path, id: &str) -> Result<StoredResult> {
         let what = || format!("unable to read stored result {}", path.display());
         let file = durable::open(path).context(what)?;
         let mut line = String::new();
@@ -290,7 +275,7 @@ impl Queue {
     pub(super) fn marked(&self) -> Result<Vec<StoredResult>> {
         let names = self.names("sent", false)?.into_iter();
         Ok(names
-            .filter_map(|id| match self.load_from(&self.sent(&id), &id) {
+            .filter_map(|id| match self.load(&self.sent(&id), &id) {
                 Ok(stored) => Some(stored),
                 Err(error) => {
                     diag::failure(&error).emit();
@@ -305,8 +290,10 @@ impl Queue {
     /// Whether a result for such a target waits.
     pub(super) fn has(&self, target: fn(&UploadTarget) -> bool) -> Result<bool> {
         let names = self.names("results", false)?;
-        let is_one = |id: &String| self.load(id).is_ok_and(|r| target(&r.task.result_url));
-        Ok(names.iter().any(is_one))
+        let load = |id: &String| self.load(&self.path(id), id);
+        Ok(names
+            .iter()
+            .any(|id| load(id).is_ok_and(|stored| target(&stored.task.result_url))))
     }
 
     /// The directory that a result is kept in when it is set aside.
@@ -314,12 +301,8 @@ impl Queue {
         self.state.join("aside").join(&stored.id)
     }
 
-    /// Keeps a result that will not be sent any more, with the reason.
-    pub(super) fn set_aside(&self, stored: &StoredResult, why: &str) -> Result<()> {
-        self.move_aside(&stored.id, why)
-    }
-
-    fn move_aside(&self, id: &str, why: &str) -> Result<()> {
+    /// Keeps the result `id`, which will not be sent any more, with the reason.
+    pub(super) fn set_aside(&self, id: &str, why: &str) -> Result<()> {
         let from = self.path(id);
         let to = self.state.join("aside").join(id);
         let what = || format!("unable to set {} aside", from.display());
@@ -331,7 +314,7 @@ impl Queue {
         // On a full disk the reason is in the log only. Few results have artifacts.
         if let Err(error) = durable::replace(&hidden.join("reason"), format!("{why}\n").as_bytes())
         {
-            trace!(2, "move_aside", "{}: {}", from.display(), reason(&error));
+            trace!(2, "set_aside", "{}: {}", from.display(), reason(&error));
         }
         let _ = fs::rename(self.artifacts(id), hidden.join("artifacts"));
         durable::rename(&from, &hidden.join("result")).context(what)?;

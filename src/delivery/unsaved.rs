@@ -38,9 +38,7 @@ impl Delivery {
     /// Tries again to store or send the results that are in memory only.
     pub(super) fn save_again(&mut self, now: Now, courier: &mut dyn Courier) {
         for unsaved in std::mem::take(&mut self.unsaved) {
-            if let Err(error) = self.save(unsaved, Vec::new(), now, courier) {
-                diag::failure(&error).emit();
-            }
+            diag::report(self.save(unsaved, Vec::new(), now, courier));
         }
     }
 
@@ -123,7 +121,7 @@ impl Delivery {
             &store.books.reserve,
         );
         if put.is_ok()
-            && let Err(error) = store.books.reached(&task.session, Stage::Stored)
+            && let Err(error) = store.books.journal.reached(&task.session, Stage::Stored)
         {
             // The result is safe, and the next start corrects the journal.
             diag::failure(&error).emit();

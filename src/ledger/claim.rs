@@ -109,23 +109,19 @@ impl ClaimState {
 impl HostClaim {
     /// The claim for programs, and in its file.
     pub fn json(&self) -> Value {
-        let number = |n: u64| Value::Number(n.to_string());
         Value::object([
             ("owner", Value::from(&*self.owner)),
             ("work", self.work.keyword().into()),
             ("state", self.state.keyword().into()),
-            ("ram_kb", number(self.ram_kb)),
-            ("cpus", number(self.cpus.into())),
+            ("ram_kb", self.ram_kb.into()),
+            ("cpus", u64::from(self.cpus).into()),
             ("priority", self.priority.to_string().into()),
             ("machine", Value::from(&*self.machine)),
-            (
-                "task",
-                self.task.as_deref().map_or(Value::Null, Value::from),
-            ),
-            ("accepted", self.accepted.map_or(Value::Null, number)),
+            ("task", self.task.as_deref().into()),
+            ("accepted", self.accepted.into()),
             ("interactive", Value::Bool(self.is_interactive)),
-            ("host_ram_kb", number(self.host_ram_kb)),
-            ("host_cpus", number(self.host_cpus.into())),
+            ("host_ram_kb", self.host_ram_kb.into()),
+            ("host_cpus", u64::from(self.host_cpus).into()),
         ])
     }
 

@@ -85,28 +85,28 @@ impl TaskRequest {
     }
 }
 
-/// A controller's answer: a task, or none.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// A controller's answer that has a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskResponse {
-    /// Identifies the task to the controller; empty if there is none.
+    /// Identifies the task to the controller.
     pub session: String,
     /// The text to sign, if the controller authenticates agents.
     pub challenge: Option<String>,
-    /// The URL for the result; present if there is a task.
-    pub result_url: Option<String>,
+    /// The URL for the result.
+    pub result_url: String,
     /// URLs for artifacts: type and URL of each.
     pub upload_urls: Vec<(String, String)>,
     /// The agent checksum that came with the last result of this build.
     pub agent_checksum: Option<String>,
     /// The task.
-    pub task: Option<TaskManifest>,
+    pub task: TaskManifest,
 }
 
 impl TaskResponse {
     const KIND: &str = "task response";
 
-    /// Reads a task response.
-    pub fn parse(text: &[u8], source: &str) -> Result<TaskResponse, ParseError> {
+    /// Reads a task response; `None`: there is no task.
+    pub fn parse(text: &[u8], source: &str) -> Result<Option<TaskResponse>, ParseError> {
         let mut stream = Stream::new(text, source, Self::KIND);
         let section = stream.expect(Self::KIND)?;
         let session = section.unique("session")?;
@@ -114,25 +114,28 @@ impl TaskResponse {
         let session = session.value.to_string();
         if session.is_empty() {
             // No task: the other values have no meaning.
-            return Ok(TaskResponse::default());
+            return Ok(None);
         }
-        let mut response = TaskResponse {
-            session,
-            challenge: text_of(&section, "challenge")?,
-            result_url: Some(section.required("result-url")?.value.to_string()),
-            agent_checksum: text_of(&section, "agent-checksum")?,
-            ..TaskResponse::default()
-        };
+        let challenge = text_of(&section, "challenge")?;
+        let result_url = section.required("result-url")?.value.to_string();
+        let agent_checksum = text_of(&section, "agent-checksum")?;
+        let mut upload_urls = Vec::new();
         for pair in section.into_pairs() {
             let kind = pair.name.strip_suffix("-upload-url");
             if let Some(kind) = kind.filter(|kind| !kind.is_empty()) {
-                let url = pair.value.into_owned();
-                response.upload_urls.push((kind.to_owned(), url));
+                upload_urls.push((kind.to_owned(), pair.value.into_owned()));
             }
         }
-        response.task = Some(TaskManifest::read(stream.expect(TaskManifest::KIND)?)?);
+        let task = TaskManifest::read(stream.expect(TaskManifest::KIND)?)?;
         stream.finish()?;
-        Ok(response)
+        Ok(Some(TaskResponse {
+            session,
+            challenge,
+            result_url,
+            upload_urls,
+            agent_checksum,
+            task,
+        }))
     }
 }
 

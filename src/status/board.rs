@@ -80,8 +80,8 @@ impl Board {
         self.publish(now);
     }
 
-    /// A phase begins. To enter the phase one is in is to begin it again, but
-    /// to be idle for the same reason is to go on being idle.
+    /// A phase begins. Entering the present phase again restarts its time, except for
+    /// [`Phase::Idle`] with the same reason.
     pub fn enter(&mut self, phase: Phase, detail: &str, limit: Option<Duration>, now: Moment) {
         let again = |state: &State| state.phase == phase && matches!(phase, Phase::Idle(_));
         let since = match &self.shown {

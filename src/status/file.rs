@@ -33,21 +33,15 @@ pub(super) fn publish(path: &Path, text: &str, what: &str) {
 
 /// The text of the state file, as a value.
 pub(super) fn document(config: &StatusSettings, started: Moment, state: &State) -> Value {
-    let number = |n: u64| Value::Number(n.to_string());
-    let pid = u64::from(std::process::id());
-    let mut members: Vec<(String, Value)> = [
-        ("version", Value::String(env!("CARGO_PKG_VERSION").into())),
-        ("pid", number(pid)),
-        ("pid_start", number(own_start())),
-        ("started", number(started.wall.as_secs())),
-        ("toolchain", Value::String(config.toolchain.clone())),
-        ("instance", number(config.instance.into())),
-    ]
-    .into_iter()
-    .map(|(name, value)| (name.to_owned(), value))
-    .collect();
-    members.extend(state.json());
-    Value::Object(members)
+    let members = [
+        ("version", Value::from(env!("CARGO_PKG_VERSION"))),
+        ("pid", u64::from(std::process::id()).into()),
+        ("pid_start", own_start().into()),
+        ("started", started.wall.as_secs().into()),
+        ("toolchain", Value::from(&*config.toolchain)),
+        ("instance", u64::from(config.instance).into()),
+    ];
+    Value::object(members.into_iter().chain(state.json()))
 }
 
 /// The start time of this process, as proc(5) has it.

@@ -78,7 +78,7 @@ pub fn text(state: &Value, now: Moment, claim: Option<String>) -> (String, bool)
         let ago = human(elapsed(state, now));
         out.push_str(&format!("stopped {ago} ago (pid {pid})\n"));
     } else {
-        // It did not say goodbye.
+        // It was killed: its last phase is still in the file.
         out.push_str(&format!("not running, was {} (pid {pid})\n", word("phase")));
     }
     for name in ["task", "machine", "session", "controller", "login"] {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{DRAINING, Moment, Phase};
+use super::{DRAINING, Idle, Moment, Phase};
 use crate::json::Value;
 
 /// How many outcomes are remembered.
@@ -160,47 +160,38 @@ impl State {
     }
 
     /// The members of the state file that change.
-    pub(super) fn json(&self) -> Vec<(String, Value)> {
-        let text = |text: &Option<String>| text.clone().map_or(Value::Null, Value::String);
-        let word = |word: &str| Value::String(word.to_owned());
-        let number = |n: u64| Value::Number(n.to_string());
+    pub(super) fn json(&self) -> Vec<(&'static str, Value)> {
+        let seconds = |length: Duration| Value::from(length.as_secs());
         let outcomes = self.outcomes.iter().map(|outcome| {
             Value::object([
-                ("task", word(&outcome.task)),
-                ("machine", word(&outcome.machine)),
-                ("status", word(&outcome.status)),
-                ("at", number(outcome.at.as_secs())),
-                ("seconds", number(outcome.took.as_secs())),
+                ("task", Value::from(&*outcome.task)),
+                ("machine", Value::from(&*outcome.machine)),
+                ("status", Value::from(&*outcome.status)),
+                ("at", seconds(outcome.at)),
+                ("seconds", seconds(outcome.took)),
                 ("memory_peak_bytes", outcome.memory_peak.into()),
             ])
         });
-        let auxiliary = self.subject.auxiliary.iter().map(|name| word(name));
-        let reason = self.phase.reason();
-        [
-            ("phase", word(self.keyword())),
-            ("work", word(self.phase.keyword())),
-            (
-                "reason",
-                reason.map_or(Value::Null, |reason| word(reason.keyword())),
-            ),
-            ("detail", word(&self.detail)),
-            ("since", number(self.since.wall.as_secs())),
-            ("since_monotonic", number(self.since.monotonic.as_secs())),
-            (
-                "limit",
-                self.limit
-                    .map_or(Value::Null, |limit| number(limit.as_secs())),
-            ),
-            ("machine", text(&self.subject.machine)),
+        let auxiliary = self
+            .subject
+            .auxiliary
+            .iter()
+            .map(|name| Value::from(&**name));
+        vec![
+            ("phase", self.keyword().into()),
+            ("work", self.phase.keyword().into()),
+            ("reason", self.phase.reason().map(Idle::keyword).into()),
+            ("detail", Value::from(&*self.detail)),
+            ("since", seconds(self.since.wall)),
+            ("since_monotonic", seconds(self.since.monotonic)),
+            ("limit", self.limit.map(seconds).into()),
+            ("machine", self.subject.machine.as_deref().into()),
             ("auxiliary", Value::Array(auxiliary.collect())),
-            ("task", text(&self.subject.task)),
-            ("session", text(&self.subject.session)),
-            ("controller", text(&self.subject.controller)),
-            ("login", text(&self.subject.login)),
+            ("task", self.subject.task.as_deref().into()),
+            ("session", self.subject.session.as_deref().into()),
+            ("controller", self.subject.controller.as_deref().into()),
+            ("login", self.subject.login.as_deref().into()),
             ("results", Value::Array(outcomes.collect())),
         ]
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value))
-        .collect()
     }
 }

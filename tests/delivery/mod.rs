@@ -16,8 +16,7 @@ use bbot_agent::auth::{self, Key};
 use bbot_agent::controller::http::Settings as HttpSettings;
 use bbot_agent::controller::{Assignment, Controllers};
 use bbot_agent::delivery::{
-    ControllerCourier, Delivery, DeliverySettings, FinishedTask, Flushed, Now, RetryLimits,
-    TaskRecord, UnfinishedTask,
+    Delivery, DeliverySettings, Flushed, Now, RetryLimits, TaskRecord, UnfinishedTask,
 };
 use bbot_agent::manifest::{OperationResult, ResultManifest, ResultStatus, TaskRequest};
 use bbot_agent::watch::Watch;
@@ -144,28 +143,16 @@ impl Agent {
 
     fn finish(&mut self, task: &TaskRecord, result: ResultManifest, archive: Option<&Path>) {
         let now = self.now();
-        let finished = FinishedTask {
-            result,
-            agent_checksum: Some("1".to_owned()),
-            archive,
-        };
-        let mut courier = ControllerCourier {
-            controllers: &mut self.controllers,
-            watch: &self.watch,
-        };
+        let checksum = Some("1".to_owned());
         self.delivery
-            .finish(task, finished, now, &mut courier)
+            .finish(task, result, checksum, archive, now, &mut self.controllers)
             .unwrap();
     }
 
     fn give_back(&mut self, task: &TaskRecord) {
         let now = self.now();
-        let mut courier = ControllerCourier {
-            controllers: &mut self.controllers,
-            watch: &self.watch,
-        };
         self.delivery
-            .give_back(task, "the test says so", now, &mut courier)
+            .give_back(task, "the test says so", now, &mut self.controllers)
             .unwrap();
     }
 
@@ -178,11 +165,7 @@ impl Agent {
             uptime,
             ..self.now()
         };
-        let mut courier = ControllerCourier {
-            controllers: &mut self.controllers,
-            watch: &self.watch,
-        };
-        self.delivery.flush(now, &mut courier).unwrap()
+        self.delivery.flush(now, &mut self.controllers).unwrap()
     }
 }
 

@@ -36,7 +36,6 @@ use bbot_agent::manifest::{
     ResultManifest, ResultRequest, ResultStatus, Style, TaskManifest, TaskRequest,
 };
 use bbot_agent::perform::{BuildEnd, BuildFailure, BuildStage, FailedSide, HeldGuest, Performed};
-use bbot_agent::priority::Priority;
 use bbot_agent::status::{Idle, Laps};
 use bbot_agent::watch::{Stop, Watch};
 
@@ -201,16 +200,12 @@ impl World for Play {
         record.notes.extend(given);
     }
 
-    fn order(&mut self) -> Vec<usize> {
-        self.controllers.order()
+    fn controllers(&mut self) -> &mut Controllers {
+        &mut self.controllers
     }
 
-    fn controller(&self, number: usize) -> String {
-        self.controllers.name(number)
-    }
-
-    fn priority(&self, number: usize) -> Priority {
-        self.controllers.priority(number)
+    fn courier(&mut self) -> &mut dyn Courier {
+        self
     }
 
     fn host(&mut self) -> Result<HostView> {
@@ -264,7 +259,7 @@ impl World for Play {
             .handed_out
             .push((now, session.clone()));
         Ok(Some(Assignment {
-            controller: self.controller(number),
+            controller: self.controllers.name(number),
             session,
             priority: self.controllers.priority(number),
             result_url: UploadTarget::parse(&format!("http://c{number}/?c={number}")).unwrap(),

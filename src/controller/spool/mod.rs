@@ -9,16 +9,14 @@
 //! <dir>/rejected/<task>.manifest   not a task, and why in <task>.reason
 //! ```
 //!
-//! Several agents may share a directory: a task belongs to the one that has its
-//! file locked (flock(2)). When an agent dies the lock is free, and whoever
-//! finds it so may take the task again. The file of a task stays what it was
-//! from the first directory to the last, so it is never lost; and an idle turn
-//! writes nothing.
+//! Several agents can share a directory: a task belongs to the agent that holds the
+//! lock on its file (flock(2)). The kernel frees the lock of a dead agent, and another
+//! one takes the task again. The file of a task is only renamed from directory to
+//! directory, so that it is never lost. An idle turn writes nothing.
 //!
-//! Tasks are taken in the order of their names. One for a machine that was not
-//! offered stays for others. When a task is taken, an older result of the same
-//! name goes out of the way, as `<task>.manifest.old`: what is there under the
-//! name of the result is the result.
+//! Tasks are taken in the order of their names. A task for a machine that was not
+//! offered stays for other agents. When a task is taken, an older result of the same
+//! name is renamed to `<task>.manifest.old`.
 
 mod task_file;
 
@@ -27,12 +25,12 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::address::{SUFFIX, UploadTarget};
+use super::address::SUFFIX;
 use super::failure::{Failure, FailureClass};
 use crate::diag;
 use crate::durable;
 use crate::error::{reason, word};
-use crate::manifest::{ResultRequest, Style, TaskManifest, TaskRequest, TaskResponse};
+use crate::manifest::{ResultRequest, Style, TaskManifest, TaskRequest};
 use crate::sys::flock;
 use crate::trace;
 use task_file::{Opened, TaskFile};
@@ -75,14 +73,14 @@ impl Spool {
         self.dir.join(directory).join(format!("{task}{SUFFIX}"))
     }
 
-    /// Offers a task for one of the machines of the request, or none. Each task that
-    /// stays where it is adds a line to `notes`; none keeps the others from being
-    /// offered.
-    pub(super) fn respond(
+    /// Takes a task for one of the machines of the request, if there is one, and returns
+    /// its name as well. Each task that stays where it is adds a line to `notes`; none
+    /// keeps the others from being offered.
+    pub(super) fn take(
         &mut self,
         request: &TaskRequest,
         notes: &mut BTreeSet<String>,
-    ) -> Result<TaskResponse, Failure> {
+    ) -> Result<Option<(String, TaskManifest)>, Failure> {
         self.prepare()?;
         let mut failed = None;
         for directory in ["claimed", "tasks"] {
@@ -108,7 +106,7 @@ impl Spool {
                     Opened::Locked(file) => self.consider(file, directory, &task, request),
                 };
                 match verdict {
-                    Verdict::Take(response) => return Ok(*response),
+                    Verdict::Take(manifest) => return Ok(Some((task, manifest))),
                     Verdict::Leave(why) => {
                         notes.insert(why);
                     }
@@ -117,7 +115,7 @@ impl Spool {
                 }
             }
         }
-        failed.map_or_else(|| Ok(TaskResponse::default()), Err)
+        failed.map_or(Ok(None), Err)
     }
 
     /// Makes the directories that are missing. All there: writes nothing.
@@ -225,24 +223,18 @@ impl Spool {
         } else if let Err(error) = self.claim(&file, task) {
             return self.failed("claim task", task, &error);
         }
+        self.keep(file, task, &manifest);
+        Verdict::Take(manifest)
+    }
+
+    /// Keeps the lock of a task.
+    fn keep(&mut self, file: TaskFile, task: &str, manifest: &TaskManifest) {
         let claim = Claim {
             _lock: file.lock,
             name: manifest.name().to_owned(),
             version: manifest.version().to_owned(),
         };
         self.claims.insert(task.to_owned(), claim);
-        Verdict::Take(Box::new(TaskResponse {
-            session: task.to_owned(),
-            result_url: Some(
-                UploadTarget::Spool {
-                    directory: self.dir.clone(),
-                    task: task.to_owned(),
-                }
-                .to_url(),
-            ),
-            task: Some(manifest),
-            ..TaskResponse::default()
-        }))
     }
 
     fn claimed_by_another(&self, task: &str) -> bool {
@@ -332,7 +324,7 @@ impl Spool {
         format!("unable to {what} {task} of {}", self.dir.display())
     }
 
-    /// Takes the lock of a claimed task, if nobody has it.
+    /// Takes the lock of a claimed task, if it is free.
     pub(super) fn hold(&mut self, task: &str) {
         if self.claims.contains_key(task) {
             return;
@@ -340,12 +332,7 @@ impl Spool {
         if let Opened::Locked(file) = TaskFile::lock(&self.path("claimed", task))
             && let Ok(manifest) = file.read()
         {
-            let claim = Claim {
-                _lock: file.lock,
-                name: manifest.name().to_owned(),
-                version: manifest.version().to_owned(),
-            };
-            self.claims.insert(task.to_owned(), claim);
+            self.keep(file, task, &manifest);
         }
     }
 
@@ -408,15 +395,15 @@ impl Spool {
             .to_text(Style::TODAY)
             .map_err(|error| refused(400, error.to_string()))?;
         let result = self.path("results", task);
-        // An older result went out of the way when the task was claimed. So one
-        // that is there is of this task, by an agent that died before it could
-        // say so: whoever has read it is not to get another.
+        // An older result was renamed when the task was claimed. A result that is
+        // there is one of this task, by an agent that died before it could record
+        // that. It may have been read, and is not replaced.
         if !result.is_file() {
             durable::replace(&result, text.as_bytes())
                 .map_err(|error| Failure::directory(&self.what("write result of", task), &error))?;
         }
-        // The result is there: what goes wrong now is put right at the next
-        // start, and is no failure of the delivery.
+        // The result is delivered. A failure from here on is corrected at the next
+        // start.
         if let Err(error) = self.finish(task) {
             diag::warning(Failure::directory(&self.what("finish task", task), &error)).emit();
         }
@@ -424,7 +411,7 @@ impl Spool {
         Ok(())
     }
 
-    /// The note goes first: without the task nobody would look for it.
+    /// The count of attempts is removed first: it is found by the name of the task.
     fn finish(&self, task: &str) -> io::Result<()> {
         durable::remove(&self.tries_path(task))?;
         durable::rename(&self.path("claimed", task), &self.path("done", task))
@@ -434,7 +421,7 @@ impl Spool {
 /// The decision about a task file.
 enum Verdict {
     /// This agent takes it.
-    Take(Box<TaskResponse>),
+    Take(TaskManifest),
     /// It stays where it is, for this reason.
     Leave(String),
     /// It is not here any more, or not to be touched.
