@@ -81,6 +81,7 @@
 //! | locks of agents and machines | [`lock`], [`snapshot`] | the kernel |
 //! | scratch snapshot | [`snapshot`], by a lock on its directory | the next [`sweep`] |
 //! | run and TFTP directories | [`lock`] | the next [`sweep`] |
+//! | state of a failed guest | [`evidence`] that leads to it, and until then a lock | the next [`sweep`] |
 //! | evidence that is incomplete | [`evidence`], by the agent's lock | the next [`sweep`] |
 //! | accepted task | [`delivery`]: a journal entry | the next start, which gives it back |
 //! | stored result | [`delivery`]: a file in the queue | the next start, which sends it |
@@ -97,6 +98,7 @@
 //!   *Session*: a controller's name for a task it has handed out.
 //! - *hold*: keeping a failed guest for inspection. *Breaker*: see [`breaker`].
 //!   *Drain*: finish the task, then exit. *Evidence*: see [`evidence`].
+//!   *State*: disk and memory of a failed guest (`--keep-state`).
 //! - *host fault*: a failure of the host and not of the package.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]

@@ -119,7 +119,10 @@ fn run(
             failed.failure
         ))
         .info(format_args!("its display (VNC): {}", vnc.display()))
-        .info(format_args!("its console: bbot-agent --console {name}"))
+        .info(format_args!(
+            "its console: bbot-agent --console --toolchain-name {} --instance {}",
+            options.toolchain_name, options.instance
+        ))
         .info(format_args!(
             "its network leads nowhere: tap {tap} is down, on no bridge"
         ))

@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use super::keep_state::{COUNT, KEEP, fail, failures, host, states};
 use super::turns::signal;
 use crate::support::host::{Host, TURN, ended, finish};
-use crate::support::{Process, guest, isolated, run, within};
+use crate::support::{Process, guest, isolated, require_programs, run, within};
 
 /// A guest that is resumed.
 struct Resumed<'h> {
@@ -83,6 +83,11 @@ fn failed(host: &Host, config: &str, words: &[&str]) -> PathBuf {
 fn a_failed_guest_goes_on_where_it_stood_each_time() {
     isolated(|| {
         let Some(host) = host() else { return };
+        if !require_programs(&["swtpm"]) {
+            return;
+        }
+        // Its TPM goes on, too.
+        fs::create_dir(host.machine("m/m-default/tpm")).unwrap();
         let failure = failed(&host, COUNT, KEEP);
         let stood = count(&fs::read_to_string(failure.join("console.txt")).unwrap());
         let before = host.subvolumes("m");
@@ -111,6 +116,16 @@ fn a_failed_guest_goes_on_where_it_stood_each_time() {
                 !link.contains(" master ") && link.contains("state DOWN"),
                 "{link}"
             );
+            let (_, words) = log.split_once("its console: bbot-agent ").unwrap();
+            let words: Vec<&str> = words.lines().next().unwrap().split(' ').collect();
+            let mut follower = host.agent(&words);
+            let followed = fs::File::create(host.path("followed")).unwrap();
+            let mut follower = Process(follower.stdout(followed).spawn().unwrap());
+            within(TURN, "its console is followed", || {
+                let followed = fs::read_to_string(host.path("followed")).unwrap();
+                followed.contains(&next)
+            });
+            follower.kill();
             let status = finish(host.agent(&["--status"]), TURN).out;
             assert!(status.contains("default-99: resumed"), "{status}");
             assert!(status.contains("for a resumed guest"), "{status}");
