@@ -106,7 +106,8 @@ impl<'w> Host<'w> {
         loop {
             let low = low_space::low(&self.options.machines, least, self.watch)?;
             let is_low = |path: &Path| low.volumes.iter().any(|volume| path.starts_with(volume));
-            if !guest::remove_oldest_state(&self.guests.evidence, is_low)? {
+            if low.volumes.is_empty() || !guest::remove_oldest_state(&self.guests.evidence, is_low)?
+            {
                 return Ok(low);
             }
         }
