@@ -16,7 +16,7 @@ use crate::manifest::reuse::{self, Age};
 use crate::manifest::{
     BootstrapManifest, BootstrappedMachine, MachineManifest, Style, ToolchainManifest,
 };
-use crate::network::MacClaim;
+use crate::network::NetworkClaim;
 use crate::snapshot::Snapshot;
 use crate::status;
 use crate::sys::flock::{How, Locked};
@@ -149,7 +149,7 @@ pub fn bootstrap(
         None => None,
         Some(_) => {
             let mac = guest::mac(&machine, None)?.of_instance(config.guest.instance);
-            match MacClaim::take(mac)? {
+            match NetworkClaim::mac(mac)? {
                 None => return snapshot.close().map(|()| Bootstrapped::Busy),
                 claim => claim,
             }

@@ -67,7 +67,8 @@ impl<W: World> Agent<W> {
             return Ok(Turn::Idle(Idle::BreakerOpen, self.breaker_detail(until)));
         }
         let probed = self.world.probe(self.probe_anew);
-        if let Err(error) = probed.and_then(|()| interactive::probe(&self.options)) {
+        let reserve = |()| interactive::reserve(&self.options, &mut self.display);
+        if let Err(error) = probed.and_then(reserve) {
             // The agent is up, and waits for the host.
             self.world.watch().ready();
             return Ok(match self.world.stop() {
@@ -164,6 +165,7 @@ impl<W: World> Agent<W> {
             busy,
             waiting,
             full,
+            ..
         } = self.world.enumerate()?;
         self.world.watch().ready();
         if self.world.stop().is_some() {

@@ -16,6 +16,7 @@ use crate::delivery::{Delivery, UnfinishedTask};
 use crate::diag;
 use crate::error::{Class, Context as _, Result};
 use crate::manifest::SerializeError;
+use crate::network::NetworkClaim;
 use crate::status::Idle;
 use crate::watch::Stop;
 
@@ -49,6 +50,8 @@ pub struct Agent<W> {
     pub(super) toolchain_version: String,
     /// Whether the host is examined anew before the next request for work.
     pub(super) probe_anew: bool,
+    /// The claim of the port at which users look at guests.
+    pub(super) display: Option<NetworkClaim>,
     /// Counts turns, and spreads pauses.
     pub(super) turns: u32,
 }
@@ -66,6 +69,7 @@ impl<W: World> Agent<W> {
             delivery,
             shuffle: Shuffle::seeded(),
             probe_anew: true,
+            display: None,
             turns: 0,
         }
     }

@@ -8,7 +8,7 @@ use super::{GuestRun, GuestSettings, mac, spec};
 use crate::error::{Error, Result};
 use crate::machine::{Memory, by_hand};
 use crate::manifest::MachineManifest;
-use crate::network::{Bridge, MacClaim, Tap};
+use crate::network::{Bridge, NetworkClaim, Tap};
 use crate::watch::Watch;
 
 /// The interval of looks at signals: any of them ends the guest.
@@ -30,7 +30,7 @@ pub fn run_on_terminal(
     let boot = GuestRun::without_task(machine, source, directory, Memory::Anonymous);
     let bridge = Bridge::probe(&config.bridge)?;
     let mac = mac(machine, None)?.of_instance(config.instance);
-    let Some(_claim) = MacClaim::take(mac)? else {
+    let Some(_claim) = NetworkClaim::mac(mac)? else {
         let text = format!("unable to start machine {}", source.display());
         return Err(Error::new(format!(
             "{text}: a guest of another agent has {mac}"

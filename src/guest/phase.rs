@@ -42,7 +42,7 @@ pub struct Ended {
     pub elapsed: Duration,
     /// Why it ended.
     pub why: Why,
-    /// The first request that was refused, and the reason, if none was served.
+    /// The first request that was refused, and the reason, where it may be the cause.
     pub refused: Option<String>,
 }
 

@@ -265,6 +265,11 @@ impl Guest<'_> {
         }
     }
 
+    /// The first refused request as a clause.
+    pub fn first_refusal(&self) -> Option<String> {
+        self.refusals.first()
+    }
+
     /// An end for which the caller has the reason.
     pub fn ended(&self, phase: GuestPhase, limit: Duration, reason: String) -> Ended {
         Ended {

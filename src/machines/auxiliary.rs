@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::Machine;
 use crate::error::{Error, Result, word};
 use crate::manifest::{MachineHeader, MachineManifest, TaskManifest, check_auxiliary_name};
-use crate::network::MacClaim;
+use crate::network::NetworkClaim;
 
 /// A machine that serves build machines. It is not bootstrapped: a task gets a snapshot
 /// of its revision.
@@ -22,7 +22,7 @@ pub struct AuxiliaryMachine {
     /// machine are from its copy.
     pub scratch: PathBuf,
     /// The claim of the MAC address that the operator has given it.
-    pub(super) claim: Option<Rc<MacClaim>>,
+    pub(super) claim: Option<Rc<NetworkClaim>>,
 }
 
 impl AuxiliaryMachine {

@@ -9,7 +9,7 @@ use super::Enumeration;
 use crate::error::Result;
 use crate::guest;
 use crate::manifest::MachineManifest;
-use crate::network::{Mac, MacClaim};
+use crate::network::{Mac, NetworkClaim};
 use crate::trace;
 
 /// Claims the addresses of an enumeration, for as long as the machines are offered or
@@ -53,16 +53,16 @@ pub(super) fn claim(result: &mut Enumeration, instance: u16) -> Result<()> {
 
 /// The claims of an enumeration. Machines that share an address share its claim.
 struct Claims {
-    known: HashMap<Mac, Option<Rc<MacClaim>>>,
+    known: HashMap<Mac, Option<Rc<NetworkClaim>>>,
     instance: u16,
 }
 
 impl Claims {
-    fn take(&mut self, machine: &MachineManifest, dir: &Path) -> Result<Option<Rc<MacClaim>>> {
+    fn take(&mut self, machine: &MachineManifest, dir: &Path) -> Result<Option<Rc<NetworkClaim>>> {
         let mac = guest::mac(machine, None)?.of_instance(self.instance);
         let claim = match self.known.entry(mac) {
             Entry::Occupied(claim) => claim.get().clone(),
-            Entry::Vacant(entry) => entry.insert(MacClaim::take(mac)?.map(Rc::new)).clone(),
+            Entry::Vacant(entry) => entry.insert(NetworkClaim::mac(mac)?.map(Rc::new)).clone(),
         };
         if claim.is_none() {
             let shown = dir.display();

@@ -7,7 +7,8 @@
 //! - A machine whose bootstrap failed is tried again after pauses that grow to an hour
 //!   ([`backoff`]).
 //! - While other machines can build, failed bootstraps take at most a fifth of the
-//!   agent's time.
+//!   agent's time. A machine that has not failed does not wait for that, but for a turn
+//!   if another one has just failed.
 //!
 //! A broken machine, volume or manifest stops neither the others nor the agent, and is
 //! reported once per change.
@@ -35,7 +36,7 @@ use crate::manifest::reuse::Age;
 use crate::manifest::{
     BootstrapManifest, BootstrappedMachine, MachineHeader, MachineManifest, ToolchainManifest,
 };
-use crate::network::MacClaim;
+use crate::network::NetworkClaim;
 use crate::snapshot;
 use crate::trace;
 use crate::watch::Watch;
@@ -102,7 +103,7 @@ pub struct Machine {
     /// Whether its MAC address is one that the operator has given it.
     has_fixed_mac: bool,
     /// The claim of that address.
-    claim: Option<Rc<MacClaim>>,
+    claim: Option<Rc<NetworkClaim>>,
 }
 
 impl Machine {
@@ -164,6 +165,8 @@ pub struct Enumeration {
     pub auxiliary: Vec<Rc<AuxiliaryMachine>>,
     /// The number of machines that are broken.
     pub broken: usize,
+    /// Whether a bootstrap has failed.
+    has_failed_bootstrap: bool,
     /// The number of machines that another agent bootstraps, or whose MAC address a
     /// guest of another agent has.
     pub busy: usize,
@@ -324,7 +327,11 @@ impl Machines {
             return Ok(());
         }
         let shown = target.display();
-        if !result.ready.is_empty() && start < self.next_bootstrap {
+        let waits = match self.backoff.reasons(&dir, &need.revision) {
+            [] => result.has_failed_bootstrap,
+            _ => start < self.next_bootstrap,
+        };
+        if waits && !result.ready.is_empty() {
             trace!(3, "bootstrap", "{shown} waits: other machines can build");
             self.backoff.keep(&dir);
             return Ok(());
@@ -378,7 +385,9 @@ impl Machines {
             }
         };
         let end = bootstrapper.uptime();
-        self.next_bootstrap = end + end.saturating_sub(start) * BUILD_SHARE;
+        self.next_bootstrap =
+            self.next_bootstrap.max(end) + end.saturating_sub(start) * BUILD_SHARE;
+        result.has_failed_bootstrap = true;
         self.note_change(result, &dir, &reason, &error);
         let pause = self.backoff.failed(&dir, &need.revision, reason, end);
         trace!(

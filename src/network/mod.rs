@@ -24,7 +24,7 @@ mod tap;
 use std::net::Ipv4Addr;
 
 pub use bridge::{Bridge, Network};
-pub use claim::MacClaim;
+pub use claim::NetworkClaim;
 pub use mac::Mac;
 pub use nft::Netfilter;
 pub use redirect::{Peers, Redirect, Strategy, Target};

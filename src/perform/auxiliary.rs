@@ -88,7 +88,11 @@ pub(super) fn start<'w>(
     while let Some(index) = texts.iter().position(Option::is_none) {
         let left = config.auxiliary.saturating_sub(begin.elapsed());
         if let Err((index, why)) = await_one(build, index, left)? {
-            let ended = environment_end(config, begin, why);
+            let refused = build.auxiliary[index].booted.guest.first_refusal();
+            let ended = Ended {
+                refused,
+                ..environment_end(config, begin, why)
+            };
             return Ok(Err(failed(build, index, &ended, None)));
         }
         for (index, one) in build.auxiliary.iter_mut().enumerate() {

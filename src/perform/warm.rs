@@ -100,14 +100,14 @@ fn restore<'w>(
     };
     match &step {
         // A guest that ends by itself, at whatever point, may do so because it was
-        // restored.
+        // restored. That of an interactive build is ended by its user.
         Step::Ended(ended)
             if ended.phase == GuestPhase::Startup
                 && !matches!(
                     ended.why,
                     Why::Stopped | Why::Interrupted(_) | Why::Beside(..)
                 )
-                || matches!(ended.why, Why::Lost(_)) =>
+                || matches!(ended.why, Why::Lost(_)) && job.task.interactive().is_none() =>
         {
             let failure = guest.failure("failure of a restored guest", ended);
             guest.close().and(snapshot.close())?;

@@ -6,6 +6,8 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 
+use bbot_agent::network::NetworkClaim;
+
 use crate::support::brep::{Brep, Setup};
 use crate::support::host::{Host, TURN, ended, finish};
 use crate::support::{guest, isolated, within};
@@ -97,5 +99,39 @@ fn a_user_finds_the_guest_at_its_login_and_ends_it() {
             log()
         );
         assert!(!log().contains("secret"), "{}", log());
+    });
+}
+
+#[test]
+fn a_display_is_of_one_toolchain_and_its_guest_fails_as_others_do() {
+    isolated(|| {
+        let Some(host) = Host::new() else { return };
+        host.add_bootstrapped("linux-gcc", "");
+        let task = "target-config: mode=panic\ninteractive: error\n";
+        host.task("one", "linux-gcc", task);
+        let words = [
+            "--once",
+            "--interactive",
+            "both",
+            "--interactive-vnc",
+            "127.0.0.1",
+            "--breaker",
+            "1",
+        ];
+        // The agent of another toolchain.
+        let claim = NetworkClaim::display(5900).unwrap().unwrap();
+        let ran = host.run(&words);
+        assert_eq!(ran.code, Some(78), "{}", ran.err);
+        let why = "unable to use display address 127.0.0.1:5900: an agent of another toolchain \
+                   has its port";
+        assert!(ran.err.contains(why), "{}", ran.err);
+        drop(claim);
+
+        let ran = host.run(&words);
+        assert!(ran.err.contains("the guest panicked"), "{}", ran.err);
+        assert!(!ran.err.contains("display address"), "{}", ran.err);
+        assert!(!ran.err.contains("no work is asked for"), "{}", ran.err);
+        let result = host.result("one").expect(&ran.err);
+        assert!(result.contains("\nstatus: abort\n"), "{result}");
     });
 }

@@ -221,6 +221,25 @@ fn a_damaged_template_is_not_used() {
 }
 
 #[test]
+fn the_user_of_an_interactive_build_ends_a_warm_guest() {
+    isolated(|| {
+        let Some(prepared) = Prepared::new("") else {
+            return;
+        };
+        let task = "target-config: mode=reboot\ninteractive: error\n";
+        prepared.host.task("user", "m", task);
+        let words = [WARM, &["--interactive", "both"]].concat();
+        let ran = prepared.host.run(&words);
+        assert!(ran.err.contains(", restore "), "{}", ran.err);
+        assert!(!ran.err.contains("starts cold"), "{}", ran.err);
+        let result = prepared.host.result("user").expect(&ran.err);
+        assert!(result.contains("\nstatus: abort\n"), "{result}");
+        assert!(result.contains("the user ended the build"), "{result}");
+        assert!(prepared.template.exists());
+    });
+}
+
+#[test]
 fn a_template_for_another_way_to_run_the_guest_is_not_used() {
     isolated(|| {
         let Some(prepared) = Prepared::new("") else {

@@ -68,6 +68,24 @@ fn bad_images_take_at_most_a_fifth_of_the_time_while_a_good_machine_builds() {
 }
 
 #[test]
+fn a_machine_that_has_not_failed_waits_for_one_turn_only() {
+    let mut script = script(&["bad", "new"]);
+    script.guests = Box::new(|_, _| success(10 * MINUTE));
+    script.bootstraps = Box::new(|name, _| BootstrapCourse {
+        fails: NEVER_ASKS.fails.filter(|_| name == "bad"),
+        ..NEVER_ASKS
+    });
+    let record = play(script, &[], HOUR);
+    let [bad, new] = &record.bootstraps[..2] else {
+        panic!("{:?}", record.bootstraps)
+    };
+    assert_eq!((&*bad.1, &*new.1), ("bad", "new"));
+    assert!(new.0 <= bad.0 + bad.2 + 11 * MINUTE, "{new:?}");
+    // A task was performed in between.
+    assert!(record.built[0].0 < new.0, "{:?}", record.built);
+}
+
+#[test]
 fn a_guest_is_held_once_for_each_reason() {
     let mut script = script(&["bad"]);
     let mut attempts = 0;
