@@ -146,7 +146,11 @@ pub fn follow(statuses: &[PathBuf], machine: Option<&str>, watch: &Watch) -> Res
         if (looks == LOOKS_FOR_END || !runs) && !cli::print_on(lines.rest().as_bytes())? {
             return Ok(());
         }
-        if !runs || !watch.rest(INTERVAL) {
+        if !runs {
+            return Ok(());
+        }
+        let _ = watch.pause(INTERVAL);
+        if watch.stop().is_some() {
             return Ok(());
         }
     }

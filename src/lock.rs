@@ -47,8 +47,9 @@ pub fn directories(parent: &Path) -> Result<Vec<PathBuf>> {
 /// A lock that is held until it is dropped.
 #[derive(Debug)]
 pub struct Lock {
+    path: PathBuf,
     // Closing it is what frees the lock.
-    _file: Locked,
+    file: Locked,
 }
 
 /// The outcome of an attempt to lock.
@@ -75,6 +76,18 @@ impl Lock {
             _ => error.with_class(Class::Os),
         })
     }
+
+    /// Whether its file is still there, so that other agents find it.
+    pub fn is_there(&self) -> bool {
+        is_at(&self.file, &self.path)
+    }
+}
+
+fn is_at(file: &File, path: &Path) -> bool {
+    let (Ok(ours), Ok(there)) = (file.metadata(), fs::metadata(path)) else {
+        return false;
+    };
+    (there.dev(), there.ino()) == (ours.dev(), ours.ino())
 }
 
 /// Takes the lock that other agents hold while they bootstrap (`--toolchain-lock`).
@@ -113,12 +126,10 @@ fn attempt(dir: &Path) -> Result<Attempt> {
             }
             Err((_, error)) => return Err(error).context(unable),
         };
-        let ours = lock.metadata().context(unable)?;
-        let there = fs::metadata(&path);
-        if there.is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())) {
+        if is_at(&lock, &path) {
             // For people only, so a full disk is no reason to give up.
             let _ = note(&lock);
-            return Ok(Attempt::Ours(Lock { _file: lock }));
+            return Ok(Attempt::Ours(Lock { path, file: lock }));
         }
     }
     Err(Error::new(unable()).hint("somebody keeps removing it"))

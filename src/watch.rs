@@ -207,6 +207,12 @@ impl Watch {
         *self.stop_mut()
     }
 
+    /// Ends the agent as `SIGHUP` does.
+    pub fn restart(&self) {
+        let mut stop = self.stop_mut();
+        *stop = (*stop).max(Some(Stop::Restart));
+    }
+
     /// Whether the work under way is to be given up.
     pub fn must_stop(&self) -> bool {
         match self.stop() {

@@ -138,6 +138,23 @@ impl<'w> Host<'w> {
     }
 }
 
+/// Whether a directory was removed that an agent makes when it starts; if so, reports it.
+fn has_lost_a_directory(options: &Options, lock: &Lock) -> bool {
+    let state = setup::state(options);
+    let directory = match lock.is_there() {
+        true if state.is_dir() => return false,
+        true => state,
+        false => setup::run_dir(options),
+    };
+    diag::error(format_args!(
+        "directory {} was removed",
+        directory.display()
+    ))
+    .info("the agent ends, and makes it when it is started again")
+    .emit();
+    true
+}
+
 impl<'w> World for Host<'w> {
     type Guest = Remains<'w>;
     type Room = TaskRoom;
@@ -151,8 +168,13 @@ impl<'w> World for Host<'w> {
     }
 
     fn sweep(&mut self) {
-        if self.lock.is_some() && !super::is_fake(self.options) {
-            sweep::sweep(&setup::sweep(self.options), self.lock.as_ref());
+        let Some(lock) = self.lock.as_ref().filter(|_| !super::is_fake(self.options)) else {
+            return;
+        };
+        if has_lost_a_directory(self.options, lock) {
+            self.watch.restart();
+        } else {
+            sweep::sweep(&setup::sweep(self.options), Some(lock));
         }
     }
 

@@ -1,11 +1,11 @@
 //! One item that cannot be handled does not stop the others of its collection.
 
-use std::fs;
+use std::fs::{self, File};
 use std::process::{Command, Stdio};
 
-use crate::support::host::{Ran, TURN, finish, names};
+use crate::support::host::{Ran, TURN, ended, finish, names};
 use crate::support::site::Site;
-use crate::support::{isolated, run};
+use crate::support::{Process, eventually, isolated, run};
 
 fn turn(site: &Site) -> Ran {
     let mut command = Command::new(Site::agent());
@@ -87,5 +87,32 @@ fn items_in_the_way_stop_no_task_and_are_reported_once() {
         assert_eq!(ran.err.matches(said).count(), 1, "{}", ran.err);
         assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);
         assert_eq!(turn(&site).err, "");
+    });
+}
+
+#[test]
+fn an_agent_whose_directories_were_removed_is_to_be_started_again() {
+    isolated(|| {
+        let Some(site) = Site::new() else { return };
+        for directory in ["run/default-1", "state/default-1"] {
+            let mut command = Command::new(Site::agent());
+            let words = site.arguments().into_iter().filter(|word| word != "--once");
+            command.args(words).args(["--poll-interval", "1"]);
+            let log = File::create(site.path("log")).unwrap();
+            let mut agent = Process(command.stdin(Stdio::null()).stderr(log).spawn().unwrap());
+            let status = site.path("run/default-1/status.json");
+            eventually("the agent is idle", || {
+                fs::read_to_string(&status).is_ok_and(|text| text.contains("\"idle\""))
+            });
+            fs::remove_dir_all(site.path(directory)).unwrap();
+            let code = ended(&mut agent, TURN);
+            let said = fs::read_to_string(site.path("log")).unwrap();
+            assert_eq!(code, Some(3), "{said}");
+            let why = format!(
+                "error: directory {} was removed",
+                site.path(directory).display()
+            );
+            assert!(said.contains(&why), "{said}");
+        }
     });
 }
