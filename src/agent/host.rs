@@ -21,6 +21,7 @@ use crate::guest;
 use crate::ledger::{HostClaim, HostView};
 use crate::lock::Lock;
 use crate::machine::program;
+use crate::machines::backoff::FAILED_BOOTSTRAPS;
 use crate::machines::low_space::{self, LowVolumes};
 use crate::machines::{Enumeration, Machine, Machines, MachinesSettings, TaskMachines};
 use crate::manifest::TaskRequest;
@@ -76,7 +77,7 @@ impl<'w> Host<'w> {
         // A person at a terminal has not read what a former agent has said.
         let repeats = io::stderr().is_terminal();
         self.controllers.keep_notes(state.join("notes"), repeats);
-        self.machines.keep(state.join("bootstraps"), repeats);
+        self.machines.keep(state.join(FAILED_BOOTSTRAPS), repeats);
     }
 
     /// Keeps other agents from a task whose result is stored.

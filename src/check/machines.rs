@@ -8,10 +8,12 @@ use nix::unistd::{AccessFlags, access};
 
 use super::{Finding, Grade};
 use crate::cli::Options;
+use crate::delivery::BootFile;
 use crate::error::{Error, Result, word};
 use crate::evidence::EvidenceStore;
 use crate::lock;
 use crate::machine::files;
+use crate::machines::backoff::{BootstrapBackoff, FAILED_BOOTSTRAPS};
 use crate::machines::inspect::{self, Inspection};
 use crate::machines::tree::{self, MachineDir};
 use crate::machines::{MachinesSettings, remedies, toolchain};
@@ -215,7 +217,17 @@ fn examine(machine: &MachineDir, options: &Options) -> Result<Finding> {
         return Err(error.hint(snapshot::conversion(&current)));
     }
     let manifest = manifest(machine, &current)?;
-    let state = match inspect::inspect(machine, &MachinesSettings::new(options))? {
+    let state = inspect::inspect(machine, &MachinesSettings::new(options))?;
+    if let Inspection::NeedsBootstrap(need) = &state
+        && let [.., reason] = failures(options).reasons(&machine.dir(), &need.revision)
+    {
+        let name = &machine.name;
+        let text = format!("{name}: its last bootstrap failed, it is tried again after a pause");
+        return Ok(Finding::warning(SUBJECT, text)
+            .remedy(format!("the reason: {reason}"))
+            .remedy("to have it tried at once: send SIGUSR2 to the agent"));
+    }
+    let state = match state {
         Inspection::Ready(_) => "bootstrapped".to_owned(),
         Inspection::Auxiliary(_) => "auxiliary".to_owned(),
         Inspection::Ignored(why) => why,
@@ -292,6 +304,15 @@ fn template(machine: &MachineDir, options: &Options) -> Option<Finding> {
             Finding::good(SUBJECT, format!("{text}; the template is made anew"))
         }
     })
+}
+
+/// The failed bootstraps of the agent with these options.
+fn failures(options: &Options) -> BootstrapBackoff {
+    let (name, instance) = (&options.toolchain_name, options.instance);
+    let state = lock::directory(&options.state, name, instance);
+    let (_, kept) = BootFile::open(state.join(FAILED_BOOTSTRAPS));
+    let broken = kept.as_ref().and_then(|kept| kept.get("broken"));
+    broken.map(BootstrapBackoff::from_json).unwrap_or_default()
 }
 
 fn manifest(machine: &MachineDir, current: &Path) -> Result<MachineManifest> {

@@ -14,6 +14,9 @@ use crate::json::Value;
 const FIRST_PAUSE: Duration = Duration::from_secs(60);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
+/// The name of the file of the state, in an agent's directory below `--state`.
+pub const FAILED_BOOTSTRAPS: &str = "bootstraps";
+
 /// How many reasons are remembered for a revision.
 const MAX_REASONS: usize = 16;
 

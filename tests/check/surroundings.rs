@@ -52,6 +52,29 @@ fn machines_that_this_host_cannot_use() {
 }
 
 #[test]
+fn a_machine_whose_bootstrap_failed_comes_with_the_reason() {
+    isolated(|| {
+        let Some(host) = Host::new() else { return };
+        let state = host.dir.path().join("state/default-1");
+        fs::create_dir_all(&state).unwrap();
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+        let machine = host.machine();
+        let text = format!(
+            "{{\"boot\":\"{}\",\"next\":0,\"broken\":[{{\"machine\":\"{}\",\"reported\":\"x\",\
+             \"revision\":\"{}\",\"reasons\":[\"no request\"],\"failures\":1,\"retry\":9}}]}}",
+            boot.trim(),
+            machine.display(),
+            machine.join("linux-1.0").display()
+        );
+        fs::write(state.join("bootstraps"), text).unwrap();
+        let (_, report) = host.check(&[&host.spool()]);
+        let (found, remedies) = problem(&report, "machine").unwrap();
+        assert!(found.contains("its last bootstrap failed"), "{found}");
+        assert_eq!(remedies[0], "the reason: no request");
+    });
+}
+
+#[test]
 fn the_first_machine_is_made_by_the_remedies_alone() {
     isolated(|| {
         let Some(host) = Host::new() else { return };
