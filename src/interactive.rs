@@ -15,14 +15,13 @@ use crate::cli::Options;
 use crate::error::{Class, Context as _, Error, Result, word};
 use crate::lock;
 use crate::manifest::InteractiveMode;
-use crate::network::NetworkClaim;
 use crate::settings::FIRST_VNC_PORT;
 
 /// The maximum length of a VNC password in bytes (RFC 6143, section 7.2.2).
 const MAX_PASSWORD: usize = 8;
 
-/// The port is that of instance 1.
-const OTHER_ADDRESS: &str = "name another one of this host: --interactive-vnc <address>:<port>, \
+/// The remedy for an address that cannot be used.
+pub const OTHER_ADDRESS: &str = "name another one of this host: --interactive-vnc <address>:<port>, \
                              with the port of instance 1";
 
 /// The path of the VNC socket. Its directory holds nothing else, since QEMU's user may
@@ -59,28 +58,6 @@ pub fn probe(options: &Options) -> Result<()> {
         Some(display) if options.interactive != InteractiveMode::No => display.probe(),
         _ => Ok(()),
     }
-}
-
-/// The same, and claims the port for as long as the agent runs: controllers and users are
-/// told it before there is a guest. `held` is the claim.
-pub fn reserve(options: &Options, held: &mut Option<NetworkClaim>) -> Result<()> {
-    probe(options)?;
-    let Some(display) = display(options) else {
-        return Ok(());
-    };
-    if held.is_some() || options.interactive == InteractiveMode::No {
-        return Ok(());
-    }
-    *held = NetworkClaim::display(display.address.port())?;
-    if held.is_none() {
-        let text = format!(
-            "unable to use display address {display}: an agent of another toolchain has its port"
-        );
-        return Err(Error::new(text)
-            .with_class(Class::Config)
-            .hint(OTHER_ADDRESS));
-    }
-    Ok(())
 }
 
 /// The way for users to the guests of interactive builds.

@@ -8,7 +8,7 @@ use crate::cgroup::Cgroups;
 use crate::cli::{self, Options};
 use crate::controller;
 use crate::delivery::{DelivererSettings, DeliverySettings, RetryLimits};
-use crate::error::{Context as _, Result};
+use crate::error::{Class, Context as _, Error, Result};
 use crate::evidence::{self, EvidenceStore};
 use crate::guest;
 use crate::interactive;
@@ -16,8 +16,8 @@ use crate::ledger::{self, Capacity, HostLedger};
 use crate::lock;
 use crate::machine::Accel;
 use crate::machines::TaskMachines;
-use crate::manifest::MachineHeader;
-use crate::network::{Netfilter, tap_name};
+use crate::manifest::{InteractiveMode, MachineHeader};
+use crate::network::{Netfilter, NetworkClaim, tap_name};
 use crate::perform::{self, AuxiliaryJob, Fake};
 use crate::priority::Priority;
 use crate::settings::Hold;
@@ -200,6 +200,29 @@ pub fn for_user(config: &mut perform::BuildSettings, options: &Options) {
         // The guest of a template has its display at the socket.
         config.warm = None;
     }
+}
+
+/// Finds out whether interactive builds can have their display, and claims its port for as
+/// long as the agent runs: controllers and users are told it before there is a guest.
+/// `held` is the claim.
+pub fn reserve_display(options: &Options, held: &mut Option<NetworkClaim>) -> Result<()> {
+    interactive::probe(options)?;
+    let Some(display) = interactive::display(options) else {
+        return Ok(());
+    };
+    if held.is_some() || options.interactive == InteractiveMode::No {
+        return Ok(());
+    }
+    *held = NetworkClaim::display(display.address.port())?;
+    if held.is_none() {
+        let text = format!(
+            "unable to use display address {display}: an agent of another toolchain has its port"
+        );
+        return Err(Error::new(text)
+            .with_class(Class::Config)
+            .hint(interactive::OTHER_ADDRESS));
+    }
+    Ok(())
 }
 
 /// The auxiliary machines of a task.

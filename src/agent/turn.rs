@@ -10,7 +10,6 @@ use super::world::World;
 use crate::breaker::{Breaker, Gate};
 use crate::cli::{self, Dump};
 use crate::error::{Class, Error, Result};
-use crate::interactive;
 use crate::machines::{Enumeration, Machine, OfferedMachines, toolchain};
 use crate::manifest::{MachineKind, MachineManifest, Style, TaskManifest};
 use crate::status::{self, Idle};
@@ -67,7 +66,7 @@ impl<W: World> Agent<W> {
             return Ok(Turn::Idle(Idle::BreakerOpen, self.breaker_detail(until)));
         }
         let probed = self.world.probe(self.probe_anew);
-        let reserve = |()| interactive::reserve(&self.options, &mut self.display);
+        let reserve = |()| setup::reserve_display(&self.options, &mut self.display);
         if let Err(error) = probed.and_then(reserve) {
             // The agent is up, and waits for the host.
             self.world.watch().ready();
