@@ -9,8 +9,8 @@
 //! control characters are escaped here, for terminals and logs alike. Standard error
 //! may be closed, full or without a reader: no function here fails, or waits for it.
 //!
-//! A repeated error or warning is written once, then counted (`repeats`); at level 3
-//! and above every record is written. The last records, up to level 2 also those that are
+//! A repeated error or warning is written once, then counted (`repeats`); in the end the
+//! number is written as an `info:` line. At level 3 and above every record is written. The last records, up to level 2 also those that are
 //! not shown, are kept for the evidence of a failed guest (`recent`).
 
 mod journal;
@@ -30,7 +30,7 @@ use self::journal::SystemJournal;
 use self::output::StandardError;
 use self::recent::RecentRecords;
 use self::record::Severity;
-use self::repeats::{Repeat, Repeats};
+use self::repeats::Repeats;
 use crate::error::{Error, Result};
 
 pub use self::record::{Record, escape};
@@ -138,17 +138,6 @@ pub fn is_behind() -> bool {
 }
 
 impl Diagnostics {
-    /// Writes the counts of repeated records.
-    fn write_counts(&mut self, repeats: Vec<Repeat>) {
-        let outer = self.scope.take();
-        for repeat in repeats.into_iter().filter(|repeat| repeat.skipped > 0) {
-            let record = Record::new(repeat.severity, &repeat.line);
-            self.scope = repeat.scope;
-            record.write(self, Some(repeat.skipped));
-        }
-        self.scope = outer;
-    }
-
     /// Reports records that were lost because standard error was not read.
     fn report_lost(&mut self) {
         if let Some(count) = self.output.take_lost() {

@@ -3,7 +3,7 @@
 use std::fmt::{self, Write as _};
 use std::time::Instant;
 
-use super::repeats::RepeatDecision;
+use super::repeats::{Repeat, RepeatDecision};
 use super::{Diagnostics, EVIDENCE, RECENT_LEVEL, TaskScope, WIPE, diagnostics};
 
 /// The severity of a record, and its priority under systemd.
@@ -140,11 +140,29 @@ impl Record {
                 render(&mut text, *severity, scope, line, systemd);
                 continue;
             };
-            let line = format!("{line} ({times} more times)");
+            let line = match times {
+                1 => format!("{line} (again)"),
+                _ => format!("{line} (again, {times} times since it was last reported)"),
+            };
             render(&mut text, *severity, scope, &line, systemd);
             break;
         }
         text
+    }
+}
+
+impl Diagnostics {
+    /// Writes the counts of repeated records.
+    pub(super) fn write_counts(&mut self, repeats: Vec<Repeat>) {
+        let outer = self.scope.take();
+        let now = Instant::now();
+        for repeat in repeats {
+            if let Some(summary) = repeat.summary(now).filter(|_| self.level > 0) {
+                self.scope = repeat.scope;
+                Record::new(Severity::Info, summary).write(self, None);
+            }
+        }
+        self.scope = outer;
     }
 }
 

@@ -22,9 +22,25 @@ pub(super) struct Repeat {
     pub(super) scope: Option<TaskScope>,
     pub(super) line: String,
     /// The number of times since it was last written.
-    pub(super) skipped: u64,
+    skipped: u64,
     written: Instant,
     last: Instant,
+}
+
+impl Repeat {
+    /// The line with the number of times that it was not written, and the age of the last
+    /// one: what it says may be over.
+    pub(super) fn summary(&self, now: Instant) -> Option<String> {
+        let (line, age) = (&self.line, now.saturating_duration_since(self.last));
+        let age = age.as_secs();
+        match self.skipped {
+            0 => None,
+            1 => Some(format!("{line} (reported once more, {age} s ago)")),
+            n => Some(format!(
+                "{line} (reported {n} more times until {age} s ago)"
+            )),
+        }
+    }
 }
 
 /// The decision about a record.
@@ -118,7 +134,9 @@ mod tests {
             ]
         );
         let left = repeats.take(|_| true);
-        assert_eq!(left[0].skipped, 9);
+        let now = start + minutes(130);
+        let said = "controller down (reported 9 more times until 60 s ago)";
+        assert_eq!(left[0].summary(now).unwrap(), said);
     }
 
     #[test]
