@@ -13,6 +13,7 @@ use crate::cli::{self, Format, StatusOf};
 use crate::error::{Class, Error, Result};
 use crate::json::Value;
 use crate::ledger::{self, HostClaim};
+use crate::sys::poll::is_hung_up;
 use crate::sys::terminal;
 use crate::watch::{self, Watch};
 use crate::{diag, lock, status};
@@ -75,7 +76,8 @@ fn report(of: &StatusOf) -> Result<Report> {
         let owner = path.parent().and_then(Path::file_name);
         let is_of_agent = |claim: &&HostClaim| owner == Some(claim.owner.as_ref());
         let claim = claims.iter().find(is_of_agent);
-        let (text, alive) = status::text(&state, now, claim.map(HostClaim::line));
+        let agent = owner.unwrap_or_default().to_string_lossy();
+        let (text, alive) = status::text(&agent, &state, now, claim.map(HostClaim::line));
         report.text.push_str(&text);
         let mut object = status::json(&state, now);
         if let (Value::Object(members), Some(claim)) = (&mut object, claim) {
@@ -135,14 +137,22 @@ impl Report {
     }
 
     /// Its text, with the failures, to be written over that of another one on a terminal
-    /// with so many lines and columns. What does not fit is left out: a terminal that
-    /// scrolls would have the text at another place.
+    /// with so many lines and columns. What does not fit is left out, and counted in the
+    /// last line: a terminal that scrolls would have the text at another place.
     fn screen(&self, size: Option<(usize, usize)>) -> String {
         let (lines, columns) = size.unwrap_or((usize::MAX, usize::MAX));
         let mut screen = HOME.to_owned();
         let failures = self.failures.iter().map(|error| format!("error: {error}"));
-        let text = self.text.lines().map(str::to_owned);
-        for line in text.chain(failures).take(lines.saturating_sub(1)) {
+        let mut text: Vec<_> = self.text.lines().map(str::to_owned).collect();
+        text.extend(failures);
+        let (room, all) = (lines.saturating_sub(1), text.len());
+        text.truncate(room);
+        if all > room
+            && let Some(last) = text.last_mut()
+        {
+            *last = format!("... {} more lines", all - room + 1);
+        }
+        for line in text {
             screen.extend(line.chars().take(columns));
             screen.push_str(CLEAR_LINE);
             screen.push('\n');
@@ -187,7 +197,7 @@ pub fn follow(of: &StatusOf, format: Format, watch: &Watch) -> Result<()> {
             (last, is_first) = (Some(key), false);
         }
         let _ = watch.pause(LOOK_INTERVAL);
-        if watch.stop().is_some() {
+        if watch.stop().is_some() || is_hung_up(stdout.as_fd()) {
             return Ok(());
         }
     }
@@ -210,8 +220,12 @@ mod tests {
              error: unable to read status three\x1b[K\n\x1b[J"
         );
         assert_eq!(
-            report.screen(Some((3, 6))),
-            "\x1b[Hone: i\x1b[K\ntwo: b\x1b[K\n\x1b[J"
+            report.screen(Some((4, 6))),
+            "\x1b[Hone: i\x1b[K\ntwo: b\x1b[K\nerror:\x1b[K\n\x1b[J"
+        );
+        assert_eq!(
+            report.screen(Some((3, 80))),
+            "\x1b[Hone: idle\x1b[K\n... 2 more lines\x1b[K\n\x1b[J"
         );
         assert_eq!(report.screen(Some((1, 80))), "\x1b[H\x1b[J");
     }

@@ -429,7 +429,8 @@ mod tests {
         ] {
             assert!(metrics.contains(line), "{line}{metrics}");
         }
-        let (text, alive) = super::super::text(&scene.status(), at(scene.start, 100), None);
+        let (text, alive) =
+            super::super::text("default-1", &scene.status(), at(scene.start, 100), None);
         assert!(alive);
         let pid = std::process::id();
         assert_eq!(

@@ -38,18 +38,14 @@ pub fn json(state: &Value, now: Moment) -> Value {
     Value::Object(members)
 }
 
-/// The state for people, in lines; and whether the agent is alive. `claim` is its part of
-/// the host.
-pub fn text(state: &Value, now: Moment, claim: Option<String>) -> (String, bool) {
+/// The state of `agent` for people, in lines; and whether it is alive. `claim` is its part
+/// of the host.
+pub fn text(agent: &str, state: &Value, now: Moment, claim: Option<String>) -> (String, bool) {
     let word = |name| state.get(name).and_then(Value::as_str).unwrap_or("?");
     let number = |name| state.get(name).and_then(Value::as_u64);
     let alive = is_alive(state);
     let pid = number("pid").unwrap_or(0);
-    let mut out = format!(
-        "{}-{}: ",
-        word("toolchain"),
-        number("instance").unwrap_or(0)
-    );
+    let mut out = format!("{agent}: ");
     if alive {
         out.push_str(word("phase"));
         if word("phase") != word("work") {

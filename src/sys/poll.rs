@@ -56,6 +56,12 @@ pub fn readable_within(fd: BorrowedFd<'_>, length: Duration) -> io::Result<bool>
     readable(&[fd], &mut [false], Some(Instant::now() + length))
 }
 
+/// Whether the reader of a pipe is gone, or the terminal.
+pub fn is_hung_up(fd: BorrowedFd<'_>) -> bool {
+    let mut set = [PollFd::new(fd, PollFlags::empty())];
+    wait(&mut set, Some(Instant::now())).is_ok_and(|ready| ready > 0)
+}
+
 /// ppoll(2) until `deadline`; an interrupted wait goes on with what is left.
 pub fn wait(set: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Result<usize> {
     loop {

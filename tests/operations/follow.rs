@@ -1,6 +1,7 @@
 //! `--status --follow`, on a terminal and on none.
 
 use std::fs::{self, File};
+use std::io::Read as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -81,7 +82,7 @@ fn the_state_stays_at_one_place_of_a_terminal_and_does_not_scroll_it() {
     }
     let dir = TempDir::new();
     leave(dir.path(), "stopped");
-    // It is interrupted as by a user, and two of the three lines fit.
+    // It is interrupted as by a user, and one of the three lines fits.
     let command = format!(
         "stty rows 3 cols 19; timeout --foreground --preserve-status -s INT 4 \
          {AGENT} --status --follow --run-dir {}",
@@ -110,10 +111,28 @@ fn the_state_stays_at_one_place_of_a_terminal_and_does_not_scroll_it() {
     assert_eq!(screens.len(), 2, "{text:?}");
     for (screen, phase) in screens.into_iter().zip(["stopped ", "not runn"]) {
         let lines: Vec<_> = screen.lines().collect();
-        let [first, _, last] = lines[..] else {
+        let [first, more, last] = lines[..] else {
             panic!("{text:?}")
         };
+        assert_eq!(more, "... 2 more lines\x1b[K", "{text:?}");
         assert_eq!(first, format!("default-1: {phase}\x1b[K"), "{text:?}");
         assert!(last.starts_with("\x1b[J"), "{text:?}");
     }
+}
+
+#[test]
+fn a_follower_ends_when_its_reader_has() {
+    let dir = TempDir::new();
+    leave(dir.path(), "stopped");
+    let child = Command::new(AGENT)
+        .args(["--status", "--follow", "--run-dir"])
+        .arg(dir.path())
+        .stdout(Stdio::piped())
+        .stdin(Stdio::null())
+        .spawn();
+    let mut process = Process(child.unwrap());
+    let mut output = process.0.stdout.take().unwrap();
+    output.read_exact(&mut [0]).unwrap();
+    drop(output);
+    assert_eq!(process.0.wait().unwrap().code(), Some(0));
 }
