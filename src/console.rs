@@ -15,7 +15,7 @@ use crate::error::{Class, Context as _, Error, Result};
 use crate::json::Value;
 use crate::machine::capture::plain_text;
 use crate::machine::{self, CONSOLE_LOG};
-use crate::status;
+use crate::status::{self, Phase};
 use crate::watch::{self, Watch};
 
 /// The end of the console that is printed at once, in bytes.
@@ -45,15 +45,11 @@ impl RunningGuest {
     /// The guests of the agent with this status file: that of its bootstrap or build, and
     /// those of auxiliary machines.
     fn all(status: &Path) -> Vec<RunningGuest> {
-        let Ok(Some(state)) = status::read(status) else {
-            return Vec::new();
+        let state = match live_work(status) {
+            Some((state, work)) if status::has_guest(&work) => state,
+            _ => return Vec::new(),
         };
-        let state = status::json(&state, watch::moment());
         let text = |name| state.get(name).and_then(Value::as_str).map(str::to_owned);
-        let is_alive = state.get("alive").and_then(Value::as_bool) == Some(true);
-        if !is_alive || !text("work").is_some_and(|work| status::has_guest(&work)) {
-            return Vec::new();
-        }
         let guest = RunningGuest {
             status: status.to_owned(),
             subject: ["machine", "task", "session"].map(text),
@@ -84,6 +80,14 @@ impl RunningGuest {
             Some(number) => machine::auxiliary_run_dir(&directory, number).join(CONSOLE_LOG),
         }
     }
+}
+
+/// The state of the agent with this status file, if it is alive, and the word for its work.
+fn live_work(status: &Path) -> Option<(Value, String)> {
+    let state = status::json(&status::read(status).ok()??, watch::moment());
+    let work = state.get("work").and_then(Value::as_str)?.to_owned();
+    let is_alive = state.get("alive").and_then(Value::as_bool) == Some(true);
+    is_alive.then_some((state, work))
 }
 
 /// Prints the console of the guest of one of the agents with these status files, of
@@ -119,7 +123,13 @@ pub fn follow(statuses: &[PathBuf], machine: Option<&str>, watch: &Watch) -> Res
                 Some(machine) => format!("no guest of machine {machine} is running"),
                 None => "no guest is running".to_owned(),
             });
+            let is_shell = |status: &PathBuf| {
+                live_work(status).is_some_and(|(_, work)| work == Phase::Shell.keyword())
+            };
             return Err(match running.is_empty() {
+                true if statuses.iter().any(is_shell) => {
+                    error.hint("the console of a shell (--shell) is on its terminal")
+                }
                 true => error,
                 false => error.hint(format!("guests are running of: {}", names())),
             });

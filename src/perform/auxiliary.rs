@@ -76,6 +76,8 @@ pub(super) fn start<'w>(
         return Ok(Ok(variables));
     }
     let begin = Instant::now();
+    // That of the former guest: the build machine has none until it starts.
+    let _ = fs::remove_file(config.guest.run_dir.join(machine::CONSOLE_LOG));
     build.watch.enter(Phase::Booting, Some(config.auxiliary));
     for index in 0..job.auxiliary.len() {
         let put = uploads.join(format!("put-{}", index + 1));

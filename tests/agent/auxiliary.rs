@@ -52,6 +52,9 @@ fn a_build_uses_its_auxiliary_machines() {
              target: x86_64-linux-gnu\ntarget-config: mode=clients\n",
         );
         let _turns = guest::turns(2);
+        let console = host.path("run/default-1/console.log");
+        fs::create_dir_all(host.path("run/default-1")).unwrap();
+        fs::write(&console, "that of a former guest").unwrap();
         let mut command = host.agent(&["--once"]);
         command.args(MEMORY).arg(host.path("controller"));
         let mut process = host.start(command, "log");
@@ -61,6 +64,8 @@ fn a_build_uses_its_auxiliary_machines() {
         within(TURN, "the guests run", || {
             log().contains("started auxiliary machine x86-echo")
         });
+        let console = fs::read_to_string(&console).unwrap_or_default();
+        assert!(!console.contains("former"), "{console}");
         assert!(
             status().contains("\"auxiliary\":[\"x86-web\",\"x86-echo\"]"),
             "{}",
