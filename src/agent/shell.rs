@@ -1,5 +1,6 @@
 //! `--shell`: a throw-away copy of a machine with its console on the terminal.
 
+use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 
 use super::guests::GuestHost;
@@ -7,7 +8,7 @@ use super::setup;
 use crate::cli::Options;
 use crate::error::{Class, Error, Result};
 use crate::guest;
-use crate::ledger::{self, ClaimGuard, Work};
+use crate::ledger::{self, ClaimGuard, Shortage, Work};
 use crate::lock::{Attempt, Lock};
 use crate::machines::MachinesSettings;
 use crate::machines::inspect::{Inspection, inspect};
@@ -63,8 +64,16 @@ pub(super) fn at_free_instance(
 
 /// The part of the host for a guest.
 pub(super) fn claim(host: &GuestHost<'_>, work: Work, name: &str) -> Result<Option<ClaimGuard>> {
-    host.claim(work, name)?
-        .map_err(|shortage| Error::new(format!("the host has no room for a guest: {shortage}")))
+    host.claim(work, name)?.map_err(|shortage| {
+        let error = Error::new(format!("the host has no room for a guest: {shortage}"));
+        match (work, shortage) {
+            (Work::Shell, Shortage::Memory(..)) => error.hint("give it less: --ram"),
+            (Work::Shell, Shortage::Processors(2.., ..)) => error.hint("give it less: --cpu"),
+            (_, Shortage::Processors(..)) => error.hint("let guests share processors: --host-cpu"),
+            _ => error,
+        }
+        .hint("the guests that run: bbot-agent --status")
+    })
 }
 
 fn run(
@@ -75,20 +84,22 @@ fn run(
 ) -> Result<()> {
     let name = machine.manifest.name();
     let settings = host.settings()?;
-    let _claim =
-        claim(host, Work::Shell, name).map_err(|error| error.hint("give it less: --ram, --cpu"))?;
+    let _claim = claim(host, Work::Shell, name)?;
     let rest = &mut |length| watch.rest(length);
     let Some(snapshot) = Snapshot::scratch_in_turn(&machine.dir, &machine.scratch, rest)? else {
         return Ok(());
     };
-    diag::info(format_args!(
-        "machine {name}: Ctrl-a x ends it, Ctrl-a c leads to the monitor of QEMU and back"
-    ))
-    .info(format_args!(
-        "its display (VNC): {}",
-        interactive::vnc_path(&setup::run_dir(options)).display()
-    ))
-    .emit();
+    let ends = match io::stdin().is_terminal() {
+        true => "Ctrl-a x ends it, Ctrl-a c leads to the monitor of QEMU and back",
+        // The end of a pipe does not.
+        false => "its console is standard input and output, and SIGTERM ends it",
+    };
+    diag::info(format_args!("machine {name}: {ends}"))
+        .info(format_args!(
+            "its display (VNC): {}",
+            interactive::vnc_path(&setup::run_dir(options)).display()
+        ))
+        .emit();
     watch.enter(Phase::Shell, None);
     let ran = guest::run_on_terminal(
         &settings,

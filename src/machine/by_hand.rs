@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Command, ExitStatus};
 
 use super::accel;
@@ -16,6 +17,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::interactive::vnc_path;
 use crate::sys::process::Process;
 use crate::sys::terminal::SavedTerminal;
+use crate::sys::tree::remove_tree;
 
 /// Runs QEMU with its network on `tap`, and with standard input, output and error of this
 /// process, until it ends. `wait` waits until the descriptor is readable, and returns false
@@ -29,10 +31,25 @@ pub fn run(
     tap: BorrowedFd<'_>,
     wait: &mut dyn FnMut(BorrowedFd<'_>) -> io::Result<bool>,
 ) -> Result<()> {
+    let vnc = vnc_path(&spec.run_dir);
+    let ended = run_in(spec, &vnc, tap, wait);
+    if let Some(directory) = vnc.parent() {
+        // QEMU's user can write to it, and may have made more than the socket.
+        let _ = remove_tree(directory);
+    }
+    ended
+}
+
+fn run_in(
+    spec: &Spec,
+    vnc: &Path,
+    tap: BorrowedFd<'_>,
+    wait: &mut dyn FnMut(BorrowedFd<'_>) -> io::Result<bool>,
+) -> Result<()> {
     let unable = || format!("unable to start machine {}", spec.label);
     fs::metadata(&spec.directory)
         .context(|| format!("unable to enter {}", spec.directory.display()))?;
-    let vnc_directory = prepare_directory(&vnc_path(&spec.run_dir), spec.user.as_ref())?;
+    let vnc_directory = prepare_directory(vnc, spec.user.as_ref())?;
     if let Some(firmware) = &spec.firmware {
         firmware.prepare(&spec.directory)?;
     }

@@ -90,7 +90,14 @@ fn a_machine_has_its_console_on_the_terminal() {
         let mut shell = Shell::start(&host);
         let usual = shell.settings();
         shell.await_text("guest: mode shell");
+        assert!(shell.seen.contains("Ctrl-a x ends it"), "{}", shell.seen);
         assert_eq!(host.subvolumes("linux-gcc").len(), before.len() + 1);
+        let console = finish(host.agent(&["--console"]), TURN);
+        let on_terminal = "info: the console of a shell (--shell) is on its terminal";
+        assert!(console.err.contains(on_terminal), "{}", console.err);
+        // It is not possible to give less than a processor.
+        let full = finish(host.agent(&["--shell", "linux-gcc", "--host-cpu=1"]), TURN);
+        assert!(full.err.contains("processors: --host-cpu"), "{}", full.err);
         let status = host.agent(&["--status"]);
         let status = finish(status, TURN).out;
         assert!(status.contains("default-99: shell"), "{status}");
@@ -121,6 +128,7 @@ fn a_machine_has_its_console_on_the_terminal() {
             assert_eq!(ended(&mut shell.process, TURN), Some(0), "{}", shell.seen);
             assert_eq!(shell.settings(), usual);
             assert_eq!(host.subvolumes("linux-gcc"), before);
+            assert!(!host.path("run/default-99/vm").exists());
         }
 
         let mut shell = Shell::start(&host);
