@@ -5,7 +5,7 @@
 //! forward.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::unix::fs::MetadataExt as _;
@@ -128,9 +128,19 @@ impl VncAddress {
         };
         let what = || format!("unable to use VNC password {}", path.display());
         let write = format!("write one: (umask 077; echo <password> >{})", word(path));
-        let config = |error: Error| error.with_class(Class::Config).hint(&write);
+        let config = |error: Error| {
+            let is_missing = error.errno() == Some(nix::libc::ENOENT);
+            error.with_class(Class::Config).hint(match is_missing {
+                true => &write,
+                false => "name another file, of the agent's user: --vnc-password <file>",
+            })
+        };
+        // The open of a FIFO would wait for its other end.
+        let metadata = fs::metadata(path).context(what).map_err(config)?;
+        if !metadata.is_file() {
+            return Err(config(Error::new(format!("{}: not a file", what()))));
+        }
         let file = File::open(path).context(what).map_err(config)?;
-        let metadata = file.metadata().context(what).map_err(config)?;
         if metadata.mode() & 0o077 != 0 {
             return Err(Error::new(format!("{}: others can read it", what()))
                 .with_class(Class::Config)
@@ -147,7 +157,8 @@ impl VncAddress {
             && password.bytes().all(|c| c.is_ascii_graphic());
         if !is_good {
             let why = "it is not one line of 1 to 8 printable characters without blanks";
-            return Err(config(Error::new(format!("{}: {why}", what()))));
+            let error = Error::new(format!("{}: {why}", what()));
+            return Err(error.with_class(Class::Config).hint(write));
         }
         Ok(Some(password.to_owned()))
     }
@@ -181,8 +192,8 @@ mod tests {
         use std::os::unix::fs::PermissionsExt as _;
         let path = std::env::temp_dir().join(format!("bbot-agent-vnc-{}", std::process::id()));
         let read = |text: &str, mode: u32| {
-            std::fs::write(&path, text).unwrap();
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             VncAddress {
                 address: ([127, 0, 0, 1], FIRST_VNC_PORT).into(),
                 password: Some(path.clone()),
@@ -202,6 +213,17 @@ mod tests {
             let error = read(text, mode).unwrap_err();
             assert!(error.contains(why), "{text:?}: {error}");
         }
-        std::fs::remove_file(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        let of = |path: &str| {
+            let address = ([127, 0, 0, 1], FIRST_VNC_PORT).into();
+            let password = Some(PathBuf::from(path));
+            let error = VncAddress { address, password }.read_password();
+            let error = error.unwrap_err();
+            format!("{error} {:?}", error.hints().collect::<Vec<_>>())
+        };
+        let other = "name another file, of the agent's user: --vnc-password <file>";
+        let directory = format!("unable to use VNC password /tmp: not a file [{other:?}]");
+        assert_eq!(of("/tmp"), directory);
+        assert!(of("/nowhere/password").contains("write one: "));
     }
 }

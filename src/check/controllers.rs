@@ -14,6 +14,7 @@ use crate::controller::http::{Body, Client, Settings};
 use crate::controller::url::Url;
 use crate::error::{Class, word};
 use crate::interactive;
+use crate::lock;
 use crate::manifest::InteractiveMode;
 use crate::watch::Watch;
 
@@ -135,14 +136,29 @@ fn http(subject: &str, client: &Client, url: &Url) -> Finding {
         .iter()
         .fold(finding, |finding, hint| finding.remedy(hint.as_str()))
 }
+
 /// The display and the login of interactive builds, if they are taken.
 pub(super) fn interactive(options: &Options, _watch: &Watch) -> Vec<Finding> {
     const SUBJECT: &str = "interactive builds";
     if options.interactive == InteractiveMode::No {
         return Vec::new();
     }
+    /// The longest path of a socket in bytes (unix(7)).
+    const MAX_SOCKET: usize = 107;
+    let socket = interactive::vnc_path(&lock::directory(
+        &options.run_dir,
+        &options.toolchain_name,
+        options.instance,
+    ));
     vec![
         match interactive::probe(options).and_then(|()| interactive::login(options)) {
+            Ok(_) if options.interactive_vnc.is_none() && socket.as_os_str().len() > MAX_SOCKET => {
+                let text = format!(
+                    "clients cannot connect to a path this long: {}",
+                    socket.display()
+                );
+                Finding::warning(SUBJECT, text).remedy("name a shorter one: --run-dir <dir>")
+            }
             Ok(login) => Finding::good(SUBJECT, format!("users log in at {login}")),
             Err(error) => Finding::error(SUBJECT, &error),
         },

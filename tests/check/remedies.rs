@@ -361,6 +361,18 @@ fn keys_and_controllers() {
         let words = ["--interactive=both", "--interactive-vnc=127.0.0.1", &option];
         let found = mend(&host, &words, "interactive builds", "", &[]);
         assert_found(&found, &["others can read it"]);
+        let long = host.dir.path().join("x".repeat(108));
+        let long = format!("--run-dir={}", long.display());
+        let short = host.dir.path().join("short").display().to_string();
+        let words = ["--interactive=both", &long];
+        let found = mend(
+            &host,
+            &words,
+            "interactive builds",
+            "",
+            &[("<dir>", &short)],
+        );
+        assert_found(&found, &["clients cannot connect to a path this long"]);
 
         let server = Server::start(|mut connection| {
             if let Ok(request) = connection.request() {
