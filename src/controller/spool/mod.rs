@@ -137,16 +137,17 @@ impl Spool {
         }
         for name in ["tasks", "claimed", "results", "done", "rejected"] {
             let path = self.dir.join(name);
-            if path.exists() && !path.is_dir() {
+            if path.is_dir() {
+                continue;
+            }
+            if path.exists() {
                 return Err(in_the_way(&path));
             }
-            if !path.is_dir() {
-                // Another agent may make it at the same time, which is no error here.
-                fs::create_dir_all(&path).map_err(|error| {
-                    let what = format!("unable to create directory {}", path.display());
-                    Failure::directory(&what, &error)
-                })?;
-            }
+            // Another agent may make it at the same time, which is no error here.
+            fs::create_dir_all(&path).map_err(|error| {
+                let what = format!("unable to create directory {}", path.display());
+                Failure::directory(&what, &error)
+            })?;
         }
         Ok(())
     }
