@@ -42,6 +42,11 @@ fn items_in_the_way_stop_no_task_and_are_reported_once() {
         fs::rename(tasks.join("f.manifest"), path("claimed/f.manifest")).unwrap();
         fs::write(path("results/f.manifest"), ": 1\n").unwrap();
         fs::create_dir_all(path("done/f.manifest")).unwrap();
+        // A file that nobody can read.
+        let unread = tasks.join("g.manifest");
+        fs::write(&unread, "").unwrap();
+        let unread = unread.display();
+        run(&format!("mount --bind /sys/bus/cpu/uevent {unread}"));
         site.task("z");
 
         let ran = turn(&site);
@@ -52,12 +57,13 @@ fn items_in_the_way_stop_no_task_and_are_reported_once() {
             "b.manifest to rejected/ (not a file): ",
             "c.manifest to rejected/ (invalid task manifest",
             "unable to claim task e of ",
+            "/g.manifest: Permission denied",
             "\\u{1b}.manifest is left: its name is not UTF-8 or has control characters",
         ];
         for said in left {
             assert_eq!(ran.err.matches(said).count(), 1, "{said}: {}", ran.err);
         }
-        let left = ["\u{1b}.manifest", "b.manifest", "c.manifest", "e.manifest"];
+        let left = ["\u{1b}", "b", "c", "e", "g"].map(|task| format!("{task}.manifest"));
         assert_eq!(names(&tasks), left);
         let advice = format!("rejected/{long}: correct it and move it back to tasks/");
         assert!(ran.err.contains(&advice), "{}", ran.err);

@@ -12,8 +12,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::{InputFlags, LocalFlags, OutputFlags, Termios, tcgetattr};
 use nix::unistd::Pid;
 
+use super::turns::signal;
 use crate::support::host::{Host, TURN, ended, finish};
-use crate::support::{Process, guest, isolated, require_programs};
+use crate::support::{Process, eventually, guest, isolated, require_programs};
 
 /// The agent with `--shell` on a terminal.
 struct Shell {
@@ -130,6 +131,16 @@ fn a_machine_has_its_console_on_the_terminal() {
             assert_eq!(host.subvolumes("linux-gcc"), before);
             assert!(!host.path("run/default-99/vm").exists());
         }
+
+        // Without a terminal there are no keys that end it.
+        let mut process = host.start(host.agent(&["--shell", "linux-gcc"]), "log");
+        let log = || fs::read_to_string(host.path("log")).unwrap();
+        eventually("the shell starts", || {
+            log().contains(", and SIGTERM ends it")
+        });
+        signal(&process, Signal::SIGTERM);
+        assert_eq!(ended(&mut process, TURN), Some(0), "{}", log());
+        assert!(!log().contains("Ctrl-a"), "{}", log());
 
         let mut shell = Shell::start(&host);
         shell.await_text("guest: mode shell");
