@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,6 +17,7 @@ use crate::json::Value;
 use crate::machine::capture::plain_text;
 use crate::machine::{self, CONSOLE_LOG};
 use crate::status::{self, Phase};
+use crate::sys::poll::is_hung_up;
 use crate::watch::{self, Watch};
 
 /// The end of the console that is printed at once, in bytes.
@@ -156,7 +158,7 @@ pub fn follow(statuses: &[PathBuf], machine: Option<&str>, watch: &Watch) -> Res
         if (looks == LOOKS_FOR_END || !runs) && !cli::print_on(lines.rest().as_bytes())? {
             return Ok(());
         }
-        if !runs {
+        if !runs || is_hung_up(io::stdout().as_fd()) {
             return Ok(());
         }
         let _ = watch.pause(INTERVAL);
