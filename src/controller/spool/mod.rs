@@ -140,11 +140,11 @@ impl Spool {
             if path.is_dir() {
                 continue;
             }
-            if path.exists() {
-                return Err(in_the_way(&path));
-            }
             // Another agent may make it at the same time, which is no error here.
             fs::create_dir_all(&path).map_err(|error| {
+                if path.exists() {
+                    return in_the_way(&path);
+                }
                 let what = format!("unable to create directory {}", path.display());
                 Failure::directory(&what, &error)
             })?;
