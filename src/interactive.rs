@@ -21,8 +21,8 @@ use crate::settings::FIRST_VNC_PORT;
 const MAX_PASSWORD: usize = 8;
 
 /// The remedy for an address that cannot be used.
-pub const OTHER_ADDRESS: &str = "name another one of this host: --interactive-vnc <address>:<port>, \
-                             with the port of instance 1";
+pub const OTHER_ADDRESS: &str = "name another one of this host, with the port of instance 1: \
+                                 --interactive-vnc <address>:<port>";
 
 /// The path of the VNC socket. Its directory holds nothing else, since QEMU's user may
 /// write to it.

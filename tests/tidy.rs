@@ -11,6 +11,7 @@ const CLOCK: &[&str] = &[
     "agent/guests.rs",
     "agent/room.rs",
     "cgroup.rs",
+    "check/frames.rs",
     "controller/http.rs",
     "controller/strict.rs",
     "controller/transport.rs",

@@ -6,6 +6,7 @@
 //! afterwards. Controllers get an empty request.
 
 mod controllers;
+mod frames;
 mod guests;
 mod host;
 mod machines;

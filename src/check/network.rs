@@ -1,18 +1,16 @@
-//! Bridge, tap and redirect. Tap and redirect are made, and removed again.
+//! Bridge, tap and redirect, and what a guest reaches by them. Tap and redirect are made,
+//! and removed again.
 
-use std::net::SocketAddrV4;
+use std::net::{SocketAddr, UdpSocket};
 
-use super::Finding;
+use super::{Finding, frames};
 use crate::cli::Options;
-use crate::network::{Bridge, Netfilter, Redirect, Strategy, Tap, Target};
+use crate::network::{Bridge, Netfilter, Redirect, Tap, Target};
 use crate::settings::RedirectKind;
 use crate::watch::Watch;
 
-/// A port without a listener (RFC 863). The rule is removed before a guest starts.
-const DISCARD: u16 = 9;
-
-/// Examines the three in this order: each needs the one before.
-pub(super) fn all(options: &Options, _watch: &Watch) -> Vec<Finding> {
+/// Examines them in this order: each needs the one before.
+pub(super) fn all(options: &Options, watch: &Watch) -> Vec<Finding> {
     let bridge = match Bridge::probe(&options.bridge) {
         Ok(bridge) => bridge,
         Err(error) => return vec![Finding::error("bridge", &error)],
@@ -31,34 +29,48 @@ pub(super) fn all(options: &Options, _watch: &Watch) -> Vec<Finding> {
     };
     findings.push(Finding::good("tap", "made, attached to the bridge, up"));
 
-    findings.push(redirect(options.redirect, &bridge, &tap));
+    findings.extend(redirect(options.redirect, &bridge, &tap, watch));
+    if frames::forwards_at_once(&bridge) {
+        findings.push(frames::dhcp(&bridge, &tap, watch));
+    }
     tap.close();
     findings
 }
 
-fn redirect(kind: RedirectKind, bridge: &Bridge, tap: &Tap) -> Finding {
+/// The redirect, and whether a request takes it.
+fn redirect(kind: RedirectKind, bridge: &Bridge, tap: &Tap, watch: &Watch) -> Vec<Finding> {
     const SUBJECT: &str = "redirect";
     let strategy = match Redirect::probe(kind, bridge) {
         Ok(strategy) => strategy,
-        Err(error) => return Finding::error(SUBJECT, &error),
+        Err(error) => return vec![Finding::error(SUBJECT, &error)],
     };
-    let port = match strategy {
-        Strategy::None => crate::network::PORT,
-        _ => DISCARD,
+    // An agent without rules that runs has the address.
+    let server = UdpSocket::bind(strategy.server_address(bridge)).ok();
+    let bound = server.as_ref().and_then(|server| server.local_addr().ok());
+    let address = match bound {
+        Some(SocketAddr::V4(address)) => address,
+        _ => strategy.server_address(bridge),
     };
-    let address = strategy.server_address(bridge);
     let target = Target {
         bridge,
         tap,
         mac: None,
-        server: SocketAddrV4::new(*address.ip(), port),
+        server: address,
         owner: "check",
         netfilter: &Netfilter::default(),
         group: &[],
     };
-    let tried = Redirect::install(strategy, &target).and_then(Redirect::close);
-    match tried {
+    let redirect = match Redirect::install(strategy, &target) {
+        Ok(redirect) => redirect,
+        Err(error) => return vec![Finding::error(SUBJECT, &error)],
+    };
+    let server = server.filter(|server| server.set_nonblocking(true).is_ok());
+    let request = server
+        .filter(|_| frames::forwards_at_once(bridge))
+        .map(|server| frames::request(bridge, tap, strategy, &server, watch));
+    let finding = match redirect.close() {
         Ok(()) => Finding::good(SUBJECT, format!("by {}", strategy.name())),
         Err(error) => Finding::error(SUBJECT, &error),
-    }
+    };
+    [Some(finding), request].into_iter().flatten().collect()
 }

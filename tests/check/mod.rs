@@ -1,6 +1,7 @@
 //! `--check` on hosts that lack one thing each, and on a good one, which it does not
 //! change.
 
+mod frames;
 mod remedies;
 mod surroundings;
 
@@ -13,7 +14,7 @@ use bbot_agent::json::Value;
 
 use super::support::btrfs::Volume;
 use super::support::http::{Identity, Server, closed_port, openssl};
-use super::support::{TempDir, isolated, netns, require_programs, run};
+use super::support::{Process, TempDir, isolated, netns, require_programs, run};
 
 /// A host on which everything is as it should be.
 struct Host {
@@ -23,20 +24,33 @@ struct Host {
     wrapper: &'static [&'static str],
     /// The name of the agent.
     name: Option<&'static str>,
+    dhcp: Process,
 }
 
 impl Host {
     fn new() -> Option<Host> {
-        if !require_programs(&["qemu-system-x86_64", "btrfs", "ip"]) {
+        if !require_programs(&["qemu-system-x86_64", "btrfs", "ip", "dnsmasq"]) {
             return None;
         }
+        let volume = Volume::new(256)?;
+        let dir = TempDir::new();
+        netns::bridge("br1");
+        let mut dhcp = Command::new("dnsmasq");
+        dhcp.args("--keep-in-foreground --port=0 --interface=br1 --bind-dynamic".split(' '))
+            .args("--user=root --pid-file= --conf-file=/dev/null --no-ping".split(' '))
+            .arg("--dhcp-range=192.168.123.10,192.168.123.250")
+            .arg(format!(
+                "--dhcp-leasefile={}",
+                dir.path().join("leases").display()
+            ))
+            .stderr(Stdio::null());
         let host = Host {
-            volume: Volume::new(256)?,
-            dir: TempDir::new(),
+            volume,
+            dir,
             wrapper: &[],
             name: Some("a"),
+            dhcp: Process(dhcp.spawn().unwrap()),
         };
-        netns::bridge("br1");
         fs::create_dir_all(host.volume.path().join("default/linux")).unwrap();
         for dir in ["tftp/toolchains/default", "spool/tasks", "spool/results"] {
             fs::create_dir_all(host.dir.path().join(dir)).unwrap();

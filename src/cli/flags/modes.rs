@@ -53,9 +53,9 @@ pub(super) const MODES: Group = Group {
             takes: Takes::Maybe("format"),
             complete: Complete::Words(&["text", "json"]),
             help: "Examine the host, and print a remedy for each problem. The examination tries \
-                   what a turn needs: it makes a tap and a redirect rule, runs the first \
-                   instructions of a guest, and removes them again. Exits with 78 if a turn is \
-                   not possible. <format> is text or json.",
+                   what a turn needs: it makes a tap and a redirect rule, sends a request and a \
+                   DHCP message of a guest by them, runs the first instructions of a guest, and \
+                   removes them again. Exits with 78 if a turn is not possible. <format> is text or json.",
             set: |d, v| ask(d, "--check", Mode::Check(format(v)?)),
             ..MODE
         },
