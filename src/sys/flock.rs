@@ -14,13 +14,13 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::libc;
 
-/// Which lock is wanted. Nobody waits for one in here: whoever has it may be
-/// stopped, and a wait would hear of no signal and keep no watchdog content.
+/// The kind of a lock. A lock is never waited for: its holder may be stopped, and flock(2)
+/// would wait without signals and without pings of the watchdog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
-    /// With others who share it, or not at all: `EWOULDBLOCK`.
+    /// Shared with others; `EWOULDBLOCK` if that is not possible.
     TryShared,
-    /// Alone, or not at all: `EWOULDBLOCK`.
+    /// Exclusive; `EWOULDBLOCK` if that is not possible.
     TryExclusive,
 }
 

@@ -35,8 +35,8 @@ pub struct Credentials {
     pub groups: Vec<u32>,
 }
 
-/// How long the kernel may take to end a killed child when its value goes away.
-/// One that it waits for a disk for (state D) ends when the disk answers.
+/// The time for a killed child to end when its value is dropped. A child in
+/// uninterruptible sleep (state D) ends when its I/O completes.
 const KILL: Duration = Duration::from_secs(3);
 
 /// Children that were killed and had not ended when their values went away. They
