@@ -64,7 +64,7 @@ pub fn delegated() -> Option<PathBuf> {
 
 /// The directory of the process's cgroup, by the contents of its files `cgroup` and
 /// `mountinfo` in /proc (cgroups(7), proc(5)). The root of a hierarchy, or of a namespace,
-/// is nobody's to divide.
+/// is never divided.
 fn directory(cgroup: &str, mounts: &str) -> Option<PathBuf> {
     let own = cgroup.lines().find_map(|line| line.strip_prefix("0::"))?;
     let below = |line: &str| -> Option<PathBuf> {

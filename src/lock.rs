@@ -132,7 +132,7 @@ fn attempt(dir: &Path) -> Result<Attempt> {
             return Ok(Attempt::Ours(Lock { path, file: lock }));
         }
     }
-    Err(Error::new(unable()).hint("somebody keeps removing it"))
+    Err(Error::new(unable()).hint("another program removes it again and again"))
 }
 
 /// Writes who we are.

@@ -51,7 +51,7 @@ pub enum Waited {
 pub type Wait<'a> = dyn FnMut(&[BorrowedFd<'_>], Instant) -> io::Result<Waited> + 'a;
 
 /// Waits for at most `length` until `fd` is readable; whether it is. For values
-/// that go away, which nobody can give a deadline.
+/// that go away, which have no deadline.
 pub fn readable_within(fd: BorrowedFd<'_>, length: Duration) -> io::Result<bool> {
     readable(&[fd], &mut [false], Some(Instant::now() + length))
 }
