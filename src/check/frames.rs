@@ -118,7 +118,7 @@ pub(super) fn dhcp(bridge: &Bridge, tap: &Tap, watch: &Watch) -> Finding {
                     OFFER_TIME.as_secs()
                 ),
             )
-            .remedy("for one of systemd-networkd: bbot-agent --manual, SETTING UP A HOST")
+            .remedy("SETTING UP A HOST of the manual has one: bbot-agent --print-man | man -l -")
             .remedy(format!(
                 "a server behind a port of {name} needs a firewall that forwards (FORWARD policy)"
             )),

@@ -4,10 +4,10 @@
 #![no_main]
 
 use bbot_agent::machine::events;
-use bbot_agent::machine::monitor::{Message, Protocol, Violation};
+use bbot_agent::machine::monitor::{Message, Protocol};
 use libfuzzer_sys::fuzz_target;
 
-fn read(input: &[u8], step: usize) -> (Vec<Message>, Option<Violation>) {
+fn read(input: &[u8], step: usize) -> (Vec<Message>, Option<&'static str>) {
     let mut protocol = Protocol::default();
     let mut messages = Vec::new();
     for bytes in input.chunks(step) {
