@@ -134,7 +134,7 @@ fn require_controller(word: &OsStr, origin: &Origin, before: Option<&Setting>) -
     // It may contain a password.
     let shown = text.rsplit('@').next().unwrap_or_default();
     let optional = before
-        .filter(|setting| setting.value.is_none())
+        .filter(|setting| setting.value.is_none() && !text.contains(['=', ':', '/']))
         .and_then(|setting| setting.flag)
         .filter(|flag| matches!(flag.takes, Takes::Maybe(_)));
     let near = match optional {
@@ -382,6 +382,9 @@ mod tests {
             error.hints().next(),
             Some("did you mean --console=x86_64-linux?")
         );
+        let line = ["--check", "F1=/dir"].map(OsString::from);
+        let error = words(line, &Origin::CommandLine).unwrap_err().to_string();
+        assert!(error.contains("up to 5 digits"), "{error}");
         for line in ["http://machines/", "1=/machines", "/cpu", "HTTPS://a"] {
             assert_eq!(
                 file_text(line.as_bytes(), Path::new("/o")).unwrap().len(),
