@@ -123,7 +123,8 @@ pub fn follow(statuses: &[PathBuf], machine: Option<&str>, watch: &Watch) -> Res
         (None, _) => {
             let error = Error::new(match machine {
                 Some(machine) => format!("no guest of machine {machine} is running"),
-                None => "no guest is running".to_owned(),
+                None if running.is_empty() => "no guest is running".to_owned(),
+                None => "only auxiliary guests are running".to_owned(),
             });
             let is_shell = |status: &PathBuf| {
                 live_work(status).is_some_and(|(_, work)| work == Phase::Shell.keyword())

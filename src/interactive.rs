@@ -21,7 +21,7 @@ use crate::settings::FIRST_VNC_PORT;
 const MAX_PASSWORD: usize = 8;
 
 /// The remedy for an address that cannot be used.
-pub const OTHER_ADDRESS: &str = "name another one of this host, with the port of instance 1: \
+const OTHER_ADDRESS: &str = "name another one of this host, with the port of instance 1: \
                                  --interactive-vnc <address>:<port>";
 
 /// The path of the VNC socket. Its directory holds nothing else, since QEMU's user may
@@ -101,6 +101,16 @@ impl VncAddress {
             IpAddr::V4(ip) => format!("{ip}:{display}{password}"),
             IpAddr::V6(ip) => format!("[{ip}]:{display}{password}"),
         }
+    }
+
+    /// The error of an agent whose port another one has claimed.
+    #[must_use]
+    pub fn claimed(&self) -> Error {
+        Error::new(format!(
+            "unable to use display address {self}: an agent of another toolchain has its port"
+        ))
+        .with_class(Class::Config)
+        .hint(OTHER_ADDRESS)
     }
 
     /// Finds out whether a guest can listen there.

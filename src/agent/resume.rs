@@ -1,6 +1,7 @@
 //! `--resume`: a failed guest is started again where it stood.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::guests::GuestHost;
@@ -138,6 +139,11 @@ fn find(directory: &Path) -> Result<FailedMachine> {
         let text = durable::read(&directory.join(name), MAX_FILE_BYTES).ok()?;
         Value::parse(&String::from_utf8(text).ok()?).ok()
     };
+    if let Err(error) = File::open(directory.join(SUMMARY))
+        && error.kind() == io::ErrorKind::PermissionDenied
+    {
+        return Err(error).context(|| "unable to read its evidence");
+    }
     let Some(summary) = read(SUMMARY) else {
         let error = Error::new(format!("it has no evidence of a failed guest ({SUMMARY})"));
         return Err(error.hint("the directories that have: bbot-agent --status --failed"));

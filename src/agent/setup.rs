@@ -8,7 +8,7 @@ use crate::cgroup::Cgroups;
 use crate::cli::{self, Options};
 use crate::controller;
 use crate::delivery::{DelivererSettings, DeliverySettings, RetryLimits};
-use crate::error::{Class, Context as _, Error, Result};
+use crate::error::{Context as _, Result};
 use crate::evidence::{self, EvidenceStore};
 use crate::guest;
 use crate::interactive;
@@ -214,15 +214,10 @@ pub fn reserve_display(options: &Options, held: &mut Option<NetworkClaim>) -> Re
         return Ok(());
     }
     *held = NetworkClaim::display(display.address.port())?;
-    if held.is_none() {
-        let text = format!(
-            "unable to use display address {display}: an agent of another toolchain has its port"
-        );
-        return Err(Error::new(text)
-            .with_class(Class::Config)
-            .hint(interactive::OTHER_ADDRESS));
+    match held {
+        Some(_) => Ok(()),
+        None => Err(display.claimed()),
     }
-    Ok(())
 }
 
 /// The auxiliary machines of a task.

@@ -68,7 +68,9 @@ pub(super) fn claim(host: &GuestHost<'_>, work: Work, name: &str) -> Result<Opti
         let error = Error::new(format!("the host has no room for a guest: {shortage}"));
         match (work, shortage) {
             (Work::Shell, Shortage::Memory(..)) => error.hint("give it less: --ram"),
-            (Work::Shell, Shortage::Processors(2.., ..)) => error.hint("give it less: --cpu"),
+            (Work::Shell, Shortage::Processors(wanted, used, all)) if wanted > 1 && used < all => {
+                error.hint("give it less: --cpu")
+            }
             (_, Shortage::Processors(..)) => error.hint("let guests share processors: --host-cpu"),
             _ => error,
         }

@@ -16,6 +16,7 @@ use crate::error::{Class, word};
 use crate::interactive;
 use crate::lock;
 use crate::manifest::InteractiveMode;
+use crate::network::NetworkClaim;
 use crate::watch::Watch;
 
 /// The key, if there is one: readable, RSA, and a signature made with it.
@@ -145,22 +146,28 @@ pub(super) fn interactive(options: &Options, _watch: &Watch) -> Vec<Finding> {
     }
     /// The longest path of a socket in bytes (unix(7)).
     const MAX_SOCKET: usize = 107;
-    let socket = interactive::vnc_path(&lock::directory(
-        &options.run_dir,
-        &options.toolchain_name,
-        options.instance,
-    ));
-    vec![
-        match interactive::probe(options).and_then(|()| interactive::login(options)) {
-            Ok(_) if options.interactive_vnc.is_none() && socket.as_os_str().len() > MAX_SOCKET => {
-                let text = format!(
-                    "clients cannot connect to a path this long: {}",
-                    socket.display()
-                );
-                Finding::warning(SUBJECT, text).remedy("name a shorter one: --run-dir <dir>")
+    let run_dir = lock::directory(&options.run_dir, &options.toolchain_name, options.instance);
+    let socket = interactive::vnc_path(&run_dir);
+    // An agent with these options that runs has the port itself.
+    let claim = |()| match interactive::display(options) {
+        Some(display) if !lock::is_held(&run_dir) => {
+            match NetworkClaim::display(display.address.port())? {
+                Some(_) => Ok(()),
+                None => Err(display.claimed()),
             }
-            Ok(login) => Finding::good(SUBJECT, format!("users log in at {login}")),
-            Err(error) => Finding::error(SUBJECT, &error),
-        },
-    ]
+        }
+        _ => Ok(()),
+    };
+    let probed = interactive::probe(options).and_then(claim);
+    vec![match probed.and_then(|()| interactive::login(options)) {
+        Ok(_) if options.interactive_vnc.is_none() && socket.as_os_str().len() > MAX_SOCKET => {
+            let text = format!(
+                "clients cannot connect to a path this long: {}",
+                socket.display()
+            );
+            Finding::warning(SUBJECT, text).remedy("name a shorter one: --run-dir <dir>")
+        }
+        Ok(login) => Finding::good(SUBJECT, format!("users log in at {login}")),
+        Err(error) => Finding::error(SUBJECT, &error),
+    }]
 }

@@ -125,6 +125,10 @@ fn a_display_is_of_one_toolchain_and_its_guest_fails_as_others_do() {
         let why = "unable to use display address 127.0.0.1:5900: an agent of another toolchain \
                    has its port";
         assert!(ran.err.contains(why), "{}", ran.err);
+        let check = [&["--check"], &words[1..]].concat();
+        let output = host.agent(&check).output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(said.contains(why), "{said}");
         drop(claim);
 
         let ran = host.run(&words);
