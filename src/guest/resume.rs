@@ -4,7 +4,7 @@ use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use crate::diag;
-use crate::error::{Context as _, Result};
+use crate::error::{Context as _, Error, Result};
 use crate::machine::{Event, Spec, VirtualMachine};
 use crate::network::Tap;
 use crate::watch::Watch;
@@ -30,6 +30,9 @@ pub fn run_again(spec: &Spec, watch: &Watch, started: impl FnOnce()) -> Result<(
         while let Some(event) = machine.handle(Instant::now()) {
             match event {
                 Event::Panicked => diag::info("the guest panicked").emit(),
+                Event::Exited { status, .. } if !status.success() => {
+                    return Err(Error::new(format!("qemu ended, {status}")));
+                }
                 Event::Exited { status, reason } => {
                     let why = reason.map_or(status.to_string(), |reason| reason.to_string());
                     diag::info(format_args!("the guest has ended: {why}")).emit();

@@ -250,9 +250,13 @@ impl Machines {
                 needed.push((machine, need));
             }
         }
-        // The one that has waited longest goes first, so that none is left out.
-        needed
-            .sort_by_key(|(machine, need)| self.backoff.retry_time(&machine.dir(), &need.revision));
+        // Those that have not failed go first, then the one that has waited longest, so that
+        // none is left out.
+        needed.sort_by_key(|(machine, need)| {
+            let (dir, revision) = (machine.dir(), &need.revision);
+            let has_failed = !self.backoff.reasons(&dir, revision).is_empty();
+            (has_failed, self.backoff.retry_time(&dir, revision))
+        });
         for (number, (machine, mut need)) in needed.into_iter().enumerate() {
             if watch.must_stop() {
                 break;
