@@ -93,7 +93,7 @@ fn run(
     };
     let ends = match io::stdin().is_terminal() {
         true => "Ctrl-a x ends it, Ctrl-a c leads to the monitor of QEMU and back",
-        // The end of a pipe does not.
+        // QEMU goes on at the end of a pipe.
         false => "its console is standard input and output, and SIGTERM ends it",
     };
     diag::info(format_args!("machine {name}: {ends}"))

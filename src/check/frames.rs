@@ -22,8 +22,8 @@ const OFFER_TIME: Duration = Duration::from_secs(4);
 /// The time after which a frame is sent again.
 const RETRY_TIME: Duration = Duration::from_millis(500);
 
-/// The size of `struct virtio_net_hdr` in front of each frame of a tap; zeros: nothing is
-/// left to the other side.
+/// The size of `struct virtio_net_hdr`, which precedes each frame of a tap. Its zeros say that
+/// the frame is complete.
 const VNET_HEADER: usize = 10;
 
 /// UDP ports of DHCP (RFC 2131, section 4.1).
@@ -50,7 +50,7 @@ pub(super) fn request(
     watch: &Watch,
 ) -> Finding {
     const SUBJECT: &str = "requests";
-    // Any station of the network, lest the host drop it (rp_filter).
+    // The host drops sources that are not of the network (rp_filter).
     let address = u32::from(bridge.address);
     let mut networks = bridge.networks.iter();
     let network = networks.find(|network| network.address == bridge.address);
@@ -100,7 +100,7 @@ pub(super) fn dhcp(bridge: &Bridge, tap: &Tap, watch: &Watch) -> Finding {
     let mut offered = None;
     let arrives = || {
         let mut buffer = [0; 2048];
-        // There is a frame, and a second read could wait.
+        // One read for each wake-up, because the descriptor blocks.
         let length = nix::unistd::read(tap.fd(), &mut buffer).unwrap_or_default();
         offered = offer(buffer.get(VNET_HEADER..length).unwrap_or_default());
         offered.is_some()
@@ -200,7 +200,7 @@ fn discover(mac: Mac) -> Vec<u8> {
     message[10] = 0x80;
     message[28..34].copy_from_slice(&mac.0);
     message.extend([99, 130, 83, 99, 53, 1, 1, 255]);
-    // Of the minimal size of BOOTP (RFC 1542, section 2.1).
+    // A BOOTP message has at least this size (RFC 1542, section 2.1).
     message.resize(300, 0);
     message
 }

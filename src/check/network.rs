@@ -44,7 +44,7 @@ fn redirect(kind: RedirectKind, bridge: &Bridge, tap: &Tap, watch: &Watch) -> Ve
         Ok(strategy) => strategy,
         Err(error) => return vec![Finding::error(SUBJECT, &error)],
     };
-    // An agent without rules that runs has the address.
+    // Without rules, an agent that runs has the address, and nothing is tried.
     let server = UdpSocket::bind(strategy.server_address(bridge)).ok();
     let bound = server.as_ref().and_then(|server| server.local_addr().ok());
     let address = match bound {

@@ -10,14 +10,18 @@ mod signals;
 mod spool;
 mod tls;
 
-use std::time::Duration;
+use std::sync::mpsc::Receiver;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use bbot_agent::controller::failure::Failure;
 use bbot_agent::controller::http::{Answer, Body, Client, Settings};
 use bbot_agent::controller::url::Url;
 use bbot_agent::controller::{Assignment, Controllers};
 use bbot_agent::manifest::TaskRequest;
-use bbot_agent::watch::Watch;
+use bbot_agent::watch::{Stop, Watch};
+use nix::sys::pthread::{pthread_kill, pthread_self};
+use nix::sys::signal::Signal;
 
 /// Timeouts long enough for a busy machine, for what should not time out.
 pub fn patient() -> Settings {
@@ -50,6 +54,28 @@ pub fn ask_in_order(controllers: &mut Controllers, request: &TaskRequest) -> Ans
         }
     }
     answers
+}
+
+/// Posts to `url`, sends SIGTERM to this thread when the server has the request, which it does
+/// not answer, and returns how the request has ended.
+pub fn post_until_sigterm(
+    settings: &Settings,
+    url: &str,
+    heard: Receiver<()>,
+) -> (Failure, Option<Stop>) {
+    let watch = Watch::start().unwrap();
+    let client = Client::new(settings, &watch).unwrap();
+    let url = Url::parse(url).unwrap();
+    // A number, as musl's thread handle is a pointer.
+    let me = pthread_self() as usize;
+    thread::spawn(move || {
+        heard.recv().unwrap();
+        pthread_kill(me as nix::libc::pthread_t, Signal::SIGTERM).unwrap();
+    });
+    let started = Instant::now();
+    let failure = client.post(&url, "x/y", &Body::Bytes(b""), 10).unwrap_err();
+    assert!(started.elapsed() < Duration::from_secs(5));
+    (failure, watch.stop())
 }
 
 /// Posts once, reading at most `most` bytes of the answer.

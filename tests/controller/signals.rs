@@ -1,17 +1,14 @@
 //! Signals during a request.
 
 use std::sync::mpsc;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use bbot_agent::controller::failure::FailureClass;
 use bbot_agent::controller::http::{Body, Client};
 use bbot_agent::controller::url::Url;
 use bbot_agent::watch::{Stop, Watch};
-use nix::sys::pthread::{pthread_kill, pthread_self};
 use nix::sys::signal::Signal;
 
-use super::patient;
+use super::{patient, post_until_sigterm};
 use crate::support::http::Server;
 
 #[test]
@@ -22,21 +19,10 @@ fn sigterm_ends_a_request_at_once() {
         hanging.send(()).unwrap();
         connection.hang();
     });
-    let watch = Watch::start().unwrap();
-    let client = Client::new(&patient(), &watch).unwrap();
-    let url = Url::parse(&server.url("/")).unwrap();
-    // A number, as musl's thread handle is a pointer.
-    let me = pthread_self() as usize;
-    thread::spawn(move || {
-        heard.recv().unwrap();
-        pthread_kill(me as nix::libc::pthread_t, Signal::SIGTERM).unwrap();
-    });
-    let started = Instant::now();
-    let failure = client.post(&url, "x/y", &Body::Bytes(b""), 10).unwrap_err();
+    let (failure, stop) = post_until_sigterm(&patient(), &server.url("/"), heard);
     assert_eq!(failure.class(), FailureClass::Stopped);
     assert_eq!(failure.to_string(), "stopped by a signal");
-    assert_eq!(watch.stop(), Some(Stop::Terminate));
-    assert!(started.elapsed() < Duration::from_secs(5));
+    assert_eq!(stop, Some(Stop::Terminate));
 }
 
 #[test]

@@ -5,17 +5,13 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bbot_agent::controller::failure::FailureClass;
-use bbot_agent::controller::http::{Body, Client, Settings};
-use bbot_agent::controller::url::Url;
+use bbot_agent::controller::http::Settings;
 use bbot_agent::settings::ProxyChoice;
-use bbot_agent::watch::Watch;
-use nix::sys::pthread::{pthread_kill, pthread_self};
-use nix::sys::signal::Signal;
 
-use super::{patient, post, post_with};
+use super::{patient, post, post_until_sigterm, post_with};
 use crate::support::http::{Connection, Identity, Server};
 use crate::support::{TempDir, require_programs};
 
@@ -195,18 +191,9 @@ fn sigterm_ends_a_request_over_tls_at_once() {
         let _ = hanging.send(());
         connection.hang();
     });
-    let watch = Watch::start().unwrap();
-    let client = Client::new(&trusting(&authority.certificate), &watch).unwrap();
-    let url = Url::parse(&server.url("/")).unwrap();
-    let me = pthread_self() as usize;
-    thread::spawn(move || {
-        heard.recv().unwrap();
-        pthread_kill(me as nix::libc::pthread_t, Signal::SIGTERM).unwrap();
-    });
-    let started = Instant::now();
-    let failure = client.post(&url, "x/y", &Body::Bytes(b""), 10).unwrap_err();
+    let settings = trusting(&authority.certificate);
+    let (failure, _) = post_until_sigterm(&settings, &server.url("/"), heard);
     assert_eq!(failure.class(), FailureClass::Stopped, "{failure}");
-    assert!(started.elapsed() < Duration::from_secs(5));
 }
 
 /// Answers one CONNECT, and then passes on what comes, both ways.
