@@ -16,11 +16,8 @@ mod shared;
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::ffi::OsString;
-use std::fs;
 use std::iter;
-use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bbot_agent::agent::{Agent, World, setup};
@@ -39,6 +36,7 @@ use bbot_agent::perform::{BuildEnd, BuildFailure, BuildStage, FailedSide, HeldGu
 use bbot_agent::status::{Idle, Laps};
 use bbot_agent::watch::{Stop, Watch};
 
+use crate::support::TempDir;
 use record::{Record, Sent};
 use shared::SharedRoom;
 
@@ -329,25 +327,6 @@ impl World for Play {
     }
 }
 
-/// A state directory in memory, where a sync costs nothing.
-pub struct State(PathBuf);
-
-impl State {
-    pub fn new() -> State {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("/dev/shm/bbot-agent-{}-s{number}", std::process::id());
-        fs::create_dir(&name).unwrap();
-        State(name.into())
-    }
-}
-
-impl Drop for State {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 fn options(words: &[&str]) -> Options {
     let words = words.iter().chain(&["http://c/"]).map(OsString::from);
     match cli::parse(words, &|_| None).unwrap() {
@@ -357,9 +336,9 @@ fn options(words: &[&str]) -> Options {
 }
 
 /// Plays the script from the second `from` to the second `until`.
-pub fn play_from(state: &State, script: Script, words: &[&str], from: u64, until: u64) -> Record {
+pub fn play_from(state: &TempDir, script: Script, words: &[&str], from: u64, until: u64) -> Record {
     let options = options(words);
-    let root = state.0.join("machines");
+    let root = state.path().join("machines");
     machines::make(&root, &script);
     let settings = MachinesSettings {
         root,
@@ -369,7 +348,8 @@ pub fn play_from(state: &State, script: Script, words: &[&str], from: u64, until
         now: from,
         ..Record::default()
     }));
-    let (delivery, unfinished) = Delivery::open(&state.0, setup::delivery(&options), None).unwrap();
+    let (delivery, unfinished) =
+        Delivery::open(state.path(), setup::delivery(&options), None).unwrap();
     let watch = Watch::start().unwrap();
     let priorities = script
         .priorities
@@ -384,7 +364,7 @@ pub fn play_from(state: &State, script: Script, words: &[&str], from: u64, until
         controllers: Controllers::new(&arguments, &setup::controllers(&options), &watch).unwrap(),
         machines: {
             let mut machines = Machines::new(settings);
-            machines.keep(state.0.join("bootstraps"), false);
+            machines.keep(state.path().join("bootstraps"), false);
             machines
         },
         record: Rc::clone(&record),
@@ -402,5 +382,5 @@ pub fn play_from(state: &State, script: Script, words: &[&str], from: u64, until
 
 /// Plays a script for some seconds.
 pub fn play(script: Script, words: &[&str], seconds: u64) -> Record {
-    play_from(&State::new(), script, words, 0, seconds)
+    play_from(&TempDir::in_memory(), script, words, 0, seconds)
 }

@@ -2,7 +2,8 @@
 
 use bbot_agent::manifest::ResultStatus;
 
-use super::{HOUR, MINUTE, Offers, Script, State, out_of_reach, play, play_from, success};
+use super::{HOUR, MINUTE, Offers, Script, out_of_reach, play, play_from, success};
+use crate::support::TempDir;
 
 /// A controller with one task in each of `at`.
 fn tasks(at: Vec<u64>) -> impl FnMut(u64) -> Offers {
@@ -49,7 +50,7 @@ fn the_time_of_a_result_counts_from_when_its_task_was_handed_out() {
 
 #[test]
 fn a_result_survives_a_restart_and_keeps_its_time() {
-    let state = State::new();
+    let state = TempDir::in_memory();
     let mut script = Script::new().controller(tasks(vec![0]));
     script.takes = Box::new(|_, _| Err(out_of_reach()));
     let before = play_from(&state, script, &[], 0, HOUR);

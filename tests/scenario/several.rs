@@ -12,7 +12,8 @@ use bbot_agent::status::Idle;
 
 use super::record::Record;
 use super::shared::SharedHost;
-use super::{HOUR, MINUTE, Offers, Script, State, play_from, success};
+use super::{HOUR, MINUTE, Offers, Script, play_from, success};
+use crate::support::TempDir;
 
 /// When the tasks of a controller are there.
 type Queue = Arc<Mutex<Vec<u64>>>;
@@ -78,7 +79,7 @@ fn play(agents: usize, controllers: &[(u32, Vec<u64>)], delay: u64) -> (Vec<Reco
 
 fn play_shared(script: Script, history: &Mutex<History>) -> Record {
     let witness = script.host.witness();
-    let record = play_from(&State::new(), script, &[], 0, 24 * HOUR);
+    let record = play_from(&TempDir::in_memory(), script, &[], 0, 24 * HOUR);
     *history.lock().unwrap() = witness.history();
     record
 }

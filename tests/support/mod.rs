@@ -167,16 +167,26 @@ impl Drop for Process {
 pub struct TempDir(PathBuf);
 
 impl TempDir {
-    /// Makes one under cargo's directory for tests. In a process namespace of
-    /// its own a killed run had our process id, so what is there is not ours.
+    /// Makes one under cargo's directory for tests.
     #[must_use]
     pub fn new() -> TempDir {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
         fs::create_dir_all(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        TempDir::named(concat!(env!("CARGO_TARGET_TMPDIR"), "/t"))
+    }
+
+    /// Makes one in memory, where a sync costs nothing.
+    #[must_use]
+    pub fn in_memory() -> TempDir {
+        TempDir::named("/dev/shm/bbot-agent-")
+    }
+
+    /// A run that was killed may have had the same process id in another namespace, so
+    /// a directory that is there is left alone.
+    fn named(start: &str) -> TempDir {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
         loop {
             let n = NEXT.fetch_add(1, Ordering::Relaxed);
-            let name = format!("t{}-{n}", std::process::id());
-            let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+            let path = PathBuf::from(format!("{start}{}-{n}", std::process::id()));
             match fs::create_dir(&path) {
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
                 made => {
