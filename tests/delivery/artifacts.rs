@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bbot_agent::controller::address::UploadTarget;
 
-use super::{Agent, EXPIRY, Memory, TASK, key, now, sent};
+use super::{Agent, EXPIRY, TASK, key, now, sent};
 use crate::support::brep::{Brep, Setup};
 use crate::support::http::Server;
 use crate::support::relay::{Fault, Relay};
@@ -86,15 +86,15 @@ fn artifacts_go_before_the_result() {
 
 #[test]
 fn an_upload_breaks_anywhere_and_arrives_once_with_its_result() {
-    let memory = Memory::new("upload");
+    let memory = TempDir::in_memory();
     let brep = Brep::start(Setup {
         uploads: vec!["bindist".to_owned()],
         ..Setup::default()
     });
     let relay = Relay::start(brep.port());
     brep.through(&relay.url(""));
-    let mut agent = Agent::new(&memory.0, &brep.url(), None);
-    let archive = archive(&memory.0, &[("bindist/archive/a", b"some bytes")]);
+    let mut agent = Agent::new(memory.path(), &brep.url(), None);
+    let archive = archive(memory.path(), &[("bindist/archive/a", b"some bytes")]);
     let mut step = 0;
     let mut round = 0;
     loop {

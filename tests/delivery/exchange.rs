@@ -10,7 +10,7 @@ use bbot_agent::controller::http::Settings as HttpSettings;
 use bbot_agent::delivery::TaskRecord;
 use bbot_agent::manifest::{OperationResult, ResultManifest, ResultStatus};
 
-use super::{Agent, Memory, TASK, key, sent};
+use super::{Agent, TASK, key, sent};
 use crate::support::brep::{Brep, Setup};
 use crate::support::http::{Server, listen_on, reserved};
 use crate::support::relay::{Fault, Relay};
@@ -104,11 +104,11 @@ fn what_the_controller_could_refuse_is_set_aside_with_the_reason() {
 
 #[test]
 fn a_result_is_delivered_in_the_end_wherever_the_exchange_breaks() {
-    let memory = Memory::new("exchange");
+    let memory = TempDir::in_memory();
     let brep = Brep::start(Setup::default());
     let relay = Relay::start(brep.port());
     brep.through(&relay.url(""));
-    let mut agent = Agent::new(&memory.0, &brep.url(), None);
+    let mut agent = Agent::new(memory.path(), &brep.url(), None);
 
     // How long the two exchanges are.
     brep.queue(TASK);

@@ -42,24 +42,6 @@ fn settings(legacy: bool) -> DeliverySettings {
     }
 }
 
-/// A directory in memory, where a sync costs nothing: for tests that store results
-/// by the thousand.
-struct Memory(PathBuf);
-
-impl Memory {
-    fn new(name: &str) -> Memory {
-        let path = PathBuf::from(format!("/dev/shm/bbot-agent-{}-{name}", std::process::id()));
-        fs::create_dir(&path).unwrap();
-        Memory(path)
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 /// The present time.
 fn now() -> Now {
     Now::read()
