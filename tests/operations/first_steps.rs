@@ -9,7 +9,7 @@ use crate::support::{TempDir, guest, isolated, skip};
 /// use DHCP.
 const NETWORK: &str = "bridge=192.168.123.1\nprefix=24\nbits=192.168.123\n";
 
-/// A DHCP client on the bridge, beside the guests.
+/// The host is online without a guest. A DHCP client on the bridge, beside the guests.
 const DHCP: &str = r#"
 tries=0
 until ip -4 addr show br1 2>/dev/null | grep -q 192.168.123.1/24; do
@@ -17,6 +17,7 @@ until ip -4 addr show br1 2>/dev/null | grep -q 192.168.123.1/24; do
   [ $tries -le 300 ] || { unit=systemd-networkd; failed "no br1: $(ip addr 2>&1)"; }
   sleep 0.1
 done
+/lib/systemd/systemd-networkd-wait-online --timeout=30 || { unit=systemd-networkd; failed "not online"; }
 printf '#!/bin/sh\necho "dhcp $1 $ip $router"\n' >/tmp/bound
 chmod +x /tmp/bound
 ip link add port0 type veth peer name port1
