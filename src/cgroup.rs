@@ -157,7 +157,13 @@ impl Cgroups {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
                 made => {
                     made.context(|| format!("unable to make cgroup {}", path.display()))?;
-                    break GuestCgroup(Some(path));
+                    let around = self.0.ancestors();
+                    break GuestCgroup {
+                        path: Some(path),
+                        around: around
+                            .map_while(|cgroup| Some((cgroup.to_owned(), shortages(cgroup)?)))
+                            .collect(),
+                    };
                 }
             }
         };
@@ -195,11 +201,13 @@ fn limits(ram_kb: u64, cpus: u32) -> [(&'static str, String); 4] {
 }
 
 /// Why the kernel killed a process of a cgroup for its memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OutOfMemory {
     /// The cgroup reached its limit, in bytes.
     Limit(u64),
-    /// The host ran out of memory, or a cgroup around it reached its limit.
+    /// A cgroup around it, such as that of the service, reached its limit, in bytes.
+    Around(PathBuf, u64),
+    /// The host ran out of memory.
     Host,
 }
 
@@ -207,11 +215,15 @@ pub enum OutOfMemory {
 /// away.
 #[derive(Debug)]
 #[must_use = "the processes of the cgroup are killed when this is dropped"]
-pub struct GuestCgroup(Option<PathBuf>);
+pub struct GuestCgroup {
+    path: Option<PathBuf>,
+    /// The cgroups around it, with their [`shortages`] before it was made.
+    around: Vec<(PathBuf, u64)>,
+}
 
 impl GuestCgroup {
     fn path(&self) -> &Path {
-        self.0.as_deref().unwrap_or(Path::new(""))
+        self.path.as_deref().unwrap_or(Path::new(""))
     }
 
     /// Has `command` start in the cgroup.
@@ -241,8 +253,15 @@ impl GuestCgroup {
     pub fn out_of_memory(&self) -> Option<OutOfMemory> {
         let events = fs::read_to_string(self.path().join("memory.events")).ok()?;
         let reached_limit = killed(&events)?;
-        let limit = number(self.path(), "memory.max").filter(|_| reached_limit);
-        Some(limit.map_or(OutOfMemory::Host, OutOfMemory::Limit))
+        let limit = |cgroup: &Path| number(cgroup, "memory.max");
+        if let Some(limit) = limit(self.path()).filter(|_| reached_limit) {
+            return Some(OutOfMemory::Limit(limit));
+        }
+        let around = self.around.iter().find_map(|(cgroup, before)| {
+            let limit = limit(cgroup).filter(|_| shortages(cgroup) > Some(*before))?;
+            Some(OutOfMemory::Around(cgroup.clone(), limit))
+        });
+        Some(around.unwrap_or(OutOfMemory::Host))
     }
 
     /// Kills what is left of its processes and removes it.
@@ -251,7 +270,7 @@ impl GuestCgroup {
     ///
     /// When a process does not end in time.
     pub fn close(mut self) -> Result<()> {
-        let Some(path) = self.0.take() else {
+        let Some(path) = self.path.take() else {
             return Ok(());
         };
         end(&path).context(|| format!("unable to remove cgroup {}", path.display()))
@@ -260,7 +279,7 @@ impl GuestCgroup {
 
 impl Drop for GuestCgroup {
     fn drop(&mut self) {
-        if let Some(path) = self.0.take() {
+        if let Some(path) = self.path.take() {
             // The next start of the agent tries again.
             let _ = end(&path);
         }
@@ -270,12 +289,22 @@ impl Drop for GuestCgroup {
 /// Whether a process was killed for its memory, by the contents of `memory.events`, and if
 /// so, whether the cgroup had reached its own limit.
 fn killed(events: &str) -> Option<bool> {
-    let count = |name: &str| {
-        let mut lines = events.lines().filter_map(|line| line.split_once(' '));
-        let (_, count) = lines.find(|(known, _)| *known == name)?;
-        count.parse::<u64>().ok()
-    };
-    (count("oom_kill")? > 0).then(|| count("oom").is_some_and(|count| count > 0))
+    let reached_limit = || count(events, "oom").is_some_and(|count| count > 0);
+    (count(events, "oom_kill")? > 0).then(reached_limit)
+}
+
+/// How often a cgroup reached its own limit and had nothing to free; `None` for the root,
+/// which has no limit (Linux 5.2).
+fn shortages(cgroup: &Path) -> Option<u64> {
+    let events = fs::read_to_string(cgroup.join("memory.events.local")).ok()?;
+    count(&events, "oom")
+}
+
+/// The number of a name, by lines of both.
+fn count(events: &str, name: &str) -> Option<u64> {
+    let mut lines = events.lines().filter_map(|line| line.split_once(' '));
+    let (_, count) = lines.find(|(known, _)| *known == name)?;
+    count.parse().ok()
 }
 
 fn number(cgroup: &Path, name: &str) -> Option<u64> {

@@ -92,6 +92,11 @@ impl Why {
                  guest's memory, a quarter of it and 2 GiB",
                 status::bytes(limit)
             ))),
+            Event::OutOfMemory(OutOfMemory::Around(cgroup, limit)) => Some(Why::Host(format!(
+                "the kernel killed qemu, because {} had reached its memory limit (MemoryMax=): {}",
+                cgroup.file_name().unwrap_or_default().display(),
+                status::bytes(limit)
+            ))),
             Event::OutOfMemory(OutOfMemory::Host) => Some(Why::Host(
                 "the kernel killed qemu, because the host ran out of memory".to_owned(),
             )),
@@ -253,6 +258,13 @@ mod tests {
         assert_eq!(
             why(OutOfMemory::Limit(7 << 29)),
             Some(Why::Host(limit.to_owned()))
+        );
+        let service = "/sys/fs/cgroup/system.slice/bbot-agent@default.service";
+        let around = "the kernel killed qemu, because bbot-agent@default.service had reached its \
+                      memory limit (MemoryMax=): 1.0 GiB";
+        assert_eq!(
+            why(OutOfMemory::Around(service.into(), 1 << 30)),
+            Some(Why::Host(around.to_owned()))
         );
         let host = "the kernel killed qemu, because the host ran out of memory";
         assert_eq!(why(OutOfMemory::Host), Some(Why::Host(host.to_owned())));

@@ -18,9 +18,9 @@ use crate::support::{TempDir, eventually, guest, require, require_programs};
 /// The cgroup that is delegated.
 const UNIT: &str = "/sys/fs/cgroup/unit";
 
-/// A QEMU that takes 200 MB when the file `go` is there.
-const HOG: &str = "start; while [ ! -e go ]; do sleep 0.05; done; \
-                   dd if=/dev/zero of=/dev/null bs=200M count=1; sleep 100";
+/// A QEMU that takes 200 MB when the file `go` is there, so many times.
+const HOG: &str = "start; while [ ! -e go ]; do sleep 0.05; done; for i in $(cat go); do \
+                   dd if=/dev/zero of=/dev/null bs=200M count=1 & done; sleep 100";
 
 #[test]
 fn a_cgroup_bounds_a_machine_and_ends_with_it() {
@@ -74,8 +74,8 @@ fn inside() {
         spec.cgroups = Some(cgroups.clone());
         boot(&spec, no_tap().as_fd(), soon()).unwrap()
     };
-    let end = |dir: &TempDir, machine: &mut VirtualMachine, cause| {
-        fs::write(dir.path().join("machine/go"), "").unwrap();
+    let end = |dir: &TempDir, machine: &mut VirtualMachine, times: &str, cause| {
+        fs::write(dir.path().join("machine/go"), times).unwrap();
         let killed = next(machine, soon());
         assert_eq!(killed, Some(Event::OutOfMemory(cause)));
         let Some(Event::Exited { status, .. }) = next(machine, soon()) else {
@@ -99,7 +99,7 @@ fn inside() {
         assert_eq!(read(&group.join(name)), format!("{value}\n"), "{name}");
     }
     fs::write(group.join("memory.max"), "64M").unwrap();
-    end(&dir, &mut machine, OutOfMemory::Limit(64 << 20));
+    end(&dir, &mut machine, "1", OutOfMemory::Limit(64 << 20));
     let peak = machine.memory_peak().unwrap();
     assert!(((32 << 20)..=(64 << 20)).contains(&peak), "{peak}");
     machine.close().unwrap();
@@ -110,7 +110,14 @@ fn inside() {
     let dir = TempDir::new();
     let mut machine = start(&dir, &["-m", "8G"]);
     assert_eq!(read(&group.join("memory.max")), "max\n");
-    end(&dir, &mut machine, OutOfMemory::Host);
+    let around = OutOfMemory::Around(unit.to_owned(), 100 << 20);
+    end(&dir, &mut machine, "1", around);
     drop(machine);
     assert!(!group.exists());
+
+    // That of the host, which has 512 MB, while the unit's is far and was reached before.
+    fs::write(unit.join("memory.max"), "8G").unwrap();
+    let dir = TempDir::new();
+    let mut machine = start(&dir, &["-m", "8G"]);
+    end(&dir, &mut machine, "1 2 3", OutOfMemory::Host);
 }
