@@ -237,8 +237,9 @@ fn each_build_system_has_its_commands() {
 
 #[test]
 fn a_log_arrives_without_what_a_manifest_cannot_hold() {
-    // The last line has no end.
-    let makefile = "all:\n\t@cat text\n\t@printf 'a\\134\\377\\000\\r\\n\\303b\\134'\n";
+    // The last line of each has no end.
+    let makefile = "all:\n\t@cat text\n\t@printf 'a\\134\\377\\000\\r\\n\\303b\\134'\n\
+                    check:\n\t@printf 'plain %%s'\n";
     let text = "\u{1b}[1;31mred\u{1b}[0m\u{7}\ndirectory\\\n\\\ngr\u{fc}n\n\ttab\n";
     let Some(result) = build(&[("Makefile", makefile), ("text", text)]) else {
         return;
@@ -256,6 +257,7 @@ fn a_log_arrives_without_what_a_manifest_cannot_hold() {
             "b\\"
         ]
     );
+    assert_eq!(log(&result, 2), "make check\nplain %s");
 }
 
 #[test]

@@ -192,11 +192,7 @@ impl Compared {
         runs.under(150.0).done();
         self.task_row(name);
         let posted = self.row(name, "the result is posted", |start| start.posted);
-        match name.starts_with(DEBIAN) {
-            // Its worker needs seconds, emulated.
-            true => posted.done(),
-            false => posted.under(700.0).done(),
-        }
+        posted.under(700.0).done();
     }
 
     /// Memory, and the disk space of the template.
