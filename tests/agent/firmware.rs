@@ -3,6 +3,10 @@
 use std::fs;
 use std::path::Path;
 
+use nix::sys::signal::Signal;
+
+use super::keep_state::{COUNT, KEEP, failures};
+use super::resume::{Resumed, count};
 use crate::support::host::Host;
 use crate::support::site::Site;
 use crate::support::{guest, isolated, require, require_programs, run, skip};
@@ -20,6 +24,23 @@ fn has_firmware() -> bool {
 fn has_entry(store: &[u8], name: &str) -> bool {
     let name: Vec<u8> = name.encode_utf16().flat_map(u16::to_le_bytes).collect();
     store.windows(name.len()).any(|window| window == name)
+}
+
+/// Has a guest of the machine fail, and resumes it.
+#[track_caller]
+fn goes_on_where_it_stood(host: &Host, machine: &str, words: &[&str]) {
+    host.task("fails", machine, COUNT);
+    let ran = host.run(&[KEEP, words].concat());
+    let [failure] = &failures(host)[..] else {
+        panic!("{}", ran.err);
+    };
+    let stood = count(&fs::read_to_string(failure.join("console.txt")).unwrap());
+    let _turn = guest::turn();
+    let resumed = Resumed::start(host, failure, words);
+    resumed.await_console(&format!("guest: count {}", stood + 1));
+    let console = resumed.console();
+    assert!(!console.contains("guest: mode"), "it booted: {console}");
+    resumed.end(Signal::SIGTERM);
 }
 
 #[test]
@@ -73,6 +94,7 @@ fn a_disk_that_only_uefi_boots_keeps_the_boot_entries_of_its_bootstrap() {
             "the entry of a build was kept"
         );
         assert_eq!(fs::read(revision.join("efi-vars.fd")).unwrap(), b"");
+        goes_on_where_it_stood(&host, "linux-gcc", &[]);
     });
 }
 
@@ -104,9 +126,8 @@ fn an_aarch64_guest_is_emulated_and_builds() {
         let tcg = check("tcg");
         assert!(tcg.contains("tcg: a guest ran"), "{tcg}");
 
-        let ran = host.run(&[
-            "--once", "--qemu", QEMU, "--accel", "auto", "--ram", "524288",
-        ]);
+        let words = ["--qemu", QEMU, "--accel", "auto", "--ram", "524288"];
+        let ran = host.run(&[&["--once"], &words[..]].concat());
         assert_eq!(ran.code, Some(0), "{}", ran.err);
         let why = "this host is x86_64, and guests of qemu-system-aarch64 are aarch64";
         assert!(ran.err.contains(why), "{}", ran.err);
@@ -114,6 +135,7 @@ fn an_aarch64_guest_is_emulated_and_builds() {
         assert!(result.contains("status: success"), "{result}");
         // The machine has no variable store; the copy got one.
         assert!(result.contains(", entries Boot00AA-"), "{result}");
+        goes_on_where_it_stood(&host, name, &words);
     });
 }
 

@@ -13,17 +13,17 @@ use crate::support::host::{Host, TURN, ended, finish};
 use crate::support::{Process, guest, isolated, require_programs, run, within};
 
 /// A guest that is resumed.
-struct Resumed<'h> {
+pub(super) struct Resumed<'h> {
     host: &'h Host,
     process: Process,
 }
 
 impl Resumed<'_> {
-    fn start<'h>(host: &'h Host, failure: &Path) -> Resumed<'h> {
+    pub(super) fn start<'h>(host: &'h Host, failure: &Path, words: &[&str]) -> Resumed<'h> {
         let console = host.path("run/default-99/console.log");
         let _ = fs::remove_file(console);
-        let words = ["--resume", failure.to_str().unwrap()];
-        let process = host.start(host.agent(&words), "log");
+        let resume = ["--resume", failure.to_str().unwrap()];
+        let process = host.start(host.agent(&[&resume, words].concat()), "log");
         Resumed { host, process }
     }
 
@@ -31,13 +31,13 @@ impl Resumed<'_> {
         fs::read_to_string(self.host.path("log")).unwrap()
     }
 
-    fn console(&self) -> String {
+    pub(super) fn console(&self) -> String {
         let path = self.host.path("run/default-99/console.log");
         fs::read_to_string(path).unwrap_or_default()
     }
 
     #[track_caller]
-    fn await_console(&self, text: &str) {
+    pub(super) fn await_console(&self, text: &str) {
         within(TURN, text, || {
             assert!(!self.log().contains("error: "), "{}", self.log());
             self.console().contains(text)
@@ -45,14 +45,14 @@ impl Resumed<'_> {
     }
 
     #[track_caller]
-    fn end(mut self, by: Signal) {
+    pub(super) fn end(mut self, by: Signal) {
         signal(&self.process, by);
         assert_eq!(ended(&mut self.process, TURN), Some(0), "{}", self.log());
     }
 }
 
 /// The last number that the guest has counted to.
-fn count(console: &str) -> u32 {
+pub(super) fn count(console: &str) -> u32 {
     let (_, last) = console.rsplit_once("guest: count ").unwrap();
     last.split_whitespace().next().unwrap().parse().unwrap()
 }
@@ -93,7 +93,7 @@ fn a_failed_guest_goes_on_where_it_stood_each_time() {
         let before = host.subvolumes("m");
         let _turn = guest::turn();
         for by in [Signal::SIGTERM, Signal::SIGINT] {
-            let resumed = Resumed::start(&host, &failure);
+            let resumed = Resumed::start(&host, &failure, &[]);
             resumed.await_console(&format!("guest: count {}", stood + 2));
             // It was not booted again.
             let console = resumed.console();
@@ -135,7 +135,7 @@ fn a_failed_guest_goes_on_where_it_stood_each_time() {
             assert!(!Path::new(vnc).exists());
         }
 
-        let mut resumed = Resumed::start(&host, &failure);
+        let mut resumed = Resumed::start(&host, &failure, &[]);
         resumed.await_console("guest: count ");
         resumed.process.kill();
         assert_eq!(scratch(&host).len(), 1);
@@ -161,7 +161,7 @@ fn a_guest_of_a_template_goes_on_too() {
         assert!(ran.err.contains("template that is not used"), "{}", ran.err);
         let stood = count(&fs::read_to_string(failure.join("console.txt")).unwrap());
         let _turn = guest::turn();
-        let resumed = Resumed::start(&host, &failure);
+        let resumed = Resumed::start(&host, &failure, &[]);
         resumed.await_console(&format!("guest: count {}", stood + 1));
         assert!(
             !resumed.console().contains("guest: mode"),
@@ -183,7 +183,7 @@ fn a_guest_without_memory_boots_and_may_power_off() {
         run(&format!("btrfs property set -ts {display} ro false"));
         guest::steer(&state.join("disk.img"), "mode=poweroff\n");
         let _turn = guest::turn();
-        let mut resumed = Resumed::start(&host, &failure);
+        let mut resumed = Resumed::start(&host, &failure, &[]);
         assert_eq!(
             ended(&mut resumed.process, TURN),
             Some(0),
