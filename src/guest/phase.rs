@@ -3,9 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::cgroup::OutOfMemory;
 use crate::machine::Event;
-use crate::status;
 
 /// A part of a run that has a limit of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,19 +85,7 @@ impl Why {
             Event::MonitorLost(why) => {
                 Some(Why::Host(format!("the monitor of qemu was lost ({why})")))
             }
-            Event::OutOfMemory(OutOfMemory::Limit(limit)) => Some(Why::Host(format!(
-                "the kernel killed qemu, which had reached the memory limit of its cgroup: {}, the \
-                 guest's memory, a quarter of it and 2 GiB",
-                status::bytes(limit)
-            ))),
-            Event::OutOfMemory(OutOfMemory::Around(cgroup, limit)) => Some(Why::Host(format!(
-                "the kernel killed qemu, because {} had reached its memory limit (MemoryMax=): {}",
-                cgroup.file_name().unwrap_or_default().display(),
-                status::bytes(limit)
-            ))),
-            Event::OutOfMemory(OutOfMemory::Host) => Some(Why::Host(
-                "the kernel killed qemu, because the host ran out of memory".to_owned(),
-            )),
+            Event::OutOfMemory(cause) => Some(Why::Host(cause.to_string())),
             Event::Exited { status, reason } => Some(Why::Lost(match reason {
                 Some(reason) => format!("the {reason}"),
                 None => format!("qemu ended by itself ({status})"),
@@ -252,22 +238,12 @@ mod tests {
 
     #[test]
     fn a_kill_for_memory_is_the_fault_of_the_host() {
-        let why = |event| Why::of(Event::OutOfMemory(event));
-        let limit = "the kernel killed qemu, which had reached the memory limit of its cgroup: \
-                     3.5 GiB, the guest's memory, a quarter of it and 2 GiB";
-        assert_eq!(
-            why(OutOfMemory::Limit(7 << 29)),
-            Some(Why::Host(limit.to_owned()))
-        );
-        let service = "/sys/fs/cgroup/system.slice/bbot-agent@default.service";
-        let around = "the kernel killed qemu, because bbot-agent@default.service had reached its \
-                      memory limit (MemoryMax=): 1.0 GiB";
-        assert_eq!(
-            why(OutOfMemory::Around(service.into(), 1 << 30)),
-            Some(Why::Host(around.to_owned()))
-        );
+        use crate::cgroup::OutOfMemory;
         let host = "the kernel killed qemu, because the host ran out of memory";
-        assert_eq!(why(OutOfMemory::Host), Some(Why::Host(host.to_owned())));
+        assert_eq!(
+            Why::of(Event::OutOfMemory(OutOfMemory::Host)),
+            Some(Why::Host(host.to_owned()))
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::process::ExitStatus;
 
 use crate::cgroup::OutOfMemory;
 use crate::json::Value;
+use crate::status;
 
 /// Something that happened to a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +72,27 @@ pub enum ShutdownReason {
     Other,
 }
 
+impl fmt::Display for OutOfMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the kernel killed qemu, ")?;
+        match self {
+            OutOfMemory::Limit(limit) => write!(
+                f,
+                "which had reached the memory limit of its cgroup: {}, the guest's memory, a \
+                 quarter of it and 2 GiB",
+                status::bytes(*limit)
+            ),
+            OutOfMemory::Around(cgroup, limit) => write!(
+                f,
+                "because {} had reached its memory limit (MemoryMax=): {}",
+                cgroup.file_name().unwrap_or_default().display(),
+                status::bytes(*limit)
+            ),
+            OutOfMemory::Host => f.write_str("because the host ran out of memory"),
+        }
+    }
+}
+
 impl fmt::Display for ShutdownReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -124,6 +146,19 @@ mod tests {
 
     fn of(name: &str, data: &str) -> Option<Event> {
         event(name, &Value::parse(data).unwrap())
+    }
+
+    #[test]
+    fn a_kill_for_memory_has_the_limit_that_was_reached() {
+        let own = OutOfMemory::Limit(7 << 29).to_string();
+        assert!(own.contains("limit of its cgroup: 3.5 GiB"), "{own}");
+        let service = "/sys/fs/cgroup/system.slice/bbot-agent@default.service";
+        let around = OutOfMemory::Around(service.into(), 1 << 30).to_string();
+        assert_eq!(
+            around,
+            "the kernel killed qemu, because bbot-agent@default.service had reached its memory \
+             limit (MemoryMax=): 1.0 GiB"
+        );
     }
 
     #[test]

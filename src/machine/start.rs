@@ -19,6 +19,7 @@ use super::qemu::{self, Descriptors, Spec};
 use super::script;
 use super::tpm::{TPM_STATE, Tpm};
 use super::{CONSOLE_LOG, EVIDENCE_LINES, Files, VirtualMachine, accel};
+use crate::cgroup::GuestCgroup;
 use crate::error::{Class, Context as _, Error, Result};
 use crate::interactive::{VncAddress, vnc_path};
 use crate::json::Value;
@@ -252,7 +253,12 @@ fn converse(
         if let Some(status) = exited {
             machine.exited = Some(status);
             while machine.stderr.read() {}
-            return Err(failed(machine, &format!("qemu ended at once, {status}")));
+            let killed = machine.cgroup.as_ref();
+            let why = match killed.and_then(GuestCgroup::out_of_memory) {
+                Some(cause) => cause.to_string(),
+                None => format!("qemu ended at once, {status}"),
+            };
+            return Err(failed(machine, &why));
         }
         match wait(&machine.fds(), deadline).context(|| "unable to wait for qemu")? {
             Waited::Readable => {}

@@ -3,6 +3,7 @@
 mod fake;
 mod limits;
 mod real;
+mod service;
 mod whole;
 
 use std::fs;

@@ -8,6 +8,7 @@ pub mod guest;
 pub mod host;
 pub mod http;
 pub mod netns;
+pub mod own_linux;
 pub mod relay;
 mod requests;
 pub mod site;
