@@ -115,13 +115,17 @@ fn run(
         };
         let vnc = interactive::vnc_path(&settings.run_dir);
         let (name, tap) = (&failed.name, &spec.tap);
+        let run_dir = match options.run_dir == Options::default().run_dir {
+            true => String::new(),
+            false => format!(" --run-dir {}", options.run_dir.display()),
+        };
         diag::info(format_args!(
             "the guest of machine {name} {how} ({})",
             failed.failure
         ))
         .info(format_args!("its display (VNC): {}", vnc.display()))
         .info(format_args!(
-            "its console: bbot-agent --console --toolchain-name {} --instance {}",
+            "its console: bbot-agent --console --toolchain-name {} --instance {}{run_dir}",
             options.toolchain_name, options.instance
         ))
         .info(format_args!(

@@ -118,6 +118,10 @@ fn a_failed_guest_goes_on_where_it_stood_each_time() {
             );
             let (_, words) = log.split_once("its console: bbot-agent ").unwrap();
             let words: Vec<&str> = words.lines().next().unwrap().split(' ').collect();
+            assert!(
+                words.contains(&host.path("run").to_str().unwrap()),
+                "{words:?}"
+            );
             let mut follower = host.agent(&words);
             let followed = fs::File::create(host.path("followed")).unwrap();
             let mut follower = Process(follower.stdout(followed).spawn().unwrap());
