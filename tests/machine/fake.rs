@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use bbot_agent::error::Class;
 use bbot_agent::machine::{Event, ShutdownReason, VirtualMachine};
+use bbot_agent::platform::Architecture;
 use bbot_agent::sys::process::Process;
 
 use super::{boot, next, no_tap, soon, spec, wait_for};
@@ -79,7 +80,11 @@ fn a_program_that_is_missing_comes_with_its_package() {
         "unable to start machine linux-gcc: unable to execute /nonexistent/qemu: \
          No such file or directory"
     );
-    assert!(error.hints().any(|hint| hint.contains("qemu-system-x86")));
+    assert!(
+        error
+            .hints()
+            .any(|hint| hint.contains(Architecture::HOST.qemu_package()))
+    );
 }
 
 #[test]
