@@ -71,13 +71,14 @@ impl<'w> Host<'w> {
         })
     }
 
-    /// Keeps the warnings that were given once, and failed bootstraps, in the directory
-    /// `state`.
+    /// Keeps the warnings that were given once, failed bootstraps, and the pauses between
+    /// attempts to make templates, in the directory `state`.
     pub(super) fn keep(&mut self, state: &Path) {
         // A person at a terminal has not read what a former agent has said.
         let repeats = io::stderr().is_terminal();
         self.controllers.keep_notes(state.join("notes"), repeats);
         self.machines.keep(state.join(FAILED_BOOTSTRAPS), repeats);
+        self.guests.pauses.keep(state.join("templates"));
     }
 
     /// Keeps other agents from a task whose result is stored.

@@ -267,8 +267,7 @@ pub(super) fn states(options: &Options, _watch: &Watch) -> Vec<Finding> {
     }]
 }
 
-/// The template of a machine that is to start warm. It is compared with the host when a
-/// task comes.
+/// The template of a machine that is to start warm.
 fn template(machine: &MachineDir, options: &Options) -> Option<Finding> {
     const SUBJECT: &str = "warm start";
     let name = &machine.name;
@@ -296,7 +295,9 @@ fn template(machine: &MachineDir, options: &Options) -> Option<Finding> {
                     .wall
                     .saturating_sub(Duration::from_secs(manifest.made));
                 let (age, size) = (status::human(age), status::bytes(warm::size(&path)));
-                Finding::good(SUBJECT, format!("{name}: a template of {size}, {age} old"))
+                let text = format!("{name}: a template of {size}, {age} old");
+                let text = format!("{text}; whether it is valid is seen when a task starts");
+                Finding::good(SUBJECT, text)
             }
         },
         Err(error) => {

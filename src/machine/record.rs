@@ -31,6 +31,28 @@ pub fn command_line(spec: &Spec) -> String {
     words.join(" ")
 }
 
+/// The first difference of two command lines, as in "QEMU's option -m was 1G, and is 2G".
+pub fn changed_option(was: &str, is: &str) -> Option<String> {
+    let (mut was, mut is) = (was.split(' '), is.split(' '));
+    let mut option = "";
+    loop {
+        let (was, is) = (was.next(), is.next());
+        if was == is {
+            let word = was?;
+            if word.starts_with('-') {
+                option = word;
+            }
+            continue;
+        }
+        let (was, is) = (was.unwrap_or("nothing"), is.unwrap_or("nothing"));
+        let what = match was.starts_with('-') || is.starts_with('-') {
+            true => "an option of QEMU".to_owned(),
+            false => format!("QEMU's option {option}"),
+        };
+        return Some(format!("{what} was {was}, and is {is}"));
+    }
+}
+
 /// The command line without what differs when a guest is started again: its directory, its
 /// tap, its display, and the file with its memory.
 fn comparable(spec: &Spec) -> String {
@@ -217,16 +239,7 @@ impl RecordedMachine {
             difference = difference.or(differs("the processor", was, &host_processor()?));
         }
         let is = comparable(spec);
-        let (mut was, mut is) = (self.command.split(' '), is.split(' '));
-        while difference.is_none() {
-            let (was, is) = (was.next(), is.next());
-            if was.is_none() && is.is_none() {
-                break;
-            }
-            let word = |word: Option<&str>| word.unwrap_or("nothing").to_owned();
-            difference = differs("an option of QEMU", &word(was), &word(is));
-        }
-        Ok(difference)
+        Ok(difference.or_else(|| changed_option(&self.command, &is)))
     }
 }
 
@@ -333,7 +346,7 @@ mod tests {
         };
         assert_eq!(
             differs(&other, "7.2.22").as_deref(),
-            Some("an option of QEMU was 3, and is 4")
+            Some("QEMU's option -smp was 3, and is 4")
         );
         assert_eq!(
             differs(&other, "10.0.2").as_deref(),

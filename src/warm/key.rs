@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::error::{Context as _, Error, Result};
 use crate::guest::{GuestSettings, command_line};
 use crate::machine::accel::host_processor;
-use crate::machine::{firmware, program};
+use crate::machine::{firmware, program, record};
 use crate::manifest::{BootstrappedMachine, Values};
 use crate::network::Bridge;
 
@@ -41,7 +41,11 @@ impl TemplateKey {
         key.push("user", format!("{user:?}"));
         key.push("processor", host_processor()?);
         key.push("kernel", kernel.join(" "));
-        key.push("bridge", format!("{} {:?}", bridge.name, bridge.networks));
+        let mut addresses = bridge.name.to_string();
+        for network in &bridge.networks {
+            addresses += &format!(" {}/{}", network.address, network.prefix);
+        }
+        key.push("bridge", addresses);
         Ok(TemplateKey(key))
     }
 
@@ -56,8 +60,15 @@ impl TemplateKey {
             return None;
         }
         let differs = |(name, value): &(&str, &str)| template.get(name) != Some(value);
-        let name = self.0.iter().find(differs).map(|(name, _)| name);
-        Some(format!("is for another {}", name.unwrap_or("agent")))
+        let (name, is) = self.0.iter().find(differs).unwrap_or(("agent", ""));
+        let was = template.get(name).unwrap_or_default();
+        let how = match name {
+            "command" => record::changed_option(was, is),
+            "bridge" => Some(format!("it was {was}, and is {is}")),
+            _ => None,
+        };
+        let how = how.map(|how| format!(": {how}")).unwrap_or_default();
+        Some(format!("is for another {name}{how}"))
     }
 }
 
@@ -102,6 +113,15 @@ mod tests {
         let mut more = key("a", "b");
         more.push("future", "x");
         assert_eq!(differs(more), "is for another agent");
+
+        let differs = |name: &str, was: &str, is: &str| {
+            let key = |value| [(name, value)].into_iter().collect::<Values>();
+            TemplateKey(key(is)).difference(&key(was)).unwrap()
+        };
+        assert_eq!(
+            differs("command", "-m 1 -smp 2", "-m 1 -smp 4"),
+            "is for another command: QEMU's option -smp was 2, and is 4"
+        );
     }
 
     #[test]

@@ -230,7 +230,7 @@ fn a_guest_that_cannot_be_resumed_is_named_with_the_reason() {
             fs::write(failure.join("resume.json"), changed).unwrap();
         };
         change("dump-guest-core=off", "dump-guest-core=on");
-        let why = "its memory is for another host: an option of QEMU was \
+        let why = "its memory is for another host: QEMU's option -machine was \
                    q35,dump-guest-core=on, and is q35,dump-guest-core=off";
         refused(&host, &failure, &[], why);
         change("\"accel\":\"tcg\"", "\"accel\":\"x\"");

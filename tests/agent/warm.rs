@@ -246,7 +246,8 @@ fn a_template_for_another_way_to_run_the_guest_is_not_used() {
             return;
         };
         let words = &["--once", "--warm", "--cpu", "2"];
-        prepared.cold("cpu", "its template is for another command", words);
+        let why = "its template is for another command: QEMU's option -smp was ";
+        prepared.cold("cpu", why, words);
         prepared.put_back();
 
         let words = &["--once", "--warm", "--warm-age", "1"];
@@ -283,7 +284,11 @@ fn a_template_for_another_way_to_run_the_guest_is_not_used() {
         let words = &["--once", "--warm", "--qemu", qemu.to_str().unwrap()];
         prepared.cold("qemu", "its template is for another qemu", words);
 
-        // It does not load what it has saved.
+        // It does not load what it has saved. The next template comes after a pause, which
+        // is that of all agents with --once.
+        let ran = prepared.host.run(words);
+        assert_eq!((ran.code, &*ran.err), (Some(0), ""));
+        fs::remove_file(prepared.host.path("state/default-1/templates")).unwrap();
         let ran = prepared.host.run(words);
         assert!(ran.err.contains("info: made template of "), "{}", ran.err);
         fs::write(qemu.with_extension("old"), "").unwrap();

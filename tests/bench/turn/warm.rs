@@ -160,6 +160,8 @@ fn compare(host: &Host, machine: &str, words: &[&str], rounds: usize) -> Compare
     // A bootstrap, if there was none, and a template that is not of another size.
     drain(begin(host, words));
     let (cold, cold_memory) = (median("cold", words), memory("cold", words));
+    // The pause after another template.
+    let _ = fs::remove_file(host.path("state/default-1/templates"));
     drain(begin(host, warm_words));
     let (warm, warm_memory) = (median("warm", warm_words), memory("warm", warm_words));
     Compared {
