@@ -68,6 +68,11 @@ impl Pauses {
         pause.until.checked_sub(now).filter(|left| !left.is_zero())
     }
 
+    /// Whether there was a failure.
+    pub(super) fn has(&self, name: &str, id: &str) -> bool {
+        self.pauses.get(name).is_some_and(|pause| pause.id == id)
+    }
+
     /// Counts a failure at `now`, and returns the pause after it.
     pub(super) fn add(&mut self, name: &str, id: &str, now: Duration) -> Duration {
         let backoff = self.start;

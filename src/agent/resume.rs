@@ -153,6 +153,10 @@ fn find(directory: &Path) -> Result<FailedMachine> {
         return Err(error.hint("the directories that have: bbot-agent --status --failed"));
     };
     let Ok(state) = fs::read_link(directory.join(STATE_LINK)) else {
+        if directory.join(RECORD).exists() {
+            let why = format!("the link to the state of the guest is gone: {STATE_LINK} in it");
+            return Err(Error::new(why));
+        }
         let error = Error::new("the state of the guest was not kept");
         let missing = summary.get("missing").and_then(Value::as_array);
         let missing = missing.unwrap_or_default().iter().filter_map(Value::as_str);
@@ -180,9 +184,11 @@ fn find(directory: &Path) -> Result<FailedMachine> {
     };
     let record = read(RECORD).and_then(|record| RecordedMachine::parse(&record));
     let Some(record) = record else {
-        return Err(Error::new(format!(
-            "{RECORD} in it is damaged, or of another agent"
-        )));
+        let why = match directory.join(RECORD).exists() {
+            true => format!("{RECORD} in it is damaged, or of another agent"),
+            false => format!("{RECORD} in it is gone"),
+        };
+        return Err(Error::new(why));
     };
     Ok(FailedMachine {
         failure: format!("{}, {}", word("what"), word("time")),

@@ -3,13 +3,15 @@
 //! A template is made in an idle turn. If its making fails, or its guest fails in the
 //! first task so that it is made again, the next attempt comes after a pause that doubles.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::guests::GuestHost;
 use super::setup;
 use crate::delivery::Now;
 use crate::diag;
-use crate::error::Result;
+use crate::error::{Context as _, Result};
+use crate::evidence::EvidenceStore;
 use crate::ledger::Work;
 use crate::machines::Machine;
 use crate::perform::TASKS;
@@ -37,7 +39,7 @@ pub(super) enum Prepared {
 impl GuestHost<'_> {
     /// Makes the template of a machine, if it has none that is valid.
     pub(super) fn prepare(&mut self, machine: &Machine) -> Result<Prepared> {
-        let settings = setup::warm(self.options, self.settings()?);
+        let mut settings = setup::warm(self.options, self.settings()?);
         let why = match warm::look(&settings, &machine.manifest, &machine.dir)? {
             TemplateState::Ready(_) | TemplateState::Unable => return Ok(Prepared::Nothing),
             TemplateState::Missing => "is missing".to_owned(),
@@ -47,10 +49,16 @@ impl GuestHost<'_> {
         trace!(3, "prepare", "the template of {shown} {why}");
         let (id, now) = (machine.manifest.machine.id(), Now::read().uptime);
         let copy = machine.dir.to_string_lossy();
+        // A template that has to be made anew after a long time has not failed.
+        self.pauses.expire(LONGEST_PAUSE, now);
         if let Some(left) = self.pauses.left(&copy, id, now) {
             let left = left.as_secs();
             trace!(3, "prepare", "it is not made for another {left} s");
             return Ok(Prepared::Resting);
+        }
+        if self.pauses.has(&copy, id) {
+            // That of the first attempt is enough, and tasks need the room.
+            settings.guest.evidence = EvidenceStore::new(Path::new(""), 0);
         }
         // The memory is on the disk, and all of it may be in use.
         let space = snapshot::space(&machine.dir)?;
@@ -83,12 +91,9 @@ impl GuestHost<'_> {
         );
         self.watch.subject(Subject::default());
         if !matches!(made, Ok(Made::Stopped)) {
-            // A template that has to be made anew after a long time has not failed.
-            let now = Now::read().uptime;
-            self.pauses.expire(LONGEST_PAUSE, now);
-            self.pauses.add(&copy, id, now);
+            self.pauses.add(&copy, id, Now::read().uptime);
         }
-        match made? {
+        match made.context(|| format!("unable to make the template of {shown}"))? {
             Made::Done => diag::info(format_args!("made template of {shown}")).emit(),
             Made::Unable(why) => {
                 diag::warning(format_args!("{shown} cannot start warm: {why}")).emit();

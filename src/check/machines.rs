@@ -285,9 +285,9 @@ fn template(machine: &MachineDir, options: &Options) -> Option<Finding> {
         Ok(Some(manifest)) => match manifest.contents {
             TemplateContents::Unable(why) => {
                 let text = format!("{name} starts cold: {why}");
+                let age = status::human(options.warm_age);
                 Finding::warning(SUBJECT, text).remedy(format!(
-                    "to have it tried again: btrfs subvolume delete {}",
-                    word(&path)
+                    "it is tried again after {age} (--warm-age), and with another revision or option"
                 ))
             }
             TemplateContents::Guest(_) => {

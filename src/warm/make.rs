@@ -6,7 +6,6 @@ use std::path::Path;
 use super::{MANIFEST, TemplateKey, WarmSettings, contents, path};
 use crate::error::{Class, Context as _, Error, Result};
 use crate::guest::{Guest, GuestRun, Step, Why};
-use crate::machine::memory::{RAM, STATE};
 use crate::machine::{Memory, tpm};
 use crate::manifest::{BootstrappedMachine, TemplateContents, TemplateManifest, WaitingGuest, hex};
 use crate::snapshot::Snapshot;
@@ -111,11 +110,12 @@ fn fill(
     Ok(made)
 }
 
-/// The contents for a machine that cannot have a template. They take no space.
+/// The contents for a machine that cannot have a template. Its files go: the guest may have
+/// written much to its disk.
 fn unable(directory: &Path, reason: String) -> TemplateContents {
-    for name in [RAM, STATE] {
-        // There is none if QEMU did not start.
-        let _ = fs::remove_file(directory.join(name));
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        // What cannot be removed is in nobody's way.
+        let _ = fs::remove_file(entry.path());
     }
     TemplateContents::Unable(reason)
 }
@@ -154,7 +154,8 @@ fn freeze(
                 Why::Host(why) | Why::Surroundings(why) => {
                     Err(Error::new(why).with_class(Class::Config))
                 }
-                _ => Ok(Frozen::Unable(ended.to_string())),
+                // Another boot may come to its request.
+                _ => Err(Error::new(ended.to_string()).with_class(Class::Config)),
             };
         }
     };

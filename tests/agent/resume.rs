@@ -256,6 +256,9 @@ fn a_guest_that_cannot_be_resumed_is_named_with_the_reason() {
         let why = format!("the state of the guest is gone: {}\n", state.display());
         refused(&host, &failure, &[], &why);
         fs::remove_file(failure.join("state")).unwrap();
+        let why = "the link to the state of the guest is gone: state in it";
+        refused(&host, &failure, &[], why);
+        fs::remove_file(failure.join("resume.json")).unwrap();
         refused(&host, &failure, &[], "the state of the guest was not kept");
         refused(
             &host,

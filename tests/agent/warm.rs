@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use nix::sys::signal::Signal;
 
 use super::turns::signal;
-use crate::support::host::{Host, Ran};
+use crate::support::host::{Host, Ran, names};
 use crate::support::{eventually, guest, isolated, run, skip};
 
 const WARM: &[&str] = &["--once", "--warm"];
@@ -52,10 +52,16 @@ impl Prepared {
     /// An idle turn, which makes the template.
     #[track_caller]
     fn make(&self) {
+        self.end_pause();
         let ran = self.host.run(WARM);
         assert_eq!(ran.code, Some(0), "{}", ran.err);
         assert!(ran.err.contains("info: made template of "), "{}", ran.err);
         assert!(self.template.join("warm.state").exists());
+    }
+
+    /// Ends the pause after the last attempt to make a template.
+    fn end_pause(&self) {
+        let _ = fs::remove_file(self.host.path("state/default-1/templates"));
     }
 
     /// A turn with the task `name`, which succeeds.
@@ -288,7 +294,7 @@ fn a_template_for_another_way_to_run_the_guest_is_not_used() {
         // is that of all agents with --once.
         let ran = prepared.host.run(words);
         assert_eq!((ran.code, &*ran.err), (Some(0), ""));
-        fs::remove_file(prepared.host.path("state/default-1/templates")).unwrap();
+        prepared.end_pause();
         let ran = prepared.host.run(words);
         assert!(ran.err.contains("info: made template of "), "{}", ran.err);
         fs::write(qemu.with_extension("old"), "").unwrap();
@@ -319,6 +325,45 @@ fn a_machine_that_cannot_be_saved_is_tried_once_and_stays_cold() {
         // It is not tried again, and the reason not said again.
         let ran = host.run(WARM);
         assert_eq!((ran.code, &*ran.err), (Some(0), ""));
+    });
+}
+
+#[test]
+fn a_guest_that_does_not_ask_for_its_task_is_booted_again_after_a_pause() {
+    isolated(|| {
+        let Some(host) = Host::new() else { return };
+        run("ip link set br1 address 02:00:00:00:00:01");
+        host.add_bootstrapped("m", "mode=silent\n");
+        let words = &["--once", "--warm", "--build-startup", "4"];
+        let template = host.machine("m/m-default-@warm.1");
+        let failures = || names(&host.path("state/default-1/failed"));
+        let ran = host.run(words);
+        let why = "m-default: 4 seconds passed before it made a first request";
+        assert!(ran.err.contains(why), "{}", ran.err);
+        assert_eq!(failures().len(), 1);
+        let ran = host.run(words);
+        assert_eq!((ran.code, &*ran.err), (Some(0), ""));
+
+        let end_pause = || {
+            let file = host.path("state/default-1/templates");
+            let text = fs::read_to_string(&file).unwrap();
+            let (start, rest) = text.split_once("\"until\":").unwrap();
+            let end = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+            let uptime = fs::read_to_string("/proc/uptime").unwrap();
+            let (now, _) = uptime.split_once('.').unwrap();
+            fs::write(file, format!("{start}\"until\":{now}{end}")).unwrap();
+        };
+        end_pause();
+        let ran = host.run(words);
+        // The reason was given.
+        assert_eq!((ran.code, &*ran.err), (Some(0), ""));
+        assert_eq!(failures().len(), 1);
+        assert!(!template.exists());
+
+        guest::steer(&host.machine("m/m-default/disk.img"), "");
+        end_pause();
+        let ran = host.run(words);
+        assert!(ran.err.contains("info: made template of "), "{}", ran.err);
     });
 }
 
