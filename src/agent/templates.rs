@@ -15,8 +15,8 @@ use crate::evidence::EvidenceStore;
 use crate::ledger::Work;
 use crate::machines::Machine;
 use crate::perform::TASKS;
-use crate::snapshot;
-use crate::status::{self, Subject};
+
+use crate::status::Subject;
 use crate::trace;
 use crate::warm::{self, Made, TemplateState};
 
@@ -60,14 +60,9 @@ impl GuestHost<'_> {
             // That of the first attempt is enough, and tasks need the room.
             settings.guest.evidence = EvidenceStore::new(Path::new(""), 0);
         }
-        // The memory is on the disk, and all of it may be in use.
-        let space = snapshot::space(&machine.dir)?;
-        let least = self.options.min_free.of(space.total) + self.options.ram * 1024;
-        if space.available < least {
-            return Ok(Prepared::Later(format!(
-                "no template of {shown}: less than {} are free (--min-free and --ram)",
-                status::bytes(least)
-            )));
+        let (min_free, ram) = (self.options.min_free, self.options.ram);
+        if let Some(why) = warm::space_shortage(&machine.dir, min_free, ram)? {
+            return Ok(Prepared::Later(format!("no template of {shown}: {why}")));
         }
         let name = machine.manifest.machine.name();
         let _claim = match self.claim(Work::Template, name)? {

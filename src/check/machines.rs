@@ -279,6 +279,14 @@ fn template(machine: &MachineDir, options: &Options) -> Option<Finding> {
     Some(match warm::read(&path) {
         Ok(None) => {
             let most = status::bytes(options.ram * 1024);
+            match warm::space_shortage(&copy, options.min_free, options.ram) {
+                Ok(None) => {}
+                Ok(Some(why)) => {
+                    let text = format!("{name} starts cold: {why}");
+                    return Some(Finding::warning(SUBJECT, text));
+                }
+                Err(error) => return Some(Finding::error(SUBJECT, &error)),
+            }
             let text = format!("{name}: a template of up to {most} is made when there is no task");
             Finding::good(SUBJECT, text)
         }
@@ -311,7 +319,7 @@ fn template(machine: &MachineDir, options: &Options) -> Option<Finding> {
 fn failures(options: &Options) -> BootstrapBackoff {
     let (name, instance) = (&options.toolchain_name, options.instance);
     let state = lock::directory(&options.state, name, instance);
-    let (_, kept) = BootFile::open(state.join(FAILED_BOOTSTRAPS));
+    let kept = BootFile::peek(&state.join(FAILED_BOOTSTRAPS));
     let broken = kept.as_ref().and_then(|kept| kept.get("broken"));
     broken.map(BootstrapBackoff::from_json).unwrap_or_default()
 }

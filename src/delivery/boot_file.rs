@@ -1,6 +1,6 @@
 //! A file with a state that is valid until the host is restarted.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Boot;
 use crate::durable;
@@ -20,15 +20,17 @@ pub struct BootFile {
 }
 
 impl BootFile {
-    /// Opens the file at `path`. Returns also its state, if that is of this boot and can
-    /// be read.
+    /// Opens the file at `path`, which is this agent's. Returns also its state, if that is
+    /// of this boot and can be read.
     pub fn open(path: PathBuf) -> (BootFile, Option<Value>) {
-        let text = durable::read(&path, MAX_BOOT_FILE_BYTES).unwrap_or_default();
-        let text = String::from_utf8(text).unwrap_or_default();
-        let state = Value::parse(&text).ok().filter(|state| {
-            state.get("boot").and_then(Value::as_str) == Boot::current().0.as_deref()
-        });
+        durable::tidy(&path);
+        let (text, state) = read(&path);
         (BootFile { path, text }, state)
+    }
+
+    /// The state in the file at `path`, which is another agent's.
+    pub fn peek(path: &Path) -> Option<Value> {
+        read(path).1
     }
 
     /// Writes a state, without members an empty file. Without the file the next agent
@@ -48,4 +50,13 @@ impl BootFile {
         }
         self.text = text;
     }
+}
+
+fn read(path: &Path) -> (String, Option<Value>) {
+    let text = durable::read(path, MAX_BOOT_FILE_BYTES).unwrap_or_default();
+    let text = String::from_utf8(text).unwrap_or_default();
+    let state = Value::parse(&text)
+        .ok()
+        .filter(|state| state.get("boot").and_then(Value::as_str) == Boot::current().0.as_deref());
+    (text, state)
 }

@@ -10,6 +10,8 @@ use crate::machine::Event;
 pub enum GuestPhase {
     /// From boot to the first request.
     Startup,
+    /// Of a guest of a template, from the answer to its request to the next of its packets.
+    Restore,
     /// From the first request to the upload that is waited for.
     Work,
     /// From the power button to power off.
@@ -149,6 +151,7 @@ impl fmt::Display for GuestPhase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             GuestPhase::Startup => "startup",
+            GuestPhase::Restore => "restore",
             GuestPhase::Work => "work",
             GuestPhase::Shutdown => "shutdown",
             GuestPhase::Environment => "environment",
@@ -162,6 +165,7 @@ impl fmt::Display for Ended {
         let before = match self.phase {
             GuestPhase::Startup if self.refused.is_some() => "a request of it was granted",
             GuestPhase::Startup => "it made a first request",
+            GuestPhase::Restore => "it read its task",
             GuestPhase::Work => "it had uploaded its manifest",
             GuestPhase::Shutdown => "it had powered off",
             GuestPhase::Environment => "it had uploaded its environment",

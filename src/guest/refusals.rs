@@ -114,7 +114,7 @@ impl Refusals {
             // In the shutdown phase the wanted upload is stored already.
             (
                 Some((_, reason)),
-                GuestPhase::Startup | GuestPhase::Work,
+                GuestPhase::Startup | GuestPhase::Restore | GuestPhase::Work,
                 Why::TimedOut | Why::Idle(_) | Why::Lost(_),
             ) => Why::Host(format!(
                 "the host could not store what the guest uploaded ({reason})"

@@ -86,7 +86,7 @@ impl Guest<'_> {
         limit: Duration,
         beside: &mut [&mut Guest<'_>],
     ) -> Result<Step<()>> {
-        self.wait(GuestPhase::Startup, limit, beside, |seen| match seen {
+        self.wait(GuestPhase::Restore, limit, beside, |seen| match seen {
             Seen::Served(Served::Sent { .. } | Served::Requested { .. }) => Some(()),
             _ => None,
         })

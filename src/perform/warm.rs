@@ -81,7 +81,7 @@ fn restore<'w>(
     };
     template.verify()?;
     build.laps.lap("snapshot", Instant::now());
-    build.watch.enter(Phase::Booting, Some(WORD_TIMEOUT));
+    build.watch.enter(Phase::Booting, None);
     let boot = job.guest(snapshot.path(), template.memory(), map.clone(), config);
     let Step::Done(mut guest) = Guest::boot(&job.settings(config), boot, build.watch)? else {
         return Ok(Performed::of(BuildEnd::Stopped));
@@ -102,7 +102,7 @@ fn restore<'w>(
         // A guest that ends by itself, at whatever point, may do so because it was
         // restored. That of an interactive build is ended by its user.
         Step::Ended(ended)
-            if ended.phase == GuestPhase::Startup
+            if ended.phase == GuestPhase::Restore
                 && !matches!(
                     ended.why,
                     Why::Stopped | Why::Interrupted(_) | Why::Beside(..)

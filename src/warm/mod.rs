@@ -17,6 +17,7 @@ mod make;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::cli::Space;
 use crate::durable;
 use crate::error::{Context as _, Error, Result};
 use crate::guest::GuestSettings;
@@ -24,6 +25,7 @@ use crate::machine::Memory;
 use crate::manifest::{BootstrappedMachine, TemplateContents, TemplateManifest, WaitingGuest};
 use crate::network::Mac;
 use crate::snapshot;
+use crate::status;
 use crate::tftp::DeferredRequest;
 use crate::watch::moment;
 
@@ -188,6 +190,17 @@ impl Template {
 /// The disk space that a template takes, in bytes: memory and device state.
 pub fn size(template: &Path) -> u64 {
     contents::allocated(template)
+}
+
+/// Why there is no space for the template of a copy, if so. The memory of the guest, of
+/// `ram_kb`, is on the disk, and all of it may be in use.
+pub fn space_shortage(copy: &Path, min_free: Space, ram_kb: u64) -> Result<Option<String>> {
+    let space = snapshot::space(copy)?;
+    let least = min_free.of(space.total) + ram_kb * 1024;
+    Ok((space.available < least).then(|| {
+        let least = status::bytes(least);
+        format!("less than {least} are free (--min-free and --ram)")
+    }))
 }
 
 /// Deletes a template; one that is gone already is fine.

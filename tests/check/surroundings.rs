@@ -380,9 +380,27 @@ fn a_machine_that_cannot_start_warm() {
         run(&format!("btrfs -q subvolume create {}", template.display()));
         let text = ": 1\nmade: 1\nunable: State blocked by device nvme\n";
         fs::write(template.join("warm.manifest"), text).unwrap();
-        let found = mend(&host, &["--warm"], "warm start", "", &[]);
-        assert_found(&found, &["linux starts cold: State blocked by device nvme"]);
-        assert!(!template.exists());
+        let found = |words: &[&str]| {
+            let all = of_status(&host.check(&[&["--warm"], words].concat()).1, "warning");
+            let mut found = all.into_iter().map(|(subject, text, _)| (subject, text));
+            let found = found.find(|(subject, _)| subject == "warm start");
+            found.map(|(_, text)| text).unwrap_or_default()
+        };
+        assert_eq!(
+            found(&[]),
+            "linux starts cold: State blocked by device nvme"
+        );
+
+        run(&format!("btrfs -q subvolume delete {}", template.display()));
+        let small = found(&["--min-free=99%"]);
+        let (before, after) = (
+            "linux starts cold: less than ",
+            " are free (--min-free and --ram)",
+        );
+        assert!(
+            small.starts_with(before) && small.ends_with(after),
+            "{small}"
+        );
     });
 }
 

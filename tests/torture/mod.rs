@@ -218,6 +218,8 @@ fn of_log(log: &Path) -> Vec<Call> {
 /// Runs the agent under `tracer` to its end.
 fn finish(stage: &Stage, mut tracer: Command) -> ExitStatus {
     let site = &stage.site;
+    // The pause after the last template is over.
+    let _ = fs::remove_file(site.path("state/default-1/templates"));
     let output = fs::File::create(site.path("agent.log")).unwrap();
     let mut process = Process(
         tracer
@@ -274,7 +276,8 @@ fn inventory(site: &Site) -> BTreeSet<String> {
         let of_agent = line.strip_prefix("file state/default-");
         let name = of_agent.and_then(|rest| rest.split_once('/'));
         name.is_some_and(|(_, name)| {
-            name == "notes" || name.starts_with("failed") && !name.contains(".partial")
+            matches!(name, "notes" | "templates")
+                || name.starts_with("failed") && !name.contains(".partial")
         })
     };
     let mut all = site.inventory();
