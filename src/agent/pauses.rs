@@ -68,7 +68,7 @@ impl Pauses {
         pause.until.checked_sub(now).filter(|left| !left.is_zero())
     }
 
-    /// Whether there was a failure.
+    /// Whether a failure of the name is remembered.
     pub(super) fn has(&self, name: &str, id: &str) -> bool {
         self.pauses.get(name).is_some_and(|pause| pause.id == id)
     }

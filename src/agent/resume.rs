@@ -8,7 +8,7 @@ use super::guests::GuestHost;
 use super::shell::{at_free_instance, claim};
 use crate::cli::Options;
 use crate::durable;
-use crate::error::{Class, Context as _, Error, Result};
+use crate::error::{self, Class, Context as _, Error, Result};
 use crate::evidence::{STATE_LINK, SUMMARY};
 use crate::guest::{RECORD, run_again};
 use crate::json::Value;
@@ -117,7 +117,7 @@ fn run(
         let (name, tap) = (&failed.name, &spec.tap);
         let run_dir = match options.run_dir == Options::default().run_dir {
             true => String::new(),
-            false => format!(" --run-dir {}", options.run_dir.display()),
+            false => format!(" --run-dir {}", error::word(&options.run_dir)),
         };
         diag::info(format_args!(
             "the guest of machine {name} {how} ({})",

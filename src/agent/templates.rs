@@ -15,7 +15,6 @@ use crate::evidence::EvidenceStore;
 use crate::ledger::Work;
 use crate::machines::Machine;
 use crate::perform::TASKS;
-
 use crate::status::Subject;
 use crate::trace;
 use crate::warm::{self, Made, TemplateState};
@@ -57,7 +56,7 @@ impl GuestHost<'_> {
             return Ok(Prepared::Resting);
         }
         if self.pauses.has(&copy, id) {
-            // That of the first attempt is enough, and tasks need the room.
+            // The evidence of the first attempt is enough: more would displace that of tasks.
             settings.guest.evidence = EvidenceStore::new(Path::new(""), 0);
         }
         let (min_free, ram) = (self.options.min_free, self.options.ram);

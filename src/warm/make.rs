@@ -114,7 +114,7 @@ fn fill(
 /// written much to its disk.
 fn unable(directory: &Path, reason: String) -> TemplateContents {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        // What cannot be removed is in nobody's way.
+        // A file that stays takes space, and nothing else.
         let _ = fs::remove_file(entry.path());
     }
     TemplateContents::Unable(reason)
